@@ -1,0 +1,140 @@
+"""Every wrong input: what was got, what is needed, what to do, before any feature is computed."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ntk_sketch.solvers import GramState, LeaveOneOut, Validation, accumulate, ridge, solve
+
+N = 8
+X = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float32)
+Y = np.random.default_rng(1).normal(size=(N, 3)).astype(np.float32)
+
+
+def _with(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+CASES = {
+    "negative diag_reg": ({"diag_reg": -1e-3}, ValueError, "finite and >= 0"),
+    "negative on a path": ({"diag_reg": [0.1, -1.0]}, ValueError, "finite and >= 0"),
+    "diag_reg is NaN": ({"diag_reg": float("nan")}, ValueError, "finite and >= 0"),
+    "empty path": ({"diag_reg": []}, ValueError, "empty sequence"),
+    "diag_reg is boolean": ({"diag_reg": np.array([True])}, TypeError, "sequence of such numbers"),
+    "diag_reg is a matrix": ({"diag_reg": np.ones((2, 2))}, TypeError, "sequence of such numbers"),
+    "x has a NaN": ({"x": _with(X, (3, 1), np.nan)}, ValueError, "x is not finite .* in row 3"),
+    "x is infinite": ({"x": _with(X, (5, 0), -np.inf)}, ValueError, "x is not finite .* in row 5"),
+    "y has a NaN": ({"y": _with(Y, (2, 0), np.nan)}, ValueError, "y is not finite .* in row 2"),
+    "x is integer": ({"x": X.astype(np.uint8)}, TypeError, r"x.astype\(np.float32\) / 255"),
+    "x has one axis": ({"x": X[:, 0]}, ValueError, r"One example x is x\[None\]"),
+    "x is empty": ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one example"),
+    "y is integer": (
+        {"y": np.arange(N)},
+        TypeError,
+        re.escape("y = jax.nn.one_hot(y, 10) - 0.1"),
+    ),
+    "y is boolean": ({"y": Y > 0}, TypeError, "one_hot"),
+    "lengths differ": ({"y": Y[:5]}, ValueError, "8 examples but 5 rows of y"),
+    "y has three axes": ({"y": Y[..., None]}, ValueError, r"\(n,\) or \(n, outputs\)"),
+    "y has no outputs": ({"y": Y[:, :0]}, ValueError, "no outputs"),
+    "unknown get": ({"get": "cntk"}, ValueError, "known: 'nngp', 'ntk'"),
+    "unknown select": ({"select": "aic"}, ValueError, r"known: None, 'gcv', 'loo', \(x_val"),
+    "select of three": ({"select": (X, Y, 1)}, ValueError, "tuple of 3"),
+    "x_val of wrong rank": ({"select": (X[None], Y)}, ValueError, "same shape"),
+    "x_val has a NaN": ({"select": (_with(X, 0, np.nan), Y)}, ValueError, "x_val is not finite"),
+    "y_val is too short": ({"select": (X, Y[:2])}, ValueError, "2 rows of y_val"),
+    "y_val is integer": ({"select": (X, np.arange(N))}, TypeError, "y_val = jax.nn.one_hot"),
+    "y_val of other width": ({"select": (X, Y[:, 0])}, ValueError, "y_val has 1 outputs .* has 3"),
+    "groups without loo": ({"groups": np.arange(N)}, ValueError, "select='loo' only"),
+    "groups not integer": (
+        {"select": "loo", "groups": np.ones(N)},
+        TypeError,
+        "groups has dtype float64",
+    ),
+    "groups too short": ({"select": "loo", "groups": np.arange(3)}, ValueError, r"needed: \(8,\)"),
+    "batch_size is zero": ({"batch_size": 0}, ValueError, "positive integer"),
+    "a mesh": ({"mesh": object()}, NotImplementedError, "several devices"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "message"), CASES.values(), ids=CASES.keys())
+def test_before_any_feature(features_type, change, error, message):
+    def feature_map(x):
+        if x.shape[0] != 2:  # two examples are traced for the shape
+            raise AssertionError("features were computed before the inputs were checked")
+        return features_type(None, x)
+
+    given = {"x": X, "y": Y, **change}
+    x, y = given.pop("x"), given.pop("y")
+    with pytest.raises(error, match=message):
+        ridge(feature_map, x, y, **given)
+
+
+def test_unselected_path_does_not_predict(make_map):
+    solution = ridge(make_map(), X, Y, diag_reg=[0.1, 1.0])
+    assert solution.weights is None
+    assert solution.scores is None
+    assert solution.diag_reg == (0.1, 1.0)
+    with pytest.raises(ValueError, match=r"solution.path\[i\], or fit with select='gcv'"):
+        solution.predict(X)
+    with pytest.raises(ValueError, match="none of them selected"):
+        _ = solution.penalty
+
+
+def test_kernel_that_was_not_asked_for(features_type):
+    with pytest.raises(ValueError, match=r"get='ntk', but this feature map gives \['nngp'\]"):
+        ridge(lambda x: features_type(x, None), X, Y)
+    with pytest.raises(ValueError, match="gives no features"):
+        ridge(lambda x: x, X, Y)
+
+
+def test_positions_are_left(features_type):
+    with pytest.raises(ValueError, match=r"\(2, 3, 2\).*Flatten, GlobalAvgPool or GlobalSumPool"):
+        ridge(lambda x: features_type(None, x.reshape(-1, 3, 2)), X, Y)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_features_that_are_not_finite(features_type, n):
+    x = np.ones((n, 6), np.float32)
+    x[4] = -1
+    with pytest.raises(ValueError, match=r"examples 4 to [45] .* not finite"):
+        ridge(lambda x: features_type(None, jnp.sqrt(x)), x, np.ones(n, np.float32), batch_size=2)
+
+
+def test_sums_that_overflow(features_type):
+    x = np.full((40, 6), 1e20, np.float32)
+    with pytest.raises(ValueError, match="overflows float32: scale the inputs"):
+        ridge(lambda x: features_type(None, x), x, np.ones(40, np.float32))
+
+
+def test_predict_checks_its_inputs(make_map, features_type):
+    solution = ridge(make_map(), X, Y)
+    for x, error, message in [
+        (X[:0], ValueError, "at least one example"),
+        (X.astype(int), TypeError, "floating point"),
+        (_with(X, 1, np.nan), ValueError, "x is not finite"),
+    ]:
+        with pytest.raises(error, match=message):
+            solution.predict(x)
+    any_width = ridge(lambda x: features_type(None, x), X, Y)
+    with pytest.raises(ValueError, match="have 4 features but the weights are for 6"):
+        any_width.predict(X[:, :4])
+
+
+def test_solve_checks_its_inputs(make_map):
+    feature_map = make_map()
+    state = accumulate(feature_map, X, Y)
+    with pytest.raises(ValueError, match="finite and >= 0"):
+        solve(feature_map, state, diag_reg=-1.0)
+    with pytest.raises(ValueError, match="has seen no example"):
+        solve(feature_map, GramState.init(20, 3))
+    with pytest.raises(TypeError, match="the statistics do not hold the examples"):
+        solve(feature_map, state, select="loo")
+    with pytest.raises(ValueError, match="5 examples but the statistics are of 8"):
+        solve(feature_map, state, select=LeaveOneOut(X[:5], Y[:5]))
+    with pytest.raises(ValueError, match="1 outputs but the statistics have 3"):
+        solve(feature_map, state, select=Validation(X, Y[:, 0]))
