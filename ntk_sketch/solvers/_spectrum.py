@@ -23,12 +23,13 @@ _EPS = float(np.finfo(np.float64).eps)
 class Spectrum(abc.ABC):
     """Eigenvalues s of ZᵀZ or ZZᵀ, and what a regression needs of the eigenvectors.
 
-    A direction is *dropped* (a zero in place of 1 / (s + λ)) where nothing is known about it. At
-    λ = 0 that is s <= `cut`, an a priori estimate of the rounding error of the decomposed matrix.
-    At λ > 0 the regulariser itself is the safeguard, and the estimate may be far too large (for
-    graded features), so only s + λ <= `floor` is dropped, with the evidence that the spectrum
-    itself gives: the matrix is positive semi-definite before rounding, so its most negative
-    eigenvalue is at most the spectral norm of the error (Weyl); `floor` is twice that.
+    A direction is *dropped* (a zero in place of 1 / (s + λ)) where s + λ is rounding error for
+    certain. The evidence is in the spectrum itself: the matrix was positive semi-definite before
+    rounding, so its most negative eigenvalue is at most the spectral norm of the error (Weyl);
+    `floor` is twice that. At λ = 0, where no regulariser limits the weights, `cut` is used, which
+    adds an a priori lower estimate of the error. Both err on the side of keeping: a direction of
+    pure rounding that is kept has weights of the order ‖Y‖ / ‖Z‖, and hardly any effect on examples
+    like those of the training; one that is dropped in error is lost.
 
     Attributes:
       n_examples: n.
@@ -110,7 +111,8 @@ class PrimalSpectrum(Spectrum):
             )
         self.mean_square_norm = trace / self.n_examples
         self.values, self.vectors, self.floor = _eigh(state.gram.to_host())
-        self.cut = max(self.floor, state.rounding_error())
+        # errors that were measured are a half to a 200th of the estimate (GramState)
+        self.cut = max(self.floor, state.rounding_error() / 100)
         self._rotated = self.vectors.T @ state.cross.to_host()
         self._target_norm = state.target_norm.to_host()
         self.leverage_tolerance = float(np.sqrt(len(self.values)) * np.finfo(self.dtype).eps)
