@@ -51,9 +51,10 @@ def ridge(
     on the host (9 p³ FLOPs, float64). Otherwise the features are kept (n p numbers on the host) and
     ZZᵀ is (2 n² p + 9 n³ FLOPs). A path of m regularisers adds 2 m min(n, p)² k FLOPs.
 
-    With float32 features ZᵀZ carries the rounding error of float32 products; λ should be above
-    it, and a warning gives the numbers if it is not. `diag_reg=0` gives the solution of least
-    norm: eigenvalues below the rounding error are dropped (`solution.rank` tells how many stay).
+    With float32 features ZᵀZ carries the rounding error of float32 products. Directions whose
+    eigenvalue plus λ drowns in it are dropped, and a warning gives the numbers; that is rare with
+    λ > 0. `diag_reg=0` gives the solution of least norm on the directions that stay
+    (`solution.rank` of them, with `solution.condition`); float64 features resolve more of them.
 
     Args:
       feature_map: x → object with attributes `nngp` and `ntk`, (n, p) each. A pytree; its call is
