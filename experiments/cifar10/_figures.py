@@ -33,14 +33,19 @@ def accuracy_figure(
         title: what was run.
     """
     figure, axis = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    axis.semilogx(diag_reg, test_accuracy, "o-", color="tab:blue", label="test accuracy")
+    axis.plot(diag_reg, test_accuracy, "o-", color="tab:blue", label="test accuracy")
+    if diag_reg.min() > 0:
+        axis.set_xscale("log")
+    else:  # 0 has a place of its own on an axis that is linear below the smallest other value
+        axis.set_xscale("symlog", linthresh=min(diag_reg[diag_reg > 0], default=1.0))
     axis.axvline(chosen, color="0.4", linestyle=":", label=f"chosen by {score_name}: {chosen:g}")
     axis.set_xlabel("diag_reg (relative)")
     axis.set_ylabel("test accuracy", color="tab:blue")
     handles, labels = axis.get_legend_handles_labels()
     if scores is not None:
         twin = axis.twinx()
-        twin.loglog(diag_reg, scores, "s--", color="tab:orange", markersize=4)
+        twin.plot(diag_reg, scores, "s--", color="tab:orange", markersize=4)
+        twin.set_yscale("log")
         twin.set_ylabel(f"{score_name} score (training data)", color="tab:orange")
     axis.legend(handles, labels, fontsize="small", loc="best")
     axis.set_title(title, fontsize="medium")

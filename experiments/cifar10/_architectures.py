@@ -1,0 +1,90 @@
+"""The Myrtle networks of Shankar et al., Neural kernels without tangents (2020)."""
+
+from collections.abc import Callable
+
+from ntk_sketch import stax
+
+# Convolutions in each of the three blocks; with the Dense head they make 5, 7 and 10 layers. Each
+# block ends with a 2x2 average pool, the last one with as many as bring the image to one pixel.
+BLOCKS = {"myrtle5": (2, 1, 1), "myrtle7": (2, 2, 2), "myrtle10": (3, 3, 3)}
+
+ACTIVATIONS: dict[str, Callable[..., stax.Layer]] = {
+    "abrelu": stax.ABRelu,
+    "abs": stax.Abs,
+    "cos": stax.Cos,
+    "erf": stax.Erf,
+    "exp": stax.Exp,
+    "gabor": stax.Gabor,
+    "gaussian": stax.Gaussian,
+    "gelu": stax.Gelu,
+    "leakyrelu": stax.LeakyRelu,
+    "monomial": stax.Monomial,
+    "polynomial": lambda *coefficients: stax.Polynomial(coefficients),
+    "rbf": stax.Rbf,
+    "rectifiedmonomial": stax.RectifiedMonomial,
+    "relu": stax.Relu,
+    "sigmoid_like": stax.Sigmoid_like,
+    "sign": stax.Sign,
+    "sin": stax.Sin,
+}
+
+
+def activation(text: str) -> stax.Layer:
+    """A nonlinearity by name, with numbers for its arguments after a colon: `leakyrelu:0.1`.
+
+    Raises:
+        ValueError: an unknown name, or arguments that the layer does not take.
+    """
+    name, _, numbers = text.lower().partition(":")
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown name {name!r}; known: {', '.join(ACTIVATIONS)}")
+    try:
+        arguments = [_number(word) for word in numbers.split(",")] if numbers else []
+        return ACTIVATIONS[name](*arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{text}: {error}. Numbers go after a colon, such as leakyrelu:0.1 or monomial:2"
+        ) from error
+
+
+def _number(word: str) -> int | float:
+    return int(word) if word.strip().lstrip("+-").isdecimal() else float(word)
+
+
+def myrtle(
+    name: str,
+    shape: tuple[int, int, int],
+    *,
+    nonlinearity: str = "relu",
+    W_std: float = 2**0.5,
+    b_std: float | None = None,
+    classes: int = 10,
+) -> stax.Layer:
+    """A Myrtle network for images of `shape` (height, width, channels).
+
+    3x3 SAME convolutions, each followed by the nonlinearity, and 2x2 average pools. On images
+    smaller than 32x32 the last block has fewer pools (on the 8x8 digits one instead of three).
+
+    Args:
+        name: a key of `BLOCKS`.
+        shape: height and width are powers of two from 8 on.
+        nonlinearity: as `activation` takes it.
+        W_std, b_std: of every convolution and of the head. √2 keeps the variance of a ReLU net.
+        classes: outputs of the head (the kernel does not depend on it).
+    """
+    side = shape[0]
+    if shape[0] != shape[1] or side < 8 or side & (side - 1):
+        raise ValueError(
+            f"Myrtle networks take square images whose side is a power of two, at least 8; "
+            f"got {shape[0]}x{shape[1]}."
+        )
+    layers = []
+    for block, convolutions in enumerate(BLOCKS[name]):
+        for _ in range(convolutions):
+            # The channel count is that of the finite network; kernel and features ignore it.
+            layers.append(stax.Conv(1, (3, 3), W_std=W_std, b_std=b_std, padding="SAME"))
+            layers.append(activation(nonlinearity))
+        pools = side.bit_length() - 1 if block == 2 else 1
+        layers += [stax.AvgPool((2, 2), strides=(2, 2)) for _ in range(pools)]
+        side >>= pools
+    return stax.serial(*layers, stax.Flatten(), stax.Dense(classes, W_std=W_std, b_std=b_std))

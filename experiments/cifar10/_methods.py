@@ -1,0 +1,9 @@
+"""The methods of approximation that `--method` knows; a new one is one line."""
+
+from collections.abc import Callable
+
+import ntk_sketch as ns
+
+METHODS: dict[str, Callable] = {
+    "RandomFeatures": ns.RandomFeatures,
+}

@@ -1,0 +1,159 @@
+"""Images → features → sums → weights, with the time of each told apart."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ntk_sketch as ns
+from experiments._phases import Phases
+from ntk_sketch.solvers import GCV, GramState, LeaveOneOut, Validation, accumulate, solve
+
+CHUNK = 2048  # examples that go from "features" to "Gram" at a time
+HELD_OUT = 0.2  # share of the training images in `select="validation"`
+
+
+class Given(NamedTuple):
+    """Features that are already there, in the shape that the solvers take."""
+
+    nngp: jax.Array
+    ntk: jax.Array
+
+
+def given(z: jax.Array) -> Given:
+    """The feature map of features: z → z."""
+    return Given(z, z)
+
+
+@dataclass(frozen=True)
+class Path:
+    """Ridge regressions for every `diag_reg`, and the one that the training data chose."""
+
+    diag_reg: np.ndarray
+    weights: np.ndarray  # (len(diag_reg), p, outputs)
+    scores: np.ndarray
+    chosen: int
+    n_features: int
+
+
+def fit_path(
+    feature_map: ns.FeatureMap,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    get: str,
+    groups: np.ndarray,
+    diag_reg: tuple[float, ...],
+    select: str,
+    batch_size: int,
+    phases: Phases,
+    progress: Callable[[int], object],
+) -> Path:
+    """Ridge regression of y on the features of x for a path of `diag_reg`, one of them chosen.
+
+    `gcv` needs the sums alone, so that memory does not depend on the number of examples; the
+    others keep the features on the host (n·p numbers) and do not compute them twice. After
+    `validation` has chosen, the regression is repeated with the held-out examples.
+
+    Args:
+        feature_map: of the architecture.
+        x, y: training examples (n, h, w, c) and targets (n, k).
+        get: "ntk" or "nngp".
+        groups: ascending integers (n,); copies of one image share a number and are left out or
+            held out together.
+        diag_reg: candidates, relative to the mean squared norm of the features.
+        select: "gcv", "loo" or "validation".
+        batch_size: images per call of the feature map.
+        phases: where the time goes.
+        progress: called with the number of images of each batch.
+    """
+    n_fit = len(x)
+    if select == "validation":
+        n_held_out = max(1, round(HELD_OUT * (groups[-1] + 1)))
+        n_fit = int(np.searchsorted(groups, groups[-1] + 1 - n_held_out))
+        if n_fit == 0:
+            raise ValueError("select='validation' needs at least two training images.")
+    rows = _chunks(feature_map, x, get=get, batch_size=batch_size, phases=phases, progress=progress)
+    fitted, held_out, kept = None, None, []
+    for start, z in rows:
+        for part in (
+            slice(start, min(start + len(z), n_fit)),
+            slice(max(start, n_fit), start + len(z)),
+        ):
+            if part.start >= part.stop:
+                continue
+            own = z[part.start - start : part.stop - start]
+            with phases("Gram"):
+                state = jax.block_until_ready(
+                    accumulate(given, own, y[part], get=get, batch_size=min(1024, len(own)))
+                )
+                if part.start < n_fit:
+                    fitted = state if fitted is None else fitted.merge(state)
+                else:
+                    held_out = state if held_out is None else held_out.merge(state)
+            if select == "loo" or (select == "validation" and part.start >= n_fit):
+                kept.append(np.asarray(own))
+    assert fitted is not None
+    with phases("solve"):
+        selector = GCV()
+        if select == "loo":
+            selector = LeaveOneOut(np.concatenate(kept), y, groups)
+        elif select == "validation":
+            selector = Validation(np.concatenate(kept), y[n_fit:])
+        return _solve(fitted, held_out, diag_reg, selector, get)
+
+
+def _solve(fitted: GramState, held_out: GramState | None, diag_reg, selector, get: str) -> Path:
+    options = {"diag_reg": list(diag_reg), "get": get}
+    solution = solve(given, fitted, select=selector, **options)
+    scores = np.asarray(solution.scores)
+    if held_out is not None:
+        solution = solve(given, fitted.merge(held_out), **options)
+    weights = np.stack([np.asarray(one.weights) for one in solution.path])
+    return Path(np.array(diag_reg), weights, scores, int(np.nanargmin(scores)), weights.shape[1])
+
+
+def predict_path(
+    feature_map: ns.FeatureMap,
+    path: Path,
+    x: np.ndarray,
+    *,
+    get: str,
+    batch_size: int,
+    phases: Phases,
+    progress: Callable[[int], object],
+) -> np.ndarray:
+    """Outputs of every regression on the path: (len(path.diag_reg), n, k)."""
+    options = {"get": get, "batch_size": batch_size, "phases": phases, "progress": progress}
+    outputs = []
+    for _, z in _chunks(feature_map, x, **options):
+        with phases("predict"):
+            product = jnp.einsum("np,mpk->mnk", z, path.weights, precision="highest")
+            outputs.append(np.asarray(product))
+    return np.concatenate(outputs, axis=1)
+
+
+def _chunks(
+    feature_map: ns.FeatureMap,
+    x: np.ndarray,
+    *,
+    get: str,
+    batch_size: int,
+    phases: Phases,
+    progress: Callable[[int], object],
+) -> Iterator[tuple[int, jax.Array]]:
+    """Yields `(start, features of x[start : start + CHUNK or so])`; batches have one shape."""
+    per_chunk = batch_size * max(1, CHUNK // batch_size)
+    for start in range(0, len(x), per_chunk):
+        stop = min(start + per_chunk, len(x))
+        parts = []
+        for first in range(start, stop, batch_size):
+            with phases("features"):
+                index = np.arange(first, first + batch_size)
+                z = getattr(feature_map(jnp.asarray(x[np.minimum(index, len(x) - 1)])), get)
+                parts.append(jax.block_until_ready(z)[: stop - first])
+            progress(min(batch_size, stop - first))
+        yield start, jnp.concatenate(parts)

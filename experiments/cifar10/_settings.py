@@ -1,0 +1,189 @@
+"""What a run is asked to do, checked before anything is read."""
+
+import argparse
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ._architectures import ACTIVATIONS, BLOCKS, activation
+from ._methods import METHODS
+from ._preprocess import Steps
+
+SELECT = ("gcv", "loo", "validation")
+KERNELS = ("ntk", "nngp")
+LARGEST = {"train": 50_000, "test": 10_000}
+DIAG_REG = tuple(10.0 ** (k / 2) for k in range(-14, 3))
+OUTPUT = Path(__file__).parent / "output"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run; `None` means: decide from the data and the device."""
+
+    architecture: str = "myrtle5"
+    activation: str = "relu"
+    W_std: float = 2**0.5
+    b_std: float | None = None
+    kernel: str = "ntk"
+    method: str = "RandomFeatures"
+    width: int | None = None
+    train: int | None = None
+    test: int | None = None
+    flip: bool = False
+    preprocessing: Steps = field(default_factory=Steps)
+    diag_reg: tuple[float, ...] = DIAG_REG
+    select: str | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    data_dir: str | None = None
+    out: Path = OUTPUT
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """Settings from the command line; ends the program with code 2 when they make no sense."""
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    zca, zca_reg = given.pop("zca"), given.pop("zca_reg")
+    steps = Steps(given.pop("standardise"), given.pop("layer_norm"), zca_reg if zca else None)
+    given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
+    return Settings(preprocessing=steps, **given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.cifar10",
+        description="Convolutional kernel regression on CIFAR-10 with features of infinitely wide "
+        "Myrtle networks.",
+    )
+
+    def choice(group, flag: str, known, fallback: str) -> None:
+        text = f"{_list(known)} (default: {fallback})"
+        group.add_argument(flag, type=one_of(known), default=fallback, metavar="NAME", help=text)
+
+    model = parser.add_argument_group("kernel")
+    choice(model, "--architecture", BLOCKS, default.architecture)
+    model.add_argument(
+        "--activation",
+        type=nonlinearity,
+        default=default.activation,
+        metavar="NAME[:NUMBERS]",
+        help=f"{_list(ACTIVATIONS)}; arguments after a colon, as in leakyrelu:0.1 (default: relu)",
+    )
+    model.add_argument(
+        "--W-std", type=positive, default=default.W_std, help="of every layer (default: sqrt 2)"
+    )
+    model.add_argument("--b-std", type=non_negative, help="of every layer (default: no bias)")
+    choice(model, "--kernel", KERNELS, default.kernel)
+    choice(model, "--method", METHODS, default.method)
+    model.add_argument("--width", type=count, help="features per nonlinearity")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--data-dir", metavar="DIR", help="CIFAR-10: official files or packed pieces")
+    for split, images in (("train", "training"), ("test", "test")):
+        data.add_argument(
+            f"--{split}", type=up_to(LARGEST[split]), metavar="N", help=f"first N {images} images"
+        )
+    data.add_argument("--flip", action="store_true", help="add mirrored training images")
+    for step in ("standardise", "layer-norm", "zca"):
+        data.add_argument(f"--{step}", action=argparse.BooleanOptionalAction, default=True)
+    data.add_argument(
+        "--zca-reg", type=non_negative, default=0.1, help="relative to the mean (default: 0.1)"
+    )
+
+    ridge = parser.add_argument_group("regression")
+    ridge.add_argument(
+        "--diag-reg",
+        type=non_negative,
+        nargs="+",
+        default=default.diag_reg,
+        metavar="R",
+        help="candidates, relative to the mean squared norm of the features",
+    )
+    ridge.add_argument(
+        "--select",
+        type=one_of(SELECT),
+        metavar="NAME",
+        help=f"how diag_reg is chosen, on training data: {_list(SELECT)} "
+        "(default: gcv; with --flip loo, which leaves an image out with its mirror image)",
+    )
+    ridge.add_argument("--batch-size", type=count, help="default: from a memory budget")
+    ridge.add_argument("--seed", type=seed, default=default.seed)
+    ridge.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR", help="for the results")
+    return parser
+
+
+def one_of(known):
+    """An argparse type: a name in `known`, whatever its case; the error lists them all."""
+    by_lower = {name.lower(): name for name in known}
+
+    def parse_name(text: str) -> str:
+        if text.lower() not in by_lower:
+            raise argparse.ArgumentTypeError(f"unknown name {text!r}; known: {_list(known)}")
+        return by_lower[text.lower()]
+
+    return parse_name
+
+
+def nonlinearity(text: str) -> str:
+    """An argparse type: a nonlinearity that can be made."""
+    try:
+        activation(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text.lower()
+
+
+def up_to(largest: int):
+    """An argparse type: a count that is at most `largest`."""
+
+    def parse_count(text: str) -> int:
+        value = count(text)
+        if value > largest:
+            raise argparse.ArgumentTypeError(f"{value:,} asked for, but CIFAR-10 has {largest:,}")
+        return value
+
+    return parse_count
+
+
+def count(text: str) -> int:
+    """An argparse type: an integer that is at least 1."""
+    value = _number(int, text, "an integer")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 needed, got {value}")
+    return value
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed that `jax.random.key` takes without x64."""
+    value = _number(int, text, "an integer")
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"between 0 and 2**32 - 1 needed, got {value}")
+    return value
+
+
+def non_negative(text: str) -> float:
+    """An argparse type: a finite number that is not negative."""
+    value = _number(float, text, "a number")
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"a finite number >= 0 needed, got {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite positive number."""
+    value = non_negative(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("a number > 0 needed, got 0")
+    return value
+
+
+def _number(kind, text: str, needed: str):
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{needed} needed, got {text!r}") from None
+
+
+def _list(names) -> str:
+    return ", ".join(names)

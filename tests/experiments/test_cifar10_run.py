@@ -1,0 +1,211 @@
+"""The CIFAR-10 job from arguments to record and figures, at its smallest."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import ntk_sketch as ns
+from experiments._phases import Phases
+from experiments.cifar10 import __main__ as entry
+from experiments.cifar10 import data
+from experiments.cifar10._architectures import ACTIVATIONS, BLOCKS, activation, myrtle
+from experiments.cifar10._regression import fit_path, predict_path
+from experiments.cifar10.data._tfds import Unavailable
+from ntk_sketch import stax
+
+PHASES = {
+    "reading",
+    "preprocessing",
+    "fitting the map",
+    "compiling",
+    "features",
+    "Gram",
+    "solve",
+    "predict",
+}
+
+
+@pytest.fixture
+def no_cifar10(monkeypatch):
+    def unreachable(say):
+        raise Unavailable("no network")
+
+    found = functools.partial(data.find, environment={}, tfds=unreachable)
+    monkeypatch.setattr(data, "find", found)
+
+
+def record_of(folder):
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text())
+
+
+def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
+    size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path}"
+    assert entry.main(size.split()) == 0
+    record = record_of(tmp_path)
+    assert record["data"]["dataset"] == "digits"
+    assert record["resolved"]["train"] == 400
+    assert record["resolved"]["select"] == "gcv"
+    assert record["settings"]["seed"] == 1
+    assert record["environment"]["backend"] == jax.default_backend()
+    results = record["results"]
+    assert results["accuracy"] > 0.7  # chance: 0.1
+    path = results["path"]
+    best = int(np.nanargmin(np.array(path["score"], float)))
+    assert path["diag_reg"][best] == results["diag_reg"]
+    assert path["test_accuracy"][best] == results["accuracy"]
+    assert set(record["phases"]["seconds"]) == PHASES
+    assert set(record["phases"]["peak_rss_bytes"]) == PHASES
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    printed = capsys.readouterr()
+    assert f"test accuracy {results['accuracy']:.4f}" in printed.out
+    assert "NO CIFAR-10: no network" in printed.err
+    assert "images/s" in printed.err
+
+
+def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("experiments.cifar10._figures.accuracy_figure", broken)
+    words = "--kernel nngp --flip --activation erf --b-std 0.1 --train 200 --test 200 --width 32"
+    with pytest.raises(RuntimeError, match="no fonts"):
+        entry.main([*words.split(), "--out", str(tmp_path)])
+    record = record_of(tmp_path)
+    assert record["resolved"]["select"] == "loo"
+    assert record["results"]["accuracy"] > 0.5
+
+
+def test_more_images_than_there_are(no_cifar10, tmp_path, capsys):
+    assert entry.main(f"--train 2000 --out {tmp_path}".split()) == 2
+    assert "--train 2,000: the 8x8 digits of scikit-learn has 1,297" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_ends_with_code_2(tmp_path, capsys):
+    assert entry.main(["--data-dir", str(tmp_path / "none")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+def test_the_command_ends_with_code_2_on_nonsense():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "experiments.cifar10", "--width", "0"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "at least 1 needed, got 0" in done.stderr
+
+
+@pytest.mark.skipif(data.ENVIRONMENT_VARIABLE not in os.environ, reason="needs CIFAR-10")
+def test_a_few_real_images(tmp_path):
+    size = "--train 300 --test 200 --width 16 --batch-size 10 --no-zca"
+    assert entry.main([*size.split(), "--out", str(tmp_path)]) == 0
+    record = record_of(tmp_path)
+    assert record["data"]["dataset"] == "CIFAR-10"
+    assert record["results"]["accuracy"] > 0.15  # chance: 0.1
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_myrtle_networks_have_their_layers(name):
+    init_fn, _, kernel_fn = myrtle(name, (32, 32, 3), b_std=0.1)
+    shape, params = init_fn(jax.random.key(0), (1, 32, 32, 3))
+    assert shape == (1, 10)
+    depth = int(name.removeprefix("myrtle"))
+    assert len(jax.tree.leaves(params)) == 2 * depth  # weights and biases
+    kernel = jax.eval_shape(kernel_fn, jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32))
+    assert kernel.ntk.shape == (2, 2)
+
+
+def test_myrtle5_is_the_published_network():
+    layers = []
+    for letter in "crcrpcrpcrp":  # two more p on 32x32 images
+        layers.append(
+            {
+                "c": stax.Conv(1, (3, 3), W_std=2**0.5, padding="SAME"),
+                "r": stax.Relu(),
+                "p": stax.AvgPool((2, 2), strides=(2, 2)),
+            }[letter]
+        )
+    expected = stax.serial(*layers, stax.Flatten(), stax.Dense(10, W_std=2**0.5))[2]
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
+    ours = myrtle("myrtle5", x.shape[1:])[2]
+    for get in ("nngp", "ntk"):
+        np.testing.assert_array_equal(ours(x, None, get), expected(x, None, get))
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (4, 4, 1), (16, 8, 1)])
+def test_images_that_myrtle_networks_do_not_take(shape):
+    with pytest.raises(ValueError, match="power of two, at least 8"):
+        myrtle("myrtle5", shape)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_nonlinearity_has_features(name):
+    arguments = {"leakyrelu": ":0.1", "abrelu": ":-1,2", "polynomial": ":0,1,0.5"}
+    arguments |= dict.fromkeys(("monomial", "rectifiedmonomial"), ":2")
+    model = stax.serial(stax.Dense(1), activation(name + arguments.get(name, "")))
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    feature_map = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+    assert np.isfinite(np.asarray(feature_map(x).ntk)).all()
+    with pytest.raises(ValueError, match="known: abrelu, abs"):
+        activation(name + "x")
+
+
+@pytest.mark.parametrize("select", ["gcv", "loo", "validation"])
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_the_path_is_ridge_regression(select, batch_size):
+    """Against dense float64 linear algebra, with copies in groups and batches that do not fit."""
+    rng = np.random.default_rng(0)
+    n, diag_reg = 60, (1e-2, 1e-1, 1.0)
+    x = rng.standard_normal((n, 4, 4, 1)).astype(np.float32)
+    x[1::2] = x[::2, :, ::-1]
+    y = np.repeat(rng.standard_normal((n // 2, 2)), 2, axis=0).astype(np.float32)
+    groups = np.repeat(np.arange(n // 2), 2)
+    model = stax.serial(stax.Flatten(), stax.Dense(1), stax.Relu(), stax.Dense(1))
+    feature_map = ns.feature_map(
+        model, x, ns.RandomFeatures(5), key=jax.random.key(0), get=("ntk",)
+    )
+    common = {
+        "get": "ntk",
+        "batch_size": batch_size,
+        "phases": Phases(),
+        "progress": lambda n: None,
+    }
+    path = fit_path(feature_map, x, y, groups=groups, diag_reg=diag_reg, select=select, **common)
+    outputs = predict_path(feature_map, path, x[:9], **common)
+
+    z = np.asarray(feature_map(x).ntk, np.float64)
+
+    def weights(rows, penalty):
+        return np.linalg.solve(
+            z[rows].T @ z[rows] + penalty * np.eye(z.shape[1]), z[rows].T @ y[rows]
+        )
+
+    for r, w, out in zip(diag_reg, path.weights, outputs, strict=True):
+        expected = weights(slice(None), r * (z**2).sum() / n)
+        np.testing.assert_allclose(w, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(out, z[:9] @ expected, rtol=1e-3, atol=1e-4)
+    scores = []
+    for r in diag_reg:
+        if select == "gcv":
+            penalty = r * (z**2).sum() / n
+            hat = z @ np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T)
+            scores.append(((y - hat @ y) ** 2).mean() / (1 - np.trace(hat) / n) ** 2)
+        elif select == "validation":
+            fit, rest = np.arange(48), np.arange(48, n)  # a fifth of the 30 images held out
+            w = weights(fit, r * (z[fit] ** 2).sum() / len(fit))
+            scores.append(((z[rest] @ w - y[rest]) ** 2).mean())
+        else:
+            penalty, errors = r * (z**2).sum() / n, []
+            for g in range(n // 2):
+                w = weights(groups != g, penalty)
+                errors.append((z[groups == g] @ w - y[groups == g]) ** 2)
+            scores.append(np.mean(errors))
+    np.testing.assert_allclose(path.scores, scores, rtol=2e-3)
+    assert path.chosen == int(np.argmin(scores))
