@@ -32,18 +32,21 @@ def shipped() -> dict[str, Path]:
 
 def run_one(name: str, path: Path) -> dict:
     """Runs one file in this process; counts, or what it needs to run."""
+    import ntk_sketch  # noqa: F401, I001  first: makes Neural Tangents importable
     import jax
     import jax.core
     import jax.extend.core
     import pytest
+    from jax.interpreters import ad
+    from neural_tangents._src.utils import rules
 
-    import ntk_sketch  # noqa: F401  makes Neural Tangents importable
-
-    # Two names that JAX has removed and the tests themselves (not the library) use.
+    # Names that JAX has removed and the tests themselves (not the library) use.
     if not hasattr(jax, "tree_map"):
         jax.tree_map = jax.tree_util.tree_map  # pyright: ignore
     if not hasattr(jax.core, "Primitive"):
         jax.core.Primitive = jax.extend.core.Primitive  # pyright: ignore
+    if not hasattr(ad, "zeros_like_p"):  # a key of the library's tables
+        ad.zeros_like_p = rules.jax.interpreters.ad.zeros_like_p  # pyright: ignore
 
     # The package `tests` that is meant is theirs, not one of the checkout.
     sys.path.insert(0, str(path.parents[len(Path(name).parts)]))
