@@ -70,40 +70,43 @@ def fit_path(
         phases: where the time goes.
         progress: called with the number of images of each batch.
     """
-    n_fit = len(x)
-    if select == "validation":
-        n_held_out = max(1, round(HELD_OUT * (groups[-1] + 1)))
-        n_fit = int(np.searchsorted(groups, groups[-1] + 1 - n_held_out))
-        if n_fit == 0:
-            raise ValueError("select='validation' needs at least two training images.")
-    rows = _chunks(feature_map, x, get=get, batch_size=batch_size, phases=phases, progress=progress)
-    fitted, held_out, kept = None, None, []
-    for start, z in rows:
-        for part in (
-            slice(start, min(start + len(z), n_fit)),
-            slice(max(start, n_fit), start + len(z)),
-        ):
-            if part.start >= part.stop:
-                continue
-            own = z[part.start - start : part.stop - start]
-            with phases("Gram"):
-                state = jax.block_until_ready(
-                    accumulate(given, own, y[part], get=get, batch_size=min(1024, len(own)))
-                )
-                if part.start < n_fit:
-                    fitted = state if fitted is None else fitted.merge(state)
-                else:
-                    held_out = state if held_out is None else held_out.merge(state)
-            if select == "loo" or (select == "validation" and part.start >= n_fit):
-                kept.append(np.asarray(own))
-    assert fitted is not None
+    options = {
+        "get": get,
+        "batch_size": batch_size,
+        "phases": phases,
+        "progress": progress,
+    }
+    if select != "validation":
+        fitted, z = _sums(feature_map, x, y, keep=select == "loo", **options)
+        with phases("solve"):
+            selector = GCV() if z is None else LeaveOneOut(z, y, groups)
+            return _solve(fitted, None, diag_reg, selector, get)
+
+    n_images = groups[-1] + 1
+    n_fit = int(np.searchsorted(groups, n_images - max(1, round(HELD_OUT * n_images))))
+    if n_fit == 0:
+        raise ValueError("select='validation' needs at least two training images.")
+    fitted, _ = _sums(feature_map, x[:n_fit], y[:n_fit], keep=False, **options)
+    held_out, z = _sums(feature_map, x[n_fit:], y[n_fit:], keep=True, **options)
+    assert z is not None
     with phases("solve"):
-        selector = GCV()
-        if select == "loo":
-            selector = LeaveOneOut(np.concatenate(kept), y, groups)
-        elif select == "validation":
-            selector = Validation(np.concatenate(kept), y[n_fit:])
-        return _solve(fitted, held_out, diag_reg, selector, get)
+        return _solve(fitted, held_out, diag_reg, Validation(z, y[n_fit:]), get)
+
+
+def _sums(
+    feature_map: ns.FeatureMap, x: np.ndarray, y: np.ndarray, *, keep: bool, get: str, **options
+) -> tuple[GramState, np.ndarray | None]:
+    """The statistics of a regression, and the features themselves if they are to be kept."""
+    total, kept = None, []
+    for start, z in _chunks(feature_map, x, get=get, **options):
+        with options["phases"]("Gram"):
+            targets = y[start : start + len(z)]
+            state = accumulate(given, z, targets, get=get, batch_size=min(1024, len(z)))
+            total = jax.block_until_ready(state if total is None else total.merge(state))
+            if keep:
+                kept.append(np.asarray(z))
+    assert total is not None
+    return total, np.concatenate(kept) if keep else None
 
 
 def _solve(fitted: GramState, held_out: GramState | None, diag_reg, selector, get: str) -> Path:

@@ -46,6 +46,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
     zca, zca_reg = given.pop("zca"), given.pop("zca_reg")
     steps = Steps(given.pop("standardise"), given.pop("layer_norm"), zca_reg if zca else None)
     given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
+    if given["train"] == 1 and given["select"] == "validation":
+        parser.error("argument --select: validation needs at least two training images")
     return Settings(preprocessing=steps, **given)
 
 

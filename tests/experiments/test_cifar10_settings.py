@@ -52,6 +52,7 @@ def test_everything():
         ("--train 50001", "50,001 asked for, but CIFAR-10 has 50,000"),
         ("--test 10001", "10,001 asked for, but CIFAR-10 has 10,000"),
         ("--seed -1", "between 0 and"),
+        ("--select validation --train 1", "at least two training images"),
     ],
 )
 def test_nonsense_ends_with_code_2(words, message, capsys):

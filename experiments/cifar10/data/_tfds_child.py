@@ -16,12 +16,14 @@ def arrays(split: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(target: str) -> None:
+    import tensorflow  # noqa: F401  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
     import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
 
+    load = tfds.load  # imports what `import tensorflow_datasets` puts off
     say("imported", tfds.core.constants.DATA_DIR)
-    tfds.load("cifar10")  # downloads and prepares what is not on the disk
+    load("cifar10")  # downloads and prepares what is not on the disk
     say("prepared")
-    data = tfds.as_numpy(tfds.load("cifar10", batch_size=-1))
+    data = tfds.as_numpy(load("cifar10", batch_size=-1))
     (x_train, y_train), (x_test, y_test) = arrays(data["train"]), arrays(data["test"])
     with open(target, "wb") as file:
         np.savez(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
