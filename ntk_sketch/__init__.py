@@ -1,5 +1,14 @@
-"""Feature maps for infinitely wide networks."""
+"""Feature maps for infinitely wide networks: NNGP, NTK and convolutional NTK at a cost linear in examples.
+
+    x → Features → Gram → weights → predictions
+"""
 
 from . import _nt  # first: it makes Neural Tangents importable
+from . import stax as stax
+from ._feature_map import FeatureMap as FeatureMap
+from ._feature_map import feature_map as feature_map
+from ._features import Features as Features
+from .methods import Exact as Exact
+from .methods import RandomFeatures as RandomFeatures
 
 __version__ = "0.1.0"

@@ -1,0 +1,265 @@
+"""`feature_map`: a model and a method become a map from inputs to features."""
+
+import collections
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from ._features import Features, joined
+from ._memory import peak_bytes
+from ._typing import Array, PRNGKey
+from ._variances import input_variances
+from .methods import Method
+from .stax import Layer
+
+KERNELS = ("nngp", "ntk")
+
+
+class FeatureMap(eqx.Module):
+    """Features of an infinitely wide network; made by `ntk_sketch.feature_map`.
+
+    A pytree: it goes through `jit`, `vmap` and `grad`; its call is compiled once for every batch shape.
+
+    Attributes:
+        transform: the drawn parameters, layer by layer.
+        input_shape: shape of one example.
+        get: the kernels that were asked for.
+        exact_kernel_fn: the model's exact `kernel_fn`.
+    """
+
+    transform: Any
+    _input_offsets: tuple[tuple[int, ...], ...] | None = eqx.field(static=True)
+    input_shape: tuple[int, ...] = eqx.field(static=True)
+    get: tuple[str, ...] = eqx.field(static=True)
+    exact_kernel_fn: Callable = eqx.field(static=True)
+
+    def __call__(self, x: Array, **kwargs) -> Features:
+        """Features of a batch.
+
+        Args:
+            x: floating point inputs (n, *input_shape).
+            **kwargs: NT's call-time arguments, as given to `ntk_sketch.feature_map`.
+
+        Returns:
+            `Features` with `nngp` and `ntk`: one array (n, *space, p) each, or `None` if it is not in `get`.
+
+        Raises:
+            ValueError: the rank or shape of `x` is not that of the examples the map was made for, or the batch is empty.
+            TypeError: integer inputs.
+        """
+        check_inputs(x, self.input_shape)
+        check_call_arguments(kwargs)
+        return _features(self, jnp.asarray(x), kwargs)
+
+    def kernel_fn(
+        self, x1: Array, x2: Array | None = None, get: str | Sequence[str] | None = None, **kwargs
+    ):
+        """The approximate kernel, in NT's calling convention, so that `nt.predict` and `nt.batch` take it.
+
+        Args:
+            x1: inputs (n1, *input_shape).
+            x2: inputs (n2, *input_shape); `None` means `x1`.
+            get: `"nngp"`, `"ntk"` or a sequence of them; `None` means all that the map has.
+            **kwargs: NT's call-time arguments.
+
+        Returns:
+            An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs beside the features.
+        """
+        names = self.get if get is None else (get,) if isinstance(get, str) else tuple(get)
+        missing = [name for name in names if name not in self.get]
+        if missing:
+            raise ValueError(
+                f"get={get!r}: this feature map has {self.get}; make it with get={names!r}."
+            )
+        z1 = self(x1, **kwargs)
+        z2 = z1 if x2 is None else self(x2, **kwargs)
+        grams = []
+        for name in names:
+            a, b = getattr(z1, name), getattr(z2, name)
+            if a.ndim != 2:
+                raise ValueError(
+                    f"the model's output still has positions (features of shape {a.shape}); end it with Flatten or a global pool"
+                    " to compare examples."
+                )
+            grams.append(jnp.matmul(a, b.T, precision="highest"))
+        return grams[0] if isinstance(get, str) else _named(names)(*grams)
+
+    def batch_size(self, memory_bytes: int = 2**28, dtype=None) -> int:
+        """The largest power of two of examples (at most 4,096) whose features need about `memory_bytes` to compute.
+
+        From the sizes of all intermediate arrays and when they are last used; what XLA fuses never exists, so that the estimate
+        is on the safe side.
+        """
+        dtype = jnp.zeros((), dtype).dtype
+        example = jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
+        dynamic, static = eqx.partition(self, eqx.is_array)
+        per_example = peak_bytes(
+            lambda d, x: _features.__wrapped__(eqx.combine(d, static), x, {}), dynamic, example
+        )
+        return 2 ** int(np.clip(math.log2(max(memory_bytes / per_example, 1)), 0, 12))
+
+
+def feature_map(
+    model: Layer,
+    x: Array | jax.ShapeDtypeStruct,
+    method: Method,
+    *,
+    key: PRNGKey,
+    get: str | Sequence[str] = KERNELS,
+    **kwargs,
+) -> FeatureMap:
+    """Features whose inner products approximate the kernels of `model`.
+
+    Args:
+        model: a layer of `ntk_sketch.stax`, usually of `serial`.
+        x: example inputs (n, *shape), from which methods that look at data take their sample; for the others their shape is
+            enough, as an array or a `jax.ShapeDtypeStruct`.
+        method: how nonlinearities are expanded, for example `RandomFeatures(1024)`. `stax.with_method` overrides it layer by
+            layer.
+        key: of `jax.random`. The same key gives the same map.
+        get: `"nngp"`, `"ntk"` or both. What is not asked for costs nothing.
+        **kwargs: NT's call-time arguments of `kernel_fn`.
+
+    Returns:
+        A `FeatureMap`: `z = feature_map(x)`, `z.ntk @ z.ntk.T ≈ kernel_fn(x, None, "ntk")`.
+
+    Raises:
+        ValueError, NotImplementedError: whatever NT's `kernel_fn` raises for this model and input shape, with the name of the
+            layer; layers and options that have no feature rule; bad inputs. All before any long work.
+        TypeError: not a model, method or input of the right kind.
+    """
+    if not isinstance(model, Layer):
+        raise TypeError(
+            f"model must be a Layer of ntk_sketch.stax, got {type(model).__name__}. Build it with `from ntk_sketch import stax`,"
+            " or give a plain NT triple a rule by `stax.layer(triple, rule)`."
+        )
+    check_method(method)
+    get = _check_get(get)
+    check_call_arguments(kwargs)
+    abstract = isinstance(x, jax.ShapeDtypeStruct)
+    shape = tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
+    if len(shape) < 2:
+        raise ValueError(
+            f"x must have shape (n, ..., channels), got {shape}. Add the missing axes, for example x[:, None]."
+        )
+    check_inputs(x, shape[1:], finite=not abstract)
+    dtype = x.dtype if abstract else jnp.asarray(x).dtype
+
+    _check_with_nt(model, shape[1:], dtype, get, kwargs)
+
+    offsets = model.rule.needs(None, shape, method=method)
+    enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
+    if model.rule.looks_at_data(method) and not abstract:
+        features = enter(jnp.asarray(x))
+    else:
+        features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
+    transform = model.rule.fit(features, method=method, offsets=None, key=key)
+    return FeatureMap(transform, offsets, shape[1:], get, model[2])
+
+
+def _enter(x: Array, ntk: bool, offsets) -> Features:
+    """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`."""
+    return Features(
+        nngp=(x * x.shape[-1] ** -0.5,),
+        ntk=() if ntk else None,
+        variances=None if offsets is None else input_variances(x, offsets, ntk),
+        channels=x.shape[-1],
+    )
+
+
+@eqx.filter_jit
+def _features(feature_map: FeatureMap, x: Array, kwargs: dict) -> Features:
+    features = _enter(x, "ntk" in feature_map.get, feature_map._input_offsets)
+    features = feature_map.transform(features, **kwargs).concrete()
+    nngp = joined(features.nngp, features.nngp[0])
+    return Features(
+        nngp=nngp if "nngp" in feature_map.get else None,
+        ntk=joined(features.ntk, features.nngp[0]),
+        channels=features.channels,
+    )
+
+
+def _check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
+    """Whatever NT refuses is refused here, by NT's own checks on shapes alone."""
+    two = jax.ShapeDtypeStruct((2, *shape), dtype)
+    try:
+        out = jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), two)
+    except Exception as error:
+        where = [note for note in getattr(error, "__notes__", ()) if note.startswith("In layer ")]
+        if not where or not isinstance(error, (ValueError, TypeError, NotImplementedError)):
+            raise
+        message = f"{where[0]} Neural Tangents refuses inputs of shape (n, {', '.join(map(str, shape))}): {error}"
+        raise type(error)(message) from error
+    if not all(hasattr(getattr(out, name, None), "shape") for name in get):
+        raise ValueError(
+            "the model has several outputs; join them (FanInSum, FanInConcat) to get one feature map."
+        )
+
+
+def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:
+    """Rank, shape, emptiness, dtype and, if asked for, values of a batch of inputs."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(
+            f"x must be one array of shape (n, {', '.join(map(str, shape))}), got {type(x).__name__}."
+        )
+    if tuple(x.shape[1:]) != tuple(shape) or len(x.shape) != len(shape) + 1:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; this model and feature map need (n, {', '.join(map(str, shape))})."
+        )
+    if 0 in x.shape:
+        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"x has dtype {x.dtype}; features need floating point inputs. Convert and scale them first, for images for example"
+            " `x.astype(np.float32) / 255`."
+        )
+    if (
+        finite
+        and not isinstance(x, jax.core.Tracer)
+        and not bool(jnp.all(jnp.isfinite(jnp.asarray(x))))
+    ):
+        bad = int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
+        raise ValueError(
+            f"x has {bad} entries that are NaN or infinite. Remove or replace them first."
+        )
+
+
+def check_method(method) -> None:
+    if isinstance(method, Method):
+        return
+    known = sorted(kind.__name__ for kind in Method.__subclasses__())
+    raise TypeError(
+        f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024); got {method!r}."
+    )
+
+
+def check_call_arguments(kwargs: dict) -> None:
+    """Of NT's call-time arguments, those that features take."""
+    for name, value in kwargs.items():
+        if name == "mask_constant" and value is not None:
+            raise NotImplementedError(
+                "masking (mask_constant) is not supported by features; the exact kernel_fn supports it."
+            )
+        if name not in ("mask_constant", "pattern"):
+            raise TypeError(
+                f"unknown argument {name!r}; NT's call-time arguments are `pattern` and `mask_constant`."
+            )
+
+
+def _check_get(get) -> tuple[str, ...]:
+    names = (get,) if isinstance(get, str) else tuple(get)
+    unknown = [name for name in names if name not in KERNELS]
+    if unknown or not names:
+        raise ValueError(f"get={get!r}; known kernels are {', '.join(KERNELS)}.")
+    return names
+
+
+@functools.cache
+def _named(names: tuple[str, ...]):
+    return collections.namedtuple("FeatureKernel", names)

@@ -1,0 +1,186 @@
+"""`Features`: what flows through the rules, the per-example counterpart of `nt.Kernel`."""
+
+import math
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from ._typing import Array
+from ._variances import Variances
+from ._windows import Windows
+
+
+class Affine(eqx.Module):
+    """An affine layer that has not been carried out: the next nonlinearity's projection does it.
+
+    With `P` the patches of a convolution (the identity if `windows` is `None`), it stands for
+
+        φ' = [weight Pφ, bias],        ψ' = [weight Pψ, ntk_weight Pφ, ntk_bias]
+
+    that is `K' = weight² P(K) + bias²` and `Θ' = weight² P(Θ) + ntk_weight² P(K) + ntk_bias²`. A bias of `None` is none.
+    """
+
+    weight: float
+    bias: float | None
+    ntk_weight: float
+    ntk_bias: float | None
+    windows: Windows | None = eqx.field(static=True, default=None)
+
+
+class Features(eqx.Module):
+    """Feature vectors of every position of every example, and their exact variances.
+
+    `<nngp(x)_s, nngp(x')_t> ≈ K(x_s, x'_t)` and `<ntk(x)_s, ntk(x')_t> ≈ Θ(x_s, x'_t)`.
+
+    Attributes:
+        nngp: features of the NNGP kernel. From a `FeatureMap`: one array (n, *space, p), (n, p) after a Flatten or a global
+            pool, or `None` if not asked for. Between rules: a tuple of such arrays, blocks of one longer vector.
+        ntk: likewise for the NTK. An empty tuple stands for `Θ = 0`, as at the input.
+        variances: exact variances and covariances of nearby positions, or `None` where no later layer needs them.
+        channels: the number of channels of the finite network here ('standard' parameterization and concatenation need it).
+        pending: an affine layer not yet carried out, which `variances` already include.
+    """
+
+    nngp: Array | tuple[Array, ...] | None
+    ntk: Array | tuple[Array, ...] | None
+    variances: Variances | None = None
+    channels: int = eqx.field(static=True, default=1)
+    pending: Affine | None = None
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Spatial shape, with the pending layer carried out."""
+        space = self.nngp[0].shape[1:-1]
+        if self.pending is None or self.pending.windows is None:
+            return space
+        return self.pending.windows.output_space(space)
+
+    def replace(self, **changes) -> "Features":
+        fields = {
+            name: getattr(self, name)
+            for name in ("nngp", "ntk", "variances", "channels", "pending")
+        }
+        return Features(**(fields | changes))
+
+    def nngp_vectors(self) -> "Vectors":
+        """φ with the pending layer applied, as vectors that can be projected without being formed."""
+        if self.pending is None:
+            return Vectors(tuple((block, 1.0) for block in self.nngp), None, None)
+        a = self.pending
+        return Vectors(tuple((block, a.weight) for block in self.nngp), a.bias, a.windows)
+
+    def ntk_vectors(self) -> "Vectors":
+        """ψ with the pending layer applied; φ is among its blocks after an affine layer."""
+        if self.pending is None:
+            return Vectors(tuple((block, 1.0) for block in self.ntk), None, None)
+        a = self.pending
+        blocks = tuple((block, a.weight) for block in self.ntk)
+        blocks += tuple((block, a.ntk_weight) for block in self.nngp)
+        return Vectors(blocks, a.ntk_bias, a.windows)
+
+    def concrete(self) -> "Features":
+        """The same features with the pending layer carried out."""
+        if self.pending is None:
+            return self
+        return self.replace(
+            nngp=self.nngp_vectors().blocks_formed(),
+            ntk=None if self.ntk is None else self.ntk_vectors().blocks_formed(),
+            pending=None,
+        )
+
+    def map(self, fn) -> "Features":
+        """`fn` applied to every block, for linear layers that treat channels alike."""
+        return self.replace(
+            nngp=tuple(map(fn, self.nngp)),
+            ntk=None if self.ntk is None else tuple(map(fn, self.ntk)),
+        )
+
+
+class Vectors(eqx.Module):
+    """One vector per position, given by scaled blocks behind a patch operator and a constant coordinate.
+
+    The vector is the concatenation of `scale · patch(block)` over the blocks and, unless `None`, of `constant`.
+    """
+
+    blocks: tuple[tuple[Array, float], ...]
+    constant: float | None
+    windows: Windows | None = eqx.field(static=True)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        taps = 1 if self.windows is None else self.windows.size
+        return tuple(taps * block.shape[-1] for block, _ in self.blocks)
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the vectors."""
+        return sum(self.sizes) + (self.constant is not None)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        space = self.blocks[0][0].shape[1:-1]
+        return space if self.windows is None else self.windows.output_space(space)
+
+    def project(self, matrix: Array) -> Array:
+        """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m FLOPs.
+
+        Behind a convolution this is a convolution with the columns as filters.
+        """
+        total, row = None, 0
+        for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
+            rows = matrix[row : row + size]
+            if self.windows is None:
+                part = block @ rows
+            else:
+                filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
+                part = self.windows.convolve(block, filters)
+            part = part * scale
+            total = part if total is None else total + part
+            row += size
+        if self.constant is not None:
+            total = total + self.constant * matrix[row]
+        return total
+
+    def at(self, index: tuple[np.ndarray, ...]) -> Array:
+        """The vectors at `index` = (example, *position), each (m,): (m, d)."""
+        parts = []
+        for block, scale in self.blocks:
+            rows = block[index] if self.windows is None else self.windows.patches_at(block, index)
+            parts.append(scale * rows)
+        if self.constant is not None:
+            parts.append(jnp.full((len(index[0]), 1), self.constant, parts[0].dtype))
+        return jnp.concatenate(parts, axis=-1)
+
+    def blocks_formed(self) -> tuple[Array, ...]:
+        """The vectors themselves, block by block. Patches multiply the memory by the size of the window."""
+        formed = [
+            scale * (block if self.windows is None else self.windows.patches(block))
+            for block, scale in self.blocks
+        ]
+        if self.constant is not None:
+            formed.append(jnp.full((*formed[0].shape[:-1], 1), self.constant, formed[0].dtype))
+        return tuple(formed)
+
+
+def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:
+    """One array from blocks; a single zero feature stands for the zero kernel of an empty tuple."""
+    if blocks is None:
+        return None
+    if not blocks:
+        return jnp.zeros((*like.shape[:-1], 1), like.dtype)
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
+
+
+def shape_of(x) -> tuple[int, ...]:
+    return tuple(x.shape) if hasattr(x, "shape") else tuple(np.shape(x))
+
+
+def is_abstract(features) -> bool:
+    """Whether these are shapes only, as for methods that do not look at data."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(features))
+
+
+def positions(space: tuple[int, ...]) -> int:
+    return math.prod(space)

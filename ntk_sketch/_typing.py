@@ -1,0 +1,24 @@
+"""Shape letters and types, one glossary for the whole package.
+
+| letter | meaning |
+|---|---|
+| `n` | examples of a batch |
+| `*space` | spatial positions, e.g. `height width`; absent for vectors |
+| `c` | channels of the finite network's input |
+| `p` | number of features, the last axis of every feature array |
+| `d` | dimension of the vectors that a nonlinearity projects (patches and bias included) |
+| `m` | number of random directions or landmarks, a method's `width` |
+| `k` | outputs of a regression |
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+PRNGKey: TypeAlias = Any  # a typed key of `jax.random.key` or a raw one of `jax.random.PRNGKey`
+Shape: TypeAlias = Sequence[int]
+
+#: Position offsets per spatial axis; their product is a set of offsets. `None`: no variances needed.
+Offsets: TypeAlias = tuple[tuple[int, ...], ...] | None

@@ -1,0 +1,3 @@
+"""Nonlinearities as dual kernels."""
+
+from ._dual import DualActivation as DualActivation

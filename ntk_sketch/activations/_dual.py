@@ -1,0 +1,98 @@
+"""A nonlinearity seen as kernels, taken from Neural Tangents' own triple."""
+
+import jax
+from jax import numpy as jnp
+
+from .._nt import Kernel
+from .._typing import Array
+
+
+class DualActivation:
+    """The nonlinearity `σ` of an NT layer and its dual kernels.
+
+    With `(u, v)` Gaussian of mean zero, variances `q, q'` and covariance `c`,
+
+        k_σ(c, q, q') = E[σ(u) σ(v)],        k_σ'(c, q, q') = E[σ'(u) σ'(v)].
+
+    Nothing is written twice: `σ` is the layer's `apply_fn`, `σ'` its derivative, and the kernels are the layer's own
+    `kernel_fn`, applied to an `nt.Kernel` that holds `(nngp, ntk, cov1, cov2) = (c, 1, q, q')`. So a layer that a user
+    registers has them too.
+
+    Args:
+        triple: NT's `(init_fn, apply_fn, kernel_fn)` of an elementwise layer.
+        name: how errors call the layer.
+        derivative: `(factor, triple)` where `σ' = factor · (the nonlinearity of triple)`: then `k_σ'` is
+            `factor²` times that layer's `nngp`, instead of what NT differentiates. For layers whose derivative NT computes
+            unstably.
+        interior: keep cosines 4 eps away from ±1, for kernels whose formula breaks down there. That costs an error of about
+            `√eps` on pairs of equal positions.
+    """
+
+    def __init__(
+        self, triple, name: str, *, derivative: tuple | None = None, interior: bool = False
+    ):
+        _, self._apply_fn, self._kernel_fn = triple
+        self._derivative = derivative
+        self._interior = interior
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"DualActivation({self.name})"
+
+    def value_and_derivative(self, u: Array) -> tuple[Array, Array]:
+        """`σ(u)` and `σ'(u)`, elementwise.
+
+        Raises:
+            NotImplementedError: the layer is a kernel without a finite network (NT's `ExpNormalized`).
+        """
+        try:
+            return jax.jvp(lambda v: self._apply_fn((), v), (u,), (jnp.ones_like(u),))
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                f"{self.name} has no finite network (its `apply_fn` is not implemented), so random features of it cannot be"
+                " drawn. Use a method that needs the kernel alone, such as Exact()."
+            ) from error
+
+    def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
+        """`k_σ` and `k_σ'` at covariances `c` and variances `q`, `q_other`, broadcast together.
+
+        Finite at `q = 0` too, where the limit of small variances is taken.
+        """
+        c, q, q_other = jnp.broadcast_arrays(c, *map(_positive, (q, q_other)))
+        if self._interior:
+            bound = (1 - 4 * jnp.finfo(c.dtype).eps) * jnp.sqrt(q) * jnp.sqrt(q_other)
+            c = jnp.clip(c, -bound, bound)
+        return self._nt_kernels(c, q, q_other)
+
+    def _nt_kernels(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
+        # `diagonal_spatial` makes NT treat every entry on its own.
+        kernel = Kernel(
+            nngp=c[None, None],
+            ntk=jnp.ones_like(c)[None, None],
+            cov1=q[None],
+            cov2=q_other[None],
+            x1_is_x2=jnp.zeros((), bool),
+            is_gaussian=True,
+            is_reversed=False,
+            is_input=False,
+            diagonal_batch=True,
+            diagonal_spatial=True,
+            shape1=(1, *c.shape, 1),
+            shape2=(1, *c.shape, 1),
+            batch_axis=0,
+            channel_axis=c.ndim + 1,
+        )
+        out = self._kernel_fn(kernel)
+        value, derivative = out.nngp, out.ntk
+        if self._derivative is not None:
+            factor, (_, _, kernel_fn) = self._derivative
+            derivative = factor**2 * kernel_fn(kernel).nngp
+        return tuple(
+            jnp.broadcast_to(k, (1, 1, *c.shape))[0, 0].astype(c.dtype) for k in (value, derivative)
+        )
+
+
+def _positive(q: Array) -> Array:
+    """A variance of 0 (an all-zero patch) as a tiny one: the duals' limit is right, their formulas divide by it."""
+    q = jnp.asarray(q)
+    return jnp.maximum(q, 1e-18 if q.dtype.itemsize < 8 else 1e-100)

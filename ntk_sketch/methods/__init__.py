@@ -1,0 +1,5 @@
+"""Methods: how the kernel of a nonlinearity becomes features. Linear layers are exact under every method."""
+
+from ._exact import Exact as Exact
+from ._method import Method as Method
+from ._random_features import RandomFeatures as RandomFeatures

@@ -1,0 +1,168 @@
+"""Rules of the layers that split and join branches."""
+
+import math
+
+import equinox as eqx
+from jax import numpy as jnp
+
+from .._features import Features
+from .._typing import Offsets
+from .._variances import Variances
+from .._windows import union
+from ._layer import NoRule, Rule
+from ._linear import selected
+
+
+class FanOut(Rule):
+    def __init__(self, num: int):
+        self.num = num
+
+    def needs(self, offsets, shape, *, method):
+        return union(*offsets)
+
+    def fit(self, features, *, method, offsets, key):
+        return FanOutTransform(tuple(offsets))
+
+
+class FanOutTransform(eqx.Module):
+    offsets: tuple[Offsets, ...] = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> list[Features]:
+        return [
+            features.replace(variances=selected(features.variances, wanted))
+            for wanted in self.offsets
+        ]
+
+
+def fan_out(layer, num):
+    return FanOut(num)
+
+
+class FanIn(Rule):
+    """Independent branches with weights of their own: kernels add, so features stand side by side, in orthogonal blocks."""
+
+    def needs(self, offsets, shape, *, method):
+        return [offsets] * len(shape)
+
+    def fit(self, features, *, method, offsets, key):
+        return FanInTransform(offsets)
+
+
+class FanInTransform(eqx.Module):
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: list[Features], **kwargs) -> Features:
+        return add([branch.concrete() for branch in features], self.offsets)
+
+
+def add(branches: list[Features], offsets: Offsets) -> Features:
+    first = branches[0]
+    variances = None
+    if offsets is not None:
+        variances = add_variances([branch.variances.select(offsets) for branch in branches])
+    return first.replace(
+        nngp=sum((branch.nngp for branch in branches), ()),
+        ntk=None if first.ntk is None else sum((branch.ntk for branch in branches), ()),
+        variances=variances,
+    )
+
+
+def add_variances(branches: list[Variances]) -> Variances:
+    dropped = any(branch.other is not None for branch in branches)
+    return Variances(
+        same=sum(branch.same for branch in branches),
+        other=sum(branch.independent for branch in branches) if dropped else None,
+        ntk=None if branches[0].ntk is None else sum(branch.ntk for branch in branches),
+        offsets=branches[0].offsets,
+    )
+
+
+def fan_in_sum(layer):
+    return FanIn()
+
+
+class FanInConcatChannels(FanIn):
+    """`K' = Σ_i (c_i / Σc) K_i` with c the finite channel counts."""
+
+    def fit(self, features, *, method, offsets, key):
+        return ConcatChannelsTransform(offsets)
+
+
+class ConcatChannelsTransform(eqx.Module):
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: list[Features], **kwargs) -> Features:
+        total = sum(branch.channels for branch in features)
+        scaled = []
+        for branch in features:
+            share = branch.channels / total
+            branch = branch.concrete().map(lambda block, share=share: math.sqrt(share) * block)
+            if self.offsets is not None:
+                variances = branch.variances.linear(
+                    lambda k, share=share: share * k, branch.variances.offsets
+                )
+                branch = branch.replace(variances=variances)
+            scaled.append(branch)
+        return add(scaled, self.offsets).replace(channels=total)
+
+
+class FanInConcatSpace(FanIn):
+    """Positions of all branches along one spatial axis; those of different branches are independent."""
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def fit(self, features, *, method, offsets, key):
+        return ConcatSpaceTransform(self.axis, offsets)
+
+
+class ConcatSpaceTransform(eqx.Module):
+    axis: int = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: list[Features], **kwargs) -> Features:
+        branches = [branch.concrete() for branch in features]
+        sizes = [branch.space[self.axis - 1] for branch in branches]
+        padded = []
+        for i, branch in enumerate(branches):
+            before, after = sum(sizes[:i]), sum(sizes[i + 1 :])
+
+            def pad(array, axis, before=before, after=after):
+                widths = [(0, 0)] * array.ndim
+                widths[axis] = (before, after)
+                return jnp.pad(array, widths)
+
+            branch = branch.map(lambda block, pad=pad: pad(block, self.axis))
+            if self.offsets is not None:
+                variances = branch.variances.linear(
+                    lambda k, pad=pad: pad(k, 2 * self.axis - 1), branch.variances.offsets
+                )
+                branch = branch.replace(variances=variances)
+            padded.append(branch)
+        return add(padded, self.offsets)
+
+
+class FanInConcat(Rule):
+    """Which kind of concatenation it is depends on the number of axes, known with the inputs."""
+
+    def __init__(self, layer, axis: int):
+        self.name, self.axis = layer.name, axis
+
+    def _rule(self, ndim: int) -> Rule:
+        axis = self.axis % ndim
+        if axis == 0:
+            return NoRule(
+                self.name, "concatenates along the batch axis, which has no features per example"
+            )
+        return FanInConcatChannels() if axis == ndim - 1 else FanInConcatSpace(axis)
+
+    def needs(self, offsets, shape, *, method):
+        return self._rule(len(shape[0])).needs(offsets, shape, method=method)
+
+    def fit(self, features, *, method, offsets, key):
+        rule = self._rule(len(features[0].space) + 2)
+        return rule.fit(features, method=method, offsets=offsets, key=key)
+
+
+def fan_in_concat(layer, axis):
+    return FanInConcat(layer, axis)

@@ -1,0 +1,119 @@
+"""Rules of `serial`, `repeat` and `parallel`."""
+
+import equinox as eqx
+import jax
+
+from ._layer import Layer, Rule, abstracted, advance, as_layer
+
+
+class Serial(Rule):
+    def __init__(self, layers: list[Layer]):
+        self.layers = layers
+
+    def plan(self, offsets, shape, method) -> tuple[list, list]:
+        """Shapes, and offsets that are needed, before each layer and after the last."""
+        shapes = [shape]
+        for layer in self.layers:
+            shapes.append(output_shape(layer, shapes[-1]))
+        needed = [offsets]
+        for layer, into in zip(self.layers[::-1], shapes[-2::-1], strict=True):
+            needed.append(layer.rule.needs(needed[-1], into, method=method))
+        return shapes, needed[::-1]
+
+    def needs(self, offsets, shape, *, method):
+        return self.plan(offsets, shape, method)[1][0]
+
+    def looks_at_data(self, method):
+        return any(layer.rule.looks_at_data(method) for layer in self.layers)
+
+    def fit(self, features, *, method, offsets, key):
+        _, needed = self.plan(offsets, finite_shape(features), method)
+        keys = jax.random.split(key, max(len(self.layers), 1))
+        sample, shapes = features, abstracted(features)
+        transforms, ahead = [], []  # `ahead`: transforms that the sample has not been through
+        for layer, wanted, layer_key in zip(self.layers, needed[1:], keys, strict=False):
+            given = shapes
+            if layer.rule.looks_at_data(method):
+                sample, ahead = advance(SerialTransform(tuple(ahead)), sample), []
+                given = sample
+            transform = layer.rule.fit(given, method=method, offsets=wanted, key=layer_key)
+            shapes = advance(transform, shapes)
+            transforms.append(transform)
+            ahead.append(transform)
+        return SerialTransform(tuple(transforms))
+
+
+class SerialTransform(eqx.Module):
+    transforms: tuple
+
+    def __call__(self, features, **kwargs):
+        for transform in self.transforms:
+            features = transform(features, **kwargs)
+        return features
+
+
+def serial(layer, *layers):
+    return Serial([as_layer(inner) for inner in layers])
+
+
+def repeat(layer, inner, n):
+    """n layers with random features of their own; NT's compiled loop is for the exact kernel."""
+    return Serial([as_layer(inner)] * n)
+
+
+class Parallel(Rule):
+    def __init__(self, layers: list[Layer]):
+        self.layers = layers
+
+    def needs(self, offsets, shape, *, method):
+        return [
+            layer.rule.needs(wanted, into, method=method)
+            for layer, wanted, into in zip(self.layers, offsets, shape, strict=True)
+        ]
+
+    def looks_at_data(self, method):
+        return any(layer.rule.looks_at_data(method) for layer in self.layers)
+
+    def fit(self, features, *, method, offsets, key):
+        keys = jax.random.split(key, len(self.layers))
+        branches = zip(self.layers, features, offsets, keys, strict=True)
+        return ParallelTransform(
+            tuple(
+                layer.rule.fit(branch, method=method, offsets=wanted, key=branch_key)
+                for layer, branch, wanted, branch_key in branches
+            )
+        )
+
+
+class ParallelTransform(eqx.Module):
+    transforms: tuple
+
+    def __call__(self, features, **kwargs):
+        return [
+            transform(branch, **kwargs)
+            for transform, branch in zip(self.transforms, features, strict=True)
+        ]
+
+
+def parallel(layer, *layers):
+    return Parallel([as_layer(inner) for inner in layers])
+
+
+def output_shape(layer: Layer, shape):
+    """Shape of the layer's output, from NT's `init_fn` without drawing weights."""
+    shapes = []
+
+    def init(key):
+        out, params = layer[0](key, shape)
+        shapes.append(out)
+        return params
+
+    jax.eval_shape(init, jax.random.PRNGKey(0))
+    return shapes[0]
+
+
+def finite_shape(features):
+    """Shape of the finite network's activations where `features` stand."""
+    if isinstance(features, list):
+        return [finite_shape(branch) for branch in features]
+    return (features.nngp[0].shape[0], *features.space, features.channels)

@@ -1,0 +1,67 @@
+"""The rule of every nonlinearity at once: its kernels and its value come from NT's own triple."""
+
+from typing import Any
+
+import equinox as eqx
+
+from .._features import Features, is_abstract
+from .._nt import nt_stax
+from .._typing import Offsets
+from .._windows import union
+from ..activations import DualActivation
+from ._layer import Rule
+
+
+class Nonlinearity(Rule):
+    """`K' = k_σ(K, q, q')`, `Θ' = k_σ'(K, q, q') Θ`, expanded into features by the method."""
+
+    def __init__(self, dual: DualActivation):
+        self.dual = dual
+
+    def needs(self, offsets, shape, *, method):
+        if offsets is None and not method.uses_variances:
+            return None
+        return union(offsets, ((0,),) * (len(shape) - 2))
+
+    def looks_at_data(self, method):
+        return method.looks_at_data
+
+    def fit(self, features, *, method, offsets, key):
+        if method.looks_at_data and is_abstract(features):
+            raise TypeError(
+                f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but `x` is a"
+                " jax.ShapeDtypeStruct. Pass example inputs."
+            )
+        return NonlinearityTransform(
+            method.expand(self.dual, features, key=key), self.dual, offsets
+        )
+
+
+class NonlinearityTransform(eqx.Module):
+    expansion: Any
+    dual: DualActivation = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> Features:
+        nngp, ntk = self.expansion(features)
+        variances = None
+        if self.offsets is not None:
+            variances = features.variances.nonlinearity(self.dual, self.offsets)
+        return features.replace(
+            nngp=(nngp,), ntk=None if ntk is None else (ntk,), variances=variances, pending=None
+        )
+
+
+def nonlinearity(layer, *args, **kwargs):
+    return Nonlinearity(DualActivation(layer, layer.name))
+
+
+def elementwise(layer, fn, nngp_fn, d_nngp_fn):
+    """The user's formula may divide by zero at cosine one, as its automatic derivative often does."""
+    return Nonlinearity(DualActivation(layer, layer.name, interior=True))
+
+
+def rectified_monomial(layer, degree):
+    """NT's formula is 0/0 at cosine one, and its derivative unstable near it; that is the next lower monomial's kernel."""
+    derivative = (degree, nt_stax.RectifiedMonomial(degree - 1)) if degree > 0 else None
+    return Nonlinearity(DualActivation(layer, layer.name, derivative=derivative, interior=True))

@@ -1,0 +1,225 @@
+"""Layers that carry features: `Layer`, the rules, and the registration of both NT's layers and a user's."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+
+from .._features import Features, is_abstract
+from .._nt import nt_stax
+from .._typing import Offsets, PRNGKey
+from ..methods import Method
+
+#: What `Rule.fit` returns: a pytree, called as `transform(features, **kwargs)`, with NT's call-time arguments as `kwargs`.
+Transform = Callable[..., Features]
+
+
+class Rule:
+    """How one layer acts on features. Subclass it for a layer of your own; ours are written the same way.
+
+    A rule is used in three steps. `needs`, from the last layer to the first, plans which variances are carried. `fit`, from
+    the first layer to the last, draws parameters and returns a transform. The transform is what runs on every batch.
+
+    Shapes are those of the finite network, (n, *space, channels), with whatever n. In a layer with several inputs or
+    outputs, shapes, offsets and features are lists, one entry per branch.
+    """
+
+    def needs(self, offsets: Offsets, shape, *, method: Method) -> Offsets:
+        """Position offsets at which the layer must be given variances `K(x_s, x_{s+δ})`.
+
+        Args:
+            offsets: those that later layers need of this layer's output; `None` if they need no variances.
+            shape: of the layer's input.
+            method: how nonlinearities are expanded.
+        """
+        del shape, method
+        return offsets
+
+    def looks_at_data(self, method: Method) -> bool:
+        """Whether `fit` must be given the features of a real sample, not shapes alone."""
+        del method
+        return False
+
+    def fit(
+        self, features: Features, *, method: Method, offsets: Offsets, key: PRNGKey
+    ) -> Transform:
+        """The layer's action on features: an `equinox.Module` (or any callable pytree).
+
+        Args:
+            features: what enters the layer: of the sample, or shapes alone. `features.pending` may hold an affine layer that
+                was not carried out; `features.concrete()` carries it out.
+            method: how nonlinearities are expanded.
+            offsets: the offsets at which the transform's output must carry variances; `None`: it must carry none.
+            key: of `jax.random`, this layer's own.
+        """
+        raise NotImplementedError
+
+
+class Layer(tuple):
+    """NT's triple `(init_fn, apply_fn, kernel_fn)` that also knows its features.
+
+    It *is* the 3-tuple: it unpacks, `zip(*layers)` works, and all of NT takes it.
+
+    Attributes:
+        rule: how the layer acts on features.
+        name: how errors call the layer.
+    """
+
+    rule: Rule
+    name: str
+
+    def __new__(cls, triple, rule: Rule | None = None, name: str | None = None):
+        init_fn, apply_fn, kernel_fn = triple
+        name = name or getattr(kernel_fn, "__name__", "layer")
+        layer = super().__new__(cls, (init_fn, apply_fn, _naming(kernel_fn, name)))
+        layer.name = name
+        layer.rule = NoRule(name) if rule is None else rule
+        return layer
+
+    def __repr__(self) -> str:
+        return f"<Layer {self.name}>"
+
+
+class NoRule(Rule):
+    """The rule of a layer that is exact only, or that was made with an option that features do not support."""
+
+    def __init__(self, name: str, reason: str = "has no feature rule yet"):
+        self.message = (
+            f"{name} {reason}. Its finite network and exact kernel (`apply_fn`, `kernel_fn`) work; for features give it a"
+            " rule with `stax.layer(triple, rule)` or `stax.register(constructor, rule)`."
+        )
+
+    def needs(self, offsets, shape, *, method):
+        raise NotImplementedError(self.message)
+
+
+class WithMethod(Rule):
+    """A rule under a method of its own."""
+
+    def __init__(self, rule: Rule, method: Method):
+        self.rule, self.method = rule, method
+
+    def needs(self, offsets, shape, *, method):
+        return self.rule.needs(offsets, shape, method=self.method)
+
+    def looks_at_data(self, method):
+        return self.rule.looks_at_data(self.method)
+
+    def fit(self, features, *, method, offsets, key):
+        return self.rule.fit(features, method=self.method, offsets=offsets, key=key)
+
+
+def with_method(layer: Layer, method: Method) -> Layer:
+    """The same layer, its nonlinearities expanded by `method` whatever the rest of the model uses.
+
+    Widths matter layer by layer: small early, where there are many positions, large late.
+    """
+    if not isinstance(method, Method):
+        raise TypeError(f"with_method needs a method such as RandomFeatures(256), got {method!r}.")
+    layer = as_layer(layer)
+    return Layer(layer, WithMethod(layer.rule, method), layer.name)
+
+
+def as_layer(layer) -> Layer:
+    """`layer` itself, or a plain NT triple as a `Layer` without a rule."""
+    if isinstance(layer, Layer):
+        return layer
+    if isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer)):
+        return Layer(layer)
+    raise TypeError(f"expected a layer, a triple (init_fn, apply_fn, kernel_fn), got {layer!r}.")
+
+
+def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Callable[..., Layer]:
+    """`constructor`, an NT layer constructor, with the same name and signature, returning a `Layer` with a feature rule.
+
+    Args:
+        constructor: returns NT's triple, as those of `neural_tangents.stax` or a function decorated with
+            `neural_tangents.stax.layer`.
+        rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's arguments, defaults filled
+            in; returns the layer's `Rule`. All of `ntk_sketch.stax` is made by this function.
+    """
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def new_constructor(*args, **kwargs):
+        layer = Layer(
+            constructor(*args, **kwargs), name=_call_name(constructor.__name__, args, kwargs)
+        )
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        layer.rule = rule(layer, *bound.args, **bound.kwargs)
+        return layer
+
+    return new_constructor
+
+
+def layer(layer_or_triple, rule: Rule | None = None):
+    """A layer of your own, from NT's triple and its feature rule; or NT's decorator of the same name.
+
+    `layer(triple, rule)` returns a `Layer`. `layer(constructor)`, or `@layer`, is `neural_tangents.stax.layer` for a function
+    that returns a raw triple; its layers have no rule: use `register(layer(constructor), rule)` to give them one.
+    """
+    if isinstance(layer_or_triple, tuple):
+        return Layer(layer_or_triple, rule)
+    return register(nt_stax.layer(layer_or_triple), lambda new, *_, **__: NoRule(new.name))
+
+
+def _call_name(name: str, args, kwargs) -> str:
+    parts = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in kwargs.items()]
+    return f"{name}({', '.join(parts)})"
+
+
+def _short(value) -> str:
+    text = (
+        repr(value)
+        if isinstance(value, (bool, int, float, str, tuple, list, type(None)))
+        else "..."
+    )
+    return text if len(text) <= 40 else "..."
+
+
+def _naming(kernel_fn, name: str):
+    """`kernel_fn`, whose errors say in which layer they arose."""
+
+    @functools.wraps(kernel_fn)
+    def named_kernel_fn(*args, **kwargs):
+        try:
+            return kernel_fn(*args, **kwargs)
+        except Exception as error:
+            if not any(note.startswith("In layer ") for note in getattr(error, "__notes__", ())):
+                error.add_note(f"In layer {name}.")
+            raise
+
+    return named_kernel_fn
+
+
+def advance(transform: Transform, features, **kwargs):
+    """Features after `transform`; shapes from shapes."""
+    if is_abstract(features):
+        return eqx.filter_eval_shape(_call, transform, features, kwargs)
+    return _call_jitted(transform, features, kwargs)
+
+
+def abstracted(features):
+    """Shapes of `features`."""
+    return eqx.filter_eval_shape(lambda f: f, features)
+
+
+def _call(transform, features, kwargs):
+    return transform(features, **kwargs)
+
+
+_call_jitted = eqx.filter_jit(_call)
+
+
+def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
+    """Features are channels-last with the batch first."""
+    ndim = len(shape)
+    if batch_axis % ndim != 0 or channel_axis % ndim != ndim - 1:
+        raise NotImplementedError(
+            f"{name}: features support batch_axis=0 and channel_axis=-1 (shape (n, *space, channels)), got"
+            f" batch_axis={batch_axis} and channel_axis={channel_axis} for {ndim} axes. Move the axes of the inputs and leave"
+            " these arguments at their defaults."
+        )

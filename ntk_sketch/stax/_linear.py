@@ -1,0 +1,191 @@
+"""Rules of the layers with weights, and of those that leave features as they are."""
+
+import equinox as eqx
+from jax import numpy as jnp
+
+from .._features import Affine, Features
+from .._typing import Offsets
+from .._variances import through_windows, window_offsets
+from .._windows import Windows
+from ._layer import NoRule, Rule, check_axes
+
+
+class Weights(Rule):
+    """Dense and Conv: `K' = W_std² A(K) + b_std²`, and the NTK of either parameterization.
+
+    With `A` the mean over the window (the identity for Dense), c the input channels and |w| the window's size,
+
+        'ntk':       Θ' = K' + W_std² A(Θ)
+        'standard':  Θ' = c |w| / s[0] A(K) + W_std² A(Θ) + 1 (the last with a bias only)
+
+    as in NT (Jacot et al. 2018, arXiv 1806.07572; Sohl-Dickstein et al. 2020, arXiv 2001.07301). Patches are not built: the
+    layer stays pending on the features until a nonlinearity projects them.
+    """
+
+    def __init__(self, layer, out, W_std, b_std, parameterization, s, windows=None, axes=(0, -1)):
+        self.name, self.windows, self.axes = layer.name, windows, axes
+        self.W_std, self.b_std, self.s = W_std, b_std, s
+        self.standard = parameterization.lower() == "standard"
+        self.channels = out * s[1] if self.standard else out
+
+    def needs(self, offsets, shape, *, method):
+        check_axes(self.name, shape, *self.axes)
+        if self.windows is None:
+            return offsets
+        return window_offsets(self.windows, tuple(shape[1:-1]), offsets, pool=False)
+
+    def fit(self, features, *, method, offsets, key):
+        size = 1 if self.windows is None else self.windows.size
+        weight = self.W_std / size**0.5
+        if self.standard:
+            ntk_weight = (features.channels / self.s[0]) ** 0.5
+            ntk_bias = None if self.b_std is None else 1.0
+        else:
+            ntk_weight, ntk_bias = weight, self.b_std
+        affine = Affine(weight, self.b_std, ntk_weight, ntk_bias, self.windows)
+        return AffineTransform(affine, self.channels, offsets)
+
+
+class AffineTransform(eqx.Module):
+    affine: Affine
+    channels: int = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> Features:
+        features, affine = features.concrete(), self.affine
+        variances = None
+        if self.offsets is not None:
+            if affine.windows is None:
+                variances = features.variances.select(self.offsets)
+            else:
+                variances = through_windows(
+                    features.variances, affine.windows, self.offsets, weights="equal taps"
+                )
+            variances = variances.affine(
+                affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
+            )
+        return features.replace(variances=variances, channels=self.channels, pending=affine)
+
+
+def dense(layer, out_dim, W_std, b_std, batch_axis, channel_axis, parameterization, s):
+    axes = (batch_axis, channel_axis)
+    return Weights(layer, out_dim, W_std, b_std, parameterization, s, axes=axes)
+
+
+def conv(
+    layer,
+    out_chan,
+    filter_shape,
+    strides,
+    padding,
+    W_std,
+    b_std,
+    dimension_numbers,
+    parameterization,
+    s,
+):
+    if dimension_numbers is not None and not _channels_last(*dimension_numbers):
+        reason = (
+            f"has dimension_numbers={dimension_numbers!r}; features support the default, channels-last order, for example"
+            " ('NHWC', 'HWIO', 'NHWC')"
+        )
+        return NoRule(layer.name, reason)
+    windows = windows_of(filter_shape, strides, padding)
+    return Weights(layer, out_chan, W_std, b_std, parameterization, s, windows=windows)
+
+
+def windows_of(shape, strides, padding) -> Windows:
+    shape = tuple(map(int, shape))
+    strides = (1,) * len(shape) if strides is None else tuple(map(int, strides))
+    return Windows(shape, strides, getattr(padding, "name", padding))
+
+
+def _channels_last(lhs: str, rhs: str, out: str) -> bool:
+    space = lhs[1:-1]
+    return lhs == out == f"N{space}C" and rhs == f"{space}IO"
+
+
+class Identity(Rule):
+    """Features unchanged."""
+
+    def fit(self, features, *, method, offsets, key):
+        return SelectTransform(offsets)
+
+
+class SelectTransform(eqx.Module):
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features, **kwargs):
+        return features.replace(variances=selected(features.variances, self.offsets))
+
+
+def selected(variances, offsets: Offsets):
+    return None if offsets is None else variances.select(offsets)
+
+
+def identity(layer):
+    return Identity()
+
+
+class Dropout(Rule):
+    """Identity on features, which stand for two passes with independent masks; variances of one pass grow by `1 / rate`."""
+
+    def __init__(self, rate: float):
+        self.rate = rate
+
+    def fit(self, features, *, method, offsets, key):
+        return DropoutTransform(self.rate, offsets)
+
+
+class DropoutTransform(eqx.Module):
+    rate: float
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> Features:
+        variances = selected(features.variances, self.offsets)
+        return features.replace(
+            variances=None if variances is None else variances.dropout(self.rate)
+        )
+
+
+def dropout(layer, rate, mode):
+    return Dropout(rate) if mode == "train" else Identity()
+
+
+class Flatten(Rule):
+    """Positions become features: `K' = mean over s of K(s, s)`."""
+
+    def __init__(self, layer, batch_axis: int, batch_axis_out: int):
+        self.name, self.axes = layer.name, (batch_axis, batch_axis_out)
+
+    def needs(self, offsets, shape, *, method):
+        batch_axis, batch_axis_out = self.axes
+        if batch_axis % len(shape) != 0 or batch_axis_out % 2 != 0:
+            raise NotImplementedError(
+                f"{self.name}: features support batch_axis=0 and batch_axis_out=0, got {batch_axis} and {batch_axis_out}."
+            )
+        return None if offsets is None else ((0,),) * (len(shape) - 2)
+
+    def fit(self, features, *, method, offsets, key):
+        return FlattenTransform(offsets)
+
+
+class FlattenTransform(eqx.Module):
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> Features:
+        features = features.concrete()
+        space = features.space
+        size = 1
+        for length in space:
+            size *= length
+        variances = None
+        if self.offsets is not None:
+            axes = tuple(range(1, 1 + 2 * len(space)))
+            variances = features.variances.linear(lambda k: jnp.sum(k, axes) / size, ())
+        features = features.map(lambda block: block.reshape(block.shape[0], -1) * size**-0.5)
+        return features.replace(variances=variances, channels=features.channels * size)
+
+
+def flatten(layer, batch_axis, batch_axis_out):
+    return Flatten(layer, batch_axis, batch_axis_out)

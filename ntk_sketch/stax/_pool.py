@@ -1,0 +1,116 @@
+"""Rules of the pools: linear in the features, so that NT's own pool is applied to each feature."""
+
+import equinox as eqx
+from jax import numpy as jnp
+
+from .._features import Features, positions
+from .._typing import Offsets
+from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances, through_windows, window_offsets
+from .._windows import Windows
+from ._layer import Rule, check_axes
+from ._linear import windows_of
+
+
+class Pool(Rule):
+    """`K'(S, T)` is the sum, or mean, of `K(s, t)` over the pairs of positions in two windows."""
+
+    def __init__(self, layer, windows: Windows, weights: str, axes):
+        self.name, self.pool = layer.name, layer[1]
+        self.windows, self.weights, self.axes = windows, weights, axes
+
+    def needs(self, offsets, shape, *, method):
+        check_axes(self.name, shape, *self.axes)
+        return window_offsets(self.windows, tuple(shape[1:-1]), offsets, pool=True)
+
+    def fit(self, features, *, method, offsets, key):
+        return PoolTransform(self.pool, self.windows, self.weights, offsets)
+
+
+class PoolTransform(eqx.Module):
+    pool: object = eqx.field(static=True)
+    windows: Windows = eqx.field(static=True)
+    weights: str = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> Features:
+        features = features.concrete()
+        variances = None
+        if self.offsets is not None:
+            variances = through_windows(
+                features.variances, self.windows, self.offsets, weights=self.weights
+            )
+        return features.map(lambda block: self.pool((), block)).replace(variances=variances)
+
+
+def avg_pool(layer, window_shape, strides, padding, normalize_edges, batch_axis, channel_axis):
+    windows = windows_of(window_shape, strides, padding)
+    weights = "average inside" if normalize_edges and windows.padding == "SAME" else "average"
+    return Pool(layer, windows, weights, (batch_axis, channel_axis))
+
+
+def sum_pool(layer, window_shape, strides, padding, batch_axis, channel_axis):
+    windows = windows_of(window_shape, strides, padding)
+    return Pool(layer, windows, "sum", (batch_axis, channel_axis))
+
+
+class GlobalPool(Rule):
+    """`K'` is the sum, or mean, of `K(s, t)` over all pairs of positions.
+
+    A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions of an example: exact up
+    to `MAX_POSITIONS_ALL_PAIRS` positions. Beyond, it is *estimated*: same-position terms are exact, cross-position terms
+    are those of the features.
+    """
+
+    def __init__(self, layer, mean: bool, axes):
+        self.name, self.pool, self.mean, self.axes = layer.name, layer[1], mean, axes
+
+    def needs(self, offsets, shape, *, method):
+        check_axes(self.name, shape, *self.axes)
+        space = shape[1:-1]
+        if offsets is None:
+            return None
+        if positions(space) > MAX_POSITIONS_ALL_PAIRS:
+            return ((0,),) * len(space)
+        return tuple(tuple(range(1 - size, size)) for size in space)
+
+    def fit(self, features, *, method, offsets, key):
+        return GlobalPoolTransform(self.pool, self.mean, offsets)
+
+
+class GlobalPoolTransform(eqx.Module):
+    pool: object = eqx.field(static=True)
+    mean: bool = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: Features, **kwargs) -> Features:
+        features = features.concrete()
+        pooled = features.map(lambda block: self.pool((), block))
+        if self.offsets is None:
+            return pooled.replace(variances=None)
+        variances, size = features.variances, positions(features.space)
+        scale = size**-2.0 if self.mean else 1.0
+        axes = tuple(range(1, 1 + 2 * len(features.space)))
+        total = variances.linear(lambda k: scale * jnp.sum(k, axes), ())
+        if size <= MAX_POSITIONS_ALL_PAIRS:
+            return pooled.replace(variances=total)
+
+        def cross(blocks, pooled_blocks):
+            own = sum(jnp.sum(b**2, axis=tuple(range(1, b.ndim))) for b in blocks)
+            return sum(jnp.sum(b**2, axis=1) for b in pooled_blocks) - scale * own
+
+        nngp_cross = cross(features.nngp, pooled.nngp)
+        variances = Variances(
+            same=total.same + nngp_cross,
+            other=None if total.other is None else total.other + nngp_cross,
+            ntk=None if total.ntk is None else total.ntk + cross(features.ntk, pooled.ntk),
+            offsets=(),
+        )
+        return pooled.replace(variances=variances)
+
+
+def global_avg_pool(layer, batch_axis, channel_axis):
+    return GlobalPool(layer, True, (batch_axis, channel_axis))
+
+
+def global_sum_pool(layer, batch_axis, channel_axis):
+    return GlobalPool(layer, False, (batch_axis, channel_axis))
