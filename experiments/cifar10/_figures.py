@@ -38,7 +38,7 @@ def accuracy_figure(
         axis.set_xscale("log")
     else:  # 0 has a place of its own on an axis that is linear below the smallest other value
         axis.set_xscale("symlog", linthresh=min(diag_reg[diag_reg > 0], default=1.0))
-    axis.axvline(chosen, color="0.4", linestyle=":", label=f"chosen by {score_name}: {chosen:g}")
+    axis.axvline(chosen, color="0.4", linestyle=":", label=f"chosen by {score_name}: {chosen:.3g}")
     axis.set_xlabel("diag_reg (relative)")
     axis.set_ylabel("test accuracy", color="tab:blue")
     handles, labels = axis.get_legend_handles_labels()
@@ -46,7 +46,7 @@ def accuracy_figure(
         twin = axis.twinx()
         twin.plot(diag_reg, scores, "s--", color="tab:orange", markersize=4)
         twin.set_yscale("log")
-        twin.set_ylabel(f"{score_name} score (training data)", color="tab:orange")
+        twin.set_ylabel(f"{score_name} score, from training data", color="tab:orange")
     axis.legend(handles, labels, fontsize="small", loc="best")
     axis.set_title(title, fontsize="medium")
     _save(figure, path)

@@ -29,14 +29,13 @@ def given(z: jax.Array) -> Given:
 
 
 @dataclass(frozen=True)
-class Path:
+class RidgePath:
     """Ridge regressions for every `diag_reg`, and the one that the training data chose."""
 
     diag_reg: np.ndarray
     weights: np.ndarray  # (len(diag_reg), p, outputs)
     scores: np.ndarray
     chosen: int
-    n_features: int
 
 
 def fit_path(
@@ -51,7 +50,7 @@ def fit_path(
     batch_size: int,
     phases: Phases,
     progress: Callable[[int], object],
-) -> Path:
+) -> RidgePath:
     """Ridge regression of y on the features of x for a path of `diag_reg`, one of them chosen.
 
     `gcv` needs the sums alone, so that memory does not depend on the number of examples; the
@@ -109,19 +108,21 @@ def _sums(
     return total, np.concatenate(kept) if keep else None
 
 
-def _solve(fitted: GramState, held_out: GramState | None, diag_reg, selector, get: str) -> Path:
+def _solve(
+    fitted: GramState, held_out: GramState | None, diag_reg, selector, get: str
+) -> RidgePath:
     options = {"diag_reg": list(diag_reg), "get": get}
     solution = solve(given, fitted, select=selector, **options)
     scores = np.asarray(solution.scores)
     if held_out is not None:
         solution = solve(given, fitted.merge(held_out), **options)
     weights = np.stack([np.asarray(one.weights) for one in solution.path])
-    return Path(np.array(diag_reg), weights, scores, int(np.nanargmin(scores)), weights.shape[1])
+    return RidgePath(np.array(diag_reg), weights, scores, int(np.nanargmin(scores)))
 
 
 def predict_path(
     feature_map: ns.FeatureMap,
-    path: Path,
+    path: RidgePath,
     x: np.ndarray,
     *,
     get: str,

@@ -32,6 +32,7 @@ def open_digits() -> Source:
 
     return Source(
         dataset="digits",
+        format="scikit-learn",
         description="the 8x8 digits of scikit-learn",
         n_train=len(x) - N_TEST,
         n_test=N_TEST,

@@ -57,6 +57,7 @@ def _find(folder: Path, kind: str, suffix: str, read_file: Callable) -> Source |
 
     return Source(
         dataset="CIFAR-10",
+        format=f"official {kind}",
         description=f"{folder} (official {kind})",
         n_train=PIECE * consecutive(train),
         n_test=PIECE * consecutive(test),

@@ -65,6 +65,7 @@ def find_packed(folder: Path) -> Source | None:
 
     return Source(
         dataset="CIFAR-10",
+        format="packed pieces",
         description=f"{folder} (packed pieces)",
         n_train=available["train"],
         n_test=available["test"],
@@ -90,6 +91,7 @@ def open_npz(path: Path) -> Source:
 
     return Source(
         dataset="CIFAR-10",
+        format="npz",
         description=str(path),
         n_train=len(arrays["x_train"]),
         n_test=len(arrays["x_test"]),

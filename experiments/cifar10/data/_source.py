@@ -32,6 +32,7 @@ class Source:
 
     Attributes:
         dataset: its name, for records and figures.
+        format: how it is stored, for records.
         description: where it is, for the reader.
         n_train, n_test: how many images there can be (files of an unknown length count as full;
             `read` raises if there are fewer).
@@ -43,6 +44,7 @@ class Source:
     """
 
     dataset: str
+    format: str
     description: str
     n_train: int
     n_test: int

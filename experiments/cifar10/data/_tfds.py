@@ -75,6 +75,7 @@ def open_tfds(
 
     return Source(
         dataset="CIFAR-10",
+        format="TensorFlow Datasets",
         description="TensorFlow Datasets",
         n_train=len(arrays["x_train"]),
         n_test=len(arrays["x_test"]),
