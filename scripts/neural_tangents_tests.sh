@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests that Neural Tangents ships against the installed JAX, through ntk_sketch.
 #
-#   scripts/neural_tangents_tests.sh                            all files (about TODO minutes on 2 cores)
-#   scripts/neural_tangents_tests.sh predict_test stax/stax_test   these files
-#   PYTHON=/path/to/python scripts/neural_tangents_tests.sh     another interpreter
+#   scripts/neural_tangents_tests.sh                          all files; the better part of an hour
+#   scripts/neural_tangents_tests.sh rules_test stax/stax_test   these files
+#   PYTHON=/path/to/python scripts/neural_tangents_tests.sh   another interpreter
 #
 # One line per file: passed, failed, skipped, seconds. Exit status 1 if anything failed.
 set -euo pipefail

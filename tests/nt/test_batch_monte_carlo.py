@@ -14,7 +14,7 @@ from neural_tangents import stax
 # The same products in float64, summed in another order.
 RTOL = 1e-12
 
-# Erf, smooth at cosine 1: rounding in the cosine of x with itself costs Relu the square root of eps.
+# Erf: at cosine 1, of x with itself, Relu's kernel turns rounding into the square root of eps.
 MODEL = stax.serial(stax.Dense(6, W_std=1.3, b_std=0.3), stax.Erf(), stax.Dense(2))
 X1 = np.random.default_rng(0).normal(size=(6, 3))
 X2 = np.random.default_rng(1).normal(size=(4, 3))

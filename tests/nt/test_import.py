@@ -80,7 +80,7 @@ def test_with_tensorflow(tmp_path):
         assert importlib.util.find_spec("tensorflow").origin.startswith(sys.path[1]), sys.path
         assert not {"tensorflow", "tf2jax"} & set(sys.modules)
         """,
-        PYTHONPATH=str(tmp_path),
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )
 
 
