@@ -1,4 +1,5 @@
-"""Feature maps for infinitely wide networks: NNGP, NTK and convolutional NTK at a cost linear in examples.
+"""Feature maps for infinitely wide networks: NNGP, NTK and convolutional NTK at a cost linear in
+examples.
 
     x → Features → Gram → weights → predictions
 """

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 
 from ._features import Features, joined
 from ._memory import peak_bytes
@@ -24,7 +25,8 @@ KERNELS = ("nngp", "ntk")
 class FeatureMap(eqx.Module):
     """Features of an infinitely wide network; made by `ntk_sketch.feature_map`.
 
-    A pytree: it goes through `jit`, `vmap` and `grad`; its call is compiled once for every batch shape.
+    A pytree: it goes through `jit`, `vmap` and `grad`; its call is compiled once for every batch
+    shape.
 
     Attributes:
         transform: the drawn parameters, layer by layer.
@@ -47,10 +49,12 @@ class FeatureMap(eqx.Module):
             **kwargs: NT's call-time arguments, as given to `ntk_sketch.feature_map`.
 
         Returns:
-            `Features` with `nngp` and `ntk`: one array (n, *space, p) each, or `None` if it is not in `get`.
+            `Features` with `nngp` and `ntk`: one array (n, *space, p) each, or `None` if it is not
+            in `get`.
 
         Raises:
-            ValueError: the rank or shape of `x` is not that of the examples the map was made for, or the batch is empty.
+            ValueError: the rank or shape of `x` is not that of the examples the map was made for,
+                or the batch is empty.
             TypeError: integer inputs.
         """
         check_inputs(x, self.input_shape)
@@ -60,7 +64,8 @@ class FeatureMap(eqx.Module):
     def kernel_fn(
         self, x1: Array, x2: Array | None = None, get: str | Sequence[str] | None = None, **kwargs
     ):
-        """The approximate kernel, in NT's calling convention, so that `nt.predict` and `nt.batch` take it.
+        """The approximate kernel, in NT's calling convention, so that `nt.predict` and `nt.batch`
+        take it.
 
         Args:
             x1: inputs (n1, *input_shape).
@@ -69,7 +74,8 @@ class FeatureMap(eqx.Module):
             **kwargs: NT's call-time arguments.
 
         Returns:
-            An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs beside the features.
+            An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs
+            beside the features.
         """
         names = self.get if get is None else (get,) if isinstance(get, str) else tuple(get)
         missing = [name for name in names if name not in self.get]
@@ -84,17 +90,18 @@ class FeatureMap(eqx.Module):
             a, b = getattr(z1, name), getattr(z2, name)
             if a.ndim != 2:
                 raise ValueError(
-                    f"the model's output still has positions (features of shape {a.shape}); end it with Flatten or a global pool"
-                    " to compare examples."
+                    f"the model's output still has positions (features of shape {a.shape}); end it"
+                    " with Flatten or a global pool to compare examples."
                 )
             grams.append(jnp.matmul(a, b.T, precision="highest"))
         return grams[0] if isinstance(get, str) else _named(names)(*grams)
 
     def batch_size(self, memory_bytes: int = 2**28, dtype=None) -> int:
-        """The largest power of two of examples (at most 4,096) whose features need about `memory_bytes` to compute.
+        """The largest power of two of examples (at most 4,096) whose features need about
+        `memory_bytes` to compute.
 
-        From the sizes of all intermediate arrays and when they are last used; what XLA fuses never exists, so that the estimate
-        is on the safe side.
+        From the sizes of all intermediate arrays and when they are last used; what XLA fuses never
+        exists, so that the estimate is on the safe side.
         """
         dtype = jnp.zeros((), dtype).dtype
         example = jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
@@ -118,10 +125,10 @@ def feature_map(
 
     Args:
         model: a layer of `ntk_sketch.stax`, usually of `serial`.
-        x: example inputs (n, *shape), from which methods that look at data take their sample; for the others their shape is
-            enough, as an array or a `jax.ShapeDtypeStruct`.
-        method: how nonlinearities are expanded, for example `RandomFeatures(1024)`. `stax.with_method` overrides it layer by
-            layer.
+        x: example inputs (n, *shape), from which methods that look at data take their sample; for
+            the others their shape is enough, as an array or a `jax.ShapeDtypeStruct`.
+        method: how nonlinearities are expanded, for example `RandomFeatures(1024)`.
+            `stax.with_method` overrides it layer by layer.
         key: of `jax.random`. The same key gives the same map.
         get: `"nngp"`, `"ntk"` or both. What is not asked for costs nothing.
         **kwargs: NT's call-time arguments of `kernel_fn`.
@@ -130,14 +137,16 @@ def feature_map(
         A `FeatureMap`: `z = feature_map(x)`, `z.ntk @ z.ntk.T ≈ kernel_fn(x, None, "ntk")`.
 
     Raises:
-        ValueError, NotImplementedError: whatever NT's `kernel_fn` raises for this model and input shape, with the name of the
-            layer; layers and options that have no feature rule; bad inputs. All before any long work.
+        ValueError, NotImplementedError: whatever NT's `kernel_fn` raises for this model and input
+            shape, with the name of the layer; layers and options that have no feature rule; bad
+            inputs. All before any long work.
         TypeError: not a model, method or input of the right kind.
     """
     if not isinstance(model, Layer):
         raise TypeError(
-            f"model must be a Layer of ntk_sketch.stax, got {type(model).__name__}. Build it with `from ntk_sketch import stax`,"
-            " or give a plain NT triple a rule by `stax.layer(triple, rule)`."
+            f"model must be a Layer of ntk_sketch.stax, got {type(model).__name__}. Build it with"
+            " `from ntk_sketch import stax`, or give a plain NT triple a rule by"
+            " `stax.layer(triple, rule)`."
         )
     check_method(method)
     get = _check_get(get)
@@ -146,7 +155,8 @@ def feature_map(
     shape = tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
     if len(shape) < 2:
         raise ValueError(
-            f"x must have shape (n, ..., channels), got {shape}. Add the missing axes, for example x[:, None]."
+            f"x must have shape (n, ..., channels), got {shape}. Add the missing axes, for example"
+            " x[:, None]."
         )
     check_inputs(x, shape[1:], finite=not abstract)
     dtype = x.dtype if abstract else jnp.asarray(x).dtype
@@ -194,36 +204,30 @@ def _check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
         where = [note for note in getattr(error, "__notes__", ()) if note.startswith("In layer ")]
         if not where or not isinstance(error, (ValueError, TypeError, NotImplementedError)):
             raise
-        message = f"{where[0]} Neural Tangents refuses inputs of shape (n, {', '.join(map(str, shape))}): {error}"
+        shape = f"(n, {', '.join(map(str, shape))})"
+        message = f"{where[0]} Neural Tangents refuses inputs of shape {shape}: {error}"
         raise type(error)(message) from error
     if not all(hasattr(getattr(out, name, None), "shape") for name in get):
         raise ValueError(
-            "the model has several outputs; join them (FanInSum, FanInConcat) to get one feature map."
+            "the model has several outputs; join them (FanInSum, FanInConcat) for a feature map."
         )
 
 
 def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:
     """Rank, shape, emptiness, dtype and, if asked for, values of a batch of inputs."""
+    wanted = f"(n, {', '.join(map(str, shape))})"
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise TypeError(
-            f"x must be one array of shape (n, {', '.join(map(str, shape))}), got {type(x).__name__}."
-        )
+        raise TypeError(f"x must be one array of shape {wanted}, got {type(x).__name__}.")
     if tuple(x.shape[1:]) != tuple(shape) or len(x.shape) != len(shape) + 1:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}; this model and feature map need (n, {', '.join(map(str, shape))})."
-        )
+        raise ValueError(f"x has shape {tuple(x.shape)}; this model and feature map need {wanted}.")
     if 0 in x.shape:
         raise ValueError(f"x is empty: its shape is {tuple(x.shape)}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"x has dtype {x.dtype}; features need floating point inputs. Convert and scale them first, for images for example"
-            " `x.astype(np.float32) / 255`."
+            f"x has dtype {x.dtype}; features need floating point inputs. Convert and scale them"
+            " first, for images for example `x.astype(np.float32) / 255`."
         )
-    if (
-        finite
-        and not isinstance(x, jax.core.Tracer)
-        and not bool(jnp.all(jnp.isfinite(jnp.asarray(x))))
-    ):
+    if finite and not isinstance(x, Tracer) and not bool(jnp.all(jnp.isfinite(jnp.asarray(x)))):
         bad = int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
         raise ValueError(
             f"x has {bad} entries that are NaN or infinite. Remove or replace them first."
@@ -235,7 +239,8 @@ def check_method(method) -> None:
         return
     known = sorted(kind.__name__ for kind in Method.__subclasses__())
     raise TypeError(
-        f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024); got {method!r}."
+        f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024);"
+        f" got {method!r}."
     )
 
 
@@ -244,11 +249,12 @@ def check_call_arguments(kwargs: dict) -> None:
     for name, value in kwargs.items():
         if name == "mask_constant" and value is not None:
             raise NotImplementedError(
-                "masking (mask_constant) is not supported by features; the exact kernel_fn supports it."
+                "masking (mask_constant) is not supported by features; the exact kernel_fn has it."
             )
         if name not in ("mask_constant", "pattern"):
             raise TypeError(
-                f"unknown argument {name!r}; NT's call-time arguments are `pattern` and `mask_constant`."
+                f"unknown argument {name!r}; NT's call-time arguments are `pattern` and"
+                " `mask_constant`."
             )
 
 

@@ -1,6 +1,8 @@
 """`Features`: what flows through the rules, the per-example counterpart of `nt.Kernel`."""
 
+import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,7 +10,6 @@ import numpy as np
 from jax import numpy as jnp
 
 from ._typing import Array
-from ._variances import Variances
 from ._windows import Windows
 
 
@@ -19,7 +20,8 @@ class Affine(eqx.Module):
 
         φ' = [weight Pφ, bias],        ψ' = [weight Pψ, ntk_weight Pφ, ntk_bias]
 
-    that is `K' = weight² P(K) + bias²` and `Θ' = weight² P(Θ) + ntk_weight² P(K) + ntk_bias²`. A bias of `None` is none.
+    that is `K' = weight² P(K) + bias²` and `Θ' = weight² P(Θ) + ntk_weight² P(K) + ntk_bias²`. A
+    bias of `None` is none.
     """
 
     weight: float
@@ -35,17 +37,21 @@ class Features(eqx.Module):
     `<nngp(x)_s, nngp(x')_t> ≈ K(x_s, x'_t)` and `<ntk(x)_s, ntk(x')_t> ≈ Θ(x_s, x'_t)`.
 
     Attributes:
-        nngp: features of the NNGP kernel. From a `FeatureMap`: one array (n, *space, p), (n, p) after a Flatten or a global
-            pool, or `None` if not asked for. Between rules: a tuple of such arrays, blocks of one longer vector.
+        nngp: features of the NNGP kernel. From a `FeatureMap`: one array (n, *space, p), (n, p)
+            after a Flatten or a global pool, or `None` if not asked for. Between rules: a tuple of
+            such arrays, blocks of one longer vector.
         ntk: likewise for the NTK. An empty tuple stands for `Θ = 0`, as at the input.
-        variances: exact variances and covariances of nearby positions, or `None` where no later layer needs them.
-        channels: the number of channels of the finite network here ('standard' parameterization and concatenation need it).
+        variances: exact variances and covariances of nearby positions, or `None` where no later
+            layer needs them.
+        channels: the number of channels of the finite network here ('standard' parameterization and
+            concatenation need it).
         pending: an affine layer not yet carried out, which `variances` already include.
     """
 
-    nngp: Array | tuple[Array, ...] | None
-    ntk: Array | tuple[Array, ...] | None
-    variances: Variances | None = None
+    # An array outside, a tuple of arrays between rules; a union would burden every use.
+    nngp: Any
+    ntk: Any
+    variances: Any = None
     channels: int = eqx.field(static=True, default=1)
     pending: Affine | None = None
 
@@ -65,7 +71,7 @@ class Features(eqx.Module):
         return Features(**(fields | changes))
 
     def nngp_vectors(self) -> "Vectors":
-        """φ with the pending layer applied, as vectors that can be projected without being formed."""
+        """φ with the pending layer applied, to be projected without being formed."""
         if self.pending is None:
             return Vectors(tuple((block, 1.0) for block in self.nngp), None, None)
         a = self.pending
@@ -99,9 +105,11 @@ class Features(eqx.Module):
 
 
 class Vectors(eqx.Module):
-    """One vector per position, given by scaled blocks behind a patch operator and a constant coordinate.
+    """One vector per position, given by scaled blocks behind a patch operator and a constant
+    coordinate.
 
-    The vector is the concatenation of `scale · patch(block)` over the blocks and, unless `None`, of `constant`.
+    The vector is the concatenation of `scale · patch(block)` over the blocks and, unless `None`, of
+    `constant`.
     """
 
     blocks: tuple[tuple[Array, float], ...]
@@ -124,11 +132,12 @@ class Vectors(eqx.Module):
         return space if self.windows is None else self.windows.output_space(space)
 
     def project(self, matrix: Array) -> Array:
-        """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m FLOPs.
+        """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
+        FLOPs.
 
         Behind a convolution this is a convolution with the columns as filters.
         """
-        total, row = None, 0
+        parts, row = [], 0
         for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
             rows = matrix[row : row + size]
             if self.windows is None:
@@ -136,12 +145,11 @@ class Vectors(eqx.Module):
             else:
                 filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
                 part = self.windows.convolve(block, filters)
-            part = part * scale
-            total = part if total is None else total + part
+            parts.append(part * scale)
             row += size
         if self.constant is not None:
-            total = total + self.constant * matrix[row]
-        return total
+            parts.append(self.constant * matrix[row])
+        return functools.reduce(jnp.add, parts)
 
     def at(self, index: tuple[np.ndarray, ...]) -> Array:
         """The vectors at `index` = (example, *position), each (m,): (m, d)."""
@@ -154,7 +162,9 @@ class Vectors(eqx.Module):
         return jnp.concatenate(parts, axis=-1)
 
     def blocks_formed(self) -> tuple[Array, ...]:
-        """The vectors themselves, block by block. Patches multiply the memory by the size of the window."""
+        """The vectors themselves, block by block. Patches multiply the memory by the size of the
+        window.
+        """
         formed = [
             scale * (block if self.windows is None else self.windows.patches(block))
             for block, scale in self.blocks

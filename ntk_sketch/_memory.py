@@ -7,9 +7,11 @@ from jax.extend import core as jex_core
 
 
 def peak_bytes(fn, *args) -> int:
-    """Bytes of the arrays that are alive at once while `fn(*args)` runs, at their most; `args` may be shapes.
+    """Bytes of the arrays that are alive at once while `fn(*args)` runs, at their most; `args` may
+    be shapes.
 
-    Every intermediate array counts from its equation to its last use. XLA fuses many of them away: an upper estimate.
+    Every intermediate array counts from its equation to its last use. XLA fuses many of them away:
+    an upper estimate.
     """
     closed = jax.make_jaxpr(fn)(*args)
     return max(_peak(closed.jaxpr), 1)

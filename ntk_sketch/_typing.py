@@ -20,5 +20,6 @@ Array: TypeAlias = jax.Array
 PRNGKey: TypeAlias = Any  # a typed key of `jax.random.key` or a raw one of `jax.random.PRNGKey`
 Shape: TypeAlias = Sequence[int]
 
-#: Position offsets per spatial axis; their product is a set of offsets. `None`: no variances needed.
+#: Position offsets per spatial axis; their product is a set of offsets. `None`: no variances
+#: needed.
 Offsets: TypeAlias = tuple[tuple[int, ...], ...] | None

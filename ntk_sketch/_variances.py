@@ -1,9 +1,10 @@
 """Exact variances beside the features: covariances of nearby positions of one example.
 
-Nonlinearities divide by the variances `K(x_s, x_s)`. A feature map only approximates them, and the energy that each layer
-loses compounds, so they are carried by their own exact recursion. After a pool, `K(s, s)` needs `K(s, t)` of nearby
-positions: what is carried is therefore a *band* `K(x_s, x_{s+δ})` over a set of position offsets `δ`, planned backwards
-from the last nonlinearity. The cost is linear in positions.
+Nonlinearities divide by the variances `K(x_s, x_s)`. A feature map only approximates them, and the
+energy that each layer loses compounds, so they are carried by their own exact recursion. After a
+pool, `K(s, s)` needs `K(s, t)` of nearby positions: what is carried is therefore a *band* `K(x_s,
+x_{s+δ})` over a set of position offsets `δ`, planned backwards from the last nonlinearity. The cost
+is linear in positions.
 """
 
 import functools
@@ -16,21 +17,23 @@ from jax import numpy as jnp
 from ._typing import Array, Offsets
 from ._windows import Windows
 
-#: Where every pair of positions is needed (a global pool before a nonlinearity) and there are more positions than this,
-#: cross-position terms are estimated from the features.
+#: Where every pair of positions is needed (a global pool before a nonlinearity) and there are more
+#: positions than this, cross-position terms are estimated from the features.
 MAX_POSITIONS_ALL_PAIRS = 256
 
 
 class Variances(eqx.Module):
-    """Covariances of positions `s` and `s + δ` of each example, for every `δ` of a product of offsets.
+    """Covariances of positions `s` and `s + δ` of each example, for every `δ` of a product of
+    offsets.
 
-    Arrays have the shape (n, S1, D1, S2, D2, ...): positions and offsets of each spatial axis side by side. Pairs whose
-    second position lies outside are 0.
+    Arrays have the shape (n, S1, D1, S2, D2, ...): positions and offsets of each spatial axis side
+    by side. Pairs whose second position lies outside are 0.
 
     Attributes:
-        same: `K` within one pass of the network (NT's `cov1`): the variances that cosines divide by.
-        other: `K` of two passes with independent Dropout masks, which is what features estimate; `None` while equal to
-            `same`.
+        same: `K` within one pass of the network (NT's `cov1`): the variances that cosines divide
+            by.
+        other: `K` of two passes with independent Dropout masks, which is what features estimate;
+            `None` while equal to `same`.
         ntk: `Θ` of two such passes; `None` if the NTK was not asked for.
         offsets: the offsets `δ` of each spatial axis.
     """
@@ -149,7 +152,9 @@ def _here(q: Array) -> Array:
 
 
 def _there(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
-    """`x` (n, *space, ...) at position `s + δ` (clipped at the border): (n, S1, D1, S2, D2, ..., ...)."""
+    """`x` (n, *space, ...) at position `s + δ` (clipped at the border): (n, S1, D1, S2, D2, ...,
+    ...).
+    """
     for axis in reversed(range(len(offsets))):
         size = x.shape[1 + axis]
         there = np.arange(size)[:, None] + np.array(offsets[axis])
@@ -176,8 +181,9 @@ def through_windows(
 ) -> Variances:
     """Covariances after a convolution or a pool, one spatial axis after the other.
 
-    A convolution sums `K` over pairs of equal taps (`weights="equal taps"`; its scale is the caller's). A pool sums over all
-    pairs of taps: `"sum"`, `"average"`, or `"average inside"` (by the taps that lie inside).
+    A convolution sums `K` over pairs of equal taps (`weights="equal taps"`; its scale is the
+    caller's). A pool sums over all pairs of taps: `"sum"`, `"average"`, or `"average inside"` (by
+    the taps that lie inside).
     """
     space, have = variances.space, variances.offsets
 
@@ -187,11 +193,12 @@ def through_windows(
             count = len(windows.taps(space, axis))
             flat = values.reshape(*values.shape[: 1 + 2 * axis], -1, *values.shape[3 + 2 * axis :])
             broadcast = (slice(None),) + (None,) * (flat.ndim - 2 - 2 * axis)
-            total = sum(
+            terms = (
                 jnp.take(flat, source[:, tap], axis=1 + 2 * axis)
                 * jnp.asarray(weight[:, tap], values.dtype)[broadcast]
                 for tap in range(source.shape[1])
             )
+            total = functools.reduce(jnp.add, terms)
             values = total.reshape(
                 *values.shape[: 1 + 2 * axis], count, len(out[axis]), *values.shape[3 + 2 * axis :]
             )
@@ -201,7 +208,9 @@ def through_windows(
 
 
 def _pairs(windows: Windows, space, axis: int, offsets: tuple[int, ...], pool: bool):
-    """Taps under `s` and `s + δ`: two arrays (outputs, offsets, pairs), and the tap numbers; -1 where there is no pair."""
+    """Taps under `s` and `s + δ`: two arrays (outputs, offsets, pairs), and the tap numbers; -1
+    where there is no pair.
+    """
     taps = windows.taps(space, axis)
     count, width = taps.shape
     there = np.arange(count)[:, None] + np.array(offsets)
@@ -217,7 +226,9 @@ def _pairs(windows: Windows, space, axis: int, offsets: tuple[int, ...], pool: b
 
 @functools.lru_cache(maxsize=512)
 def _table(windows: Windows, space, axis: int, have, out, weights: str):
-    """Row of the flattened (position, offset) axis and weight of every term: (outputs · offsets, terms)."""
+    """Row of the flattened (position, offset) axis and weight of every term: (outputs · offsets,
+    terms).
+    """
     there, first, second = _pairs(windows, space, axis, out, pool=weights != "equal taps")
     valid = first >= 0
     position = {o: i for i, o in enumerate(have)}

@@ -1,5 +1,7 @@
 """A nonlinearity seen as kernels, taken from Neural Tangents' own triple."""
 
+from typing import Any
+
 import jax
 from jax import numpy as jnp
 
@@ -14,18 +16,18 @@ class DualActivation:
 
         k_σ(c, q, q') = E[σ(u) σ(v)],        k_σ'(c, q, q') = E[σ'(u) σ'(v)].
 
-    Nothing is written twice: `σ` is the layer's `apply_fn`, `σ'` its derivative, and the kernels are the layer's own
-    `kernel_fn`, applied to an `nt.Kernel` that holds `(nngp, ntk, cov1, cov2) = (c, 1, q, q')`. So a layer that a user
-    registers has them too.
+    Nothing is written twice: `σ` is the layer's `apply_fn`, `σ'` its derivative, and the kernels
+    are the layer's own `kernel_fn`, applied to an `nt.Kernel` that holds `(nngp, ntk, cov1, cov2) =
+    (c, 1, q, q')`. So a layer that a user registers has them too.
 
     Args:
         triple: NT's `(init_fn, apply_fn, kernel_fn)` of an elementwise layer.
         name: how errors call the layer.
-        derivative: `(factor, triple)` where `σ' = factor · (the nonlinearity of triple)`: then `k_σ'` is
-            `factor²` times that layer's `nngp`, instead of what NT differentiates. For layers whose derivative NT computes
-            unstably.
-        interior: keep cosines 4 eps away from ±1, for kernels whose formula breaks down there. That costs an error of about
-            `√eps` on pairs of equal positions.
+        derivative: `(factor, triple)` where `σ' = factor · (the nonlinearity of triple)`: then
+            `k_σ'` is `factor²` times that layer's `nngp`, instead of what NT differentiates. For
+            layers whose derivative NT computes unstably.
+        interior: keep cosines 4 eps away from ±1, for kernels whose formula breaks down there. That
+            costs an error of about `√eps` on pairs of equal positions.
     """
 
     def __init__(
@@ -43,14 +45,16 @@ class DualActivation:
         """`σ(u)` and `σ'(u)`, elementwise.
 
         Raises:
-            NotImplementedError: the layer is a kernel without a finite network (NT's `ExpNormalized`).
+            NotImplementedError: the layer is a kernel without a finite network (NT's
+                `ExpNormalized`).
         """
         try:
             return jax.jvp(lambda v: self._apply_fn((), v), (u,), (jnp.ones_like(u),))
         except NotImplementedError as error:
             raise NotImplementedError(
-                f"{self.name} has no finite network (its `apply_fn` is not implemented), so random features of it cannot be"
-                " drawn. Use a method that needs the kernel alone, such as Exact()."
+                f"{self.name} has no finite network (its `apply_fn` is not implemented), so random"
+                " features of it cannot be drawn. Use a method that needs the kernel alone, such as"
+                " Exact()."
             ) from error
 
     def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
@@ -66,7 +70,8 @@ class DualActivation:
 
     def _nt_kernels(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
         # `diagonal_spatial` makes NT treat every entry on its own.
-        kernel = Kernel(
+        make: Any = Kernel  # a dataclass of NT's own kind, whose fields type checkers do not see
+        kernel = make(
             nngp=c[None, None],
             ntk=jnp.ones_like(c)[None, None],
             cov1=q[None],
@@ -87,12 +92,15 @@ class DualActivation:
         if self._derivative is not None:
             factor, (_, _, kernel_fn) = self._derivative
             derivative = factor**2 * kernel_fn(kernel).nngp
-        return tuple(
+        value, derivative = (
             jnp.broadcast_to(k, (1, 1, *c.shape))[0, 0].astype(c.dtype) for k in (value, derivative)
         )
+        return value, derivative
 
 
 def _positive(q: Array) -> Array:
-    """A variance of 0 (an all-zero patch) as a tiny one: the duals' limit is right, their formulas divide by it."""
+    """A variance of 0 (an all-zero patch) as a tiny one: the duals' limit is right, their formulas
+    divide by it.
+    """
     q = jnp.asarray(q)
     return jnp.maximum(q, 1e-18 if q.dtype.itemsize < 8 else 1e-100)

@@ -1,4 +1,6 @@
-"""Methods: how the kernel of a nonlinearity becomes features. Linear layers are exact under every method."""
+"""Methods: how the kernel of a nonlinearity becomes features. Linear layers are exact under every
+method.
+"""
 
 from ._exact import Exact as Exact
 from ._method import Method as Method

@@ -18,8 +18,8 @@ class Exact(Method):
         φ' = k_σ(φ, Z) k_σ(Z, Z)^{-1/2},
         ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] (k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>)^{-1/2},
 
-    with exact variances in every dual and pseudo-inverse roots. Away from the sample this is the Nyström approximation with
-    P landmarks.
+    with exact variances in every dual and pseudo-inverse roots. Away from the sample this is the
+    Nyström approximation with P landmarks.
 
     Cost: O(P³) to fit and O(n P² |space|) to apply at every nonlinearity, O(P²) memory.
     """
@@ -38,7 +38,9 @@ class Exact(Method):
 
 @eqx.filter_jit
 def _landmarks(dual: DualActivation, features: Features, index):
-    """The vectors at `index` (in columns), their variances, and their Gram matrices under both kernels."""
+    """The vectors at `index` (in columns), their variances, and their Gram matrices under both
+    kernels.
+    """
     variances = features.variances
     z = features.nngp_vectors().at(index)
     q = variances.diagonal(variances.same)[index]
@@ -65,7 +67,7 @@ class LandmarkExpansion(eqx.Module):
         q = variances.diagonal(variances.same)[..., None]
         k, k_derivative = self.dual(features.nngp_vectors().project(self.z), q, self.q)
         nngp, ntk = k @ self.root, None
-        if self.z_ntk is not None:
+        if self.z_ntk is not None and self.root_ntk is not None:
             ntk = (k_derivative * features.ntk_vectors().project(self.z_ntk)) @ self.root_ntk
         return nngp, ntk
 
@@ -76,10 +78,11 @@ def set_diagonal(matrix: Array, diagonal: Array) -> Array:
 
 
 def inverse_root(gram: Array) -> Array:
-    """`B` (m, r) with `B Bᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank r.
+    """`B` (m, r) with `B Bᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank
+    r.
 
-    Decomposed in float64 on the host. Eigenvalues below m eps of the largest, with the eps of the input's dtype, are rounding
-    and are cut off: clamped, they would be blown up instead.
+    Decomposed in float64 on the host. Eigenvalues below m eps of the largest, with the eps of the
+    input's dtype, are rounding and are cut off: clamped, they would be blown up instead.
     """
     values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
     kept = values > len(values) * np.finfo(gram.dtype).eps * max(values[-1], 0.0)

@@ -10,7 +10,8 @@ from .._features import Features
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 
-#: `(φ', ψ')` of the features that enter a nonlinearity; a pytree. `ψ'` is `None` if the NTK was not asked for.
+#: `(φ', ψ')` of the features that enter a nonlinearity; a pytree. `ψ'` is `None` if the NTK was not
+#: asked for.
 Expansion: TypeAlias = Callable[[Features], tuple[Array, Array | None]]
 
 
@@ -18,8 +19,9 @@ class Method(eqx.Module):
     """How the kernel of one nonlinearity becomes features. Holds settings only; `expand` draws.
 
     Attributes:
-        looks_at_data: the method takes its sample from the examples given to `feature_map`. It then decomposes matrices on
-            the host, in NumPy float64, and fitting it cannot be jitted; applying it can.
+        looks_at_data: the method takes its sample from the examples given to `feature_map`. It then
+            decomposes matrices on the host, in NumPy float64, and fitting it cannot be jitted;
+            applying it can.
     """
 
     looks_at_data: ClassVar[bool] = False
@@ -35,7 +37,8 @@ class Method(eqx.Module):
 
         Args:
             dual: the nonlinearity.
-            features: what enters the nonlinearity: of the sample, or shapes alone for a method that does not look at data.
+            features: what enters the nonlinearity: of the sample, or shapes alone for a method that
+                does not look at data.
             key: of `jax.random`.
         """
 

@@ -17,24 +17,29 @@ class RandomFeatures(Method):
 
         φ' = σ(Wφ) / √m,        ψ' = (Sψ) ⊙ σ'(Wφ) / √m,
 
-    where the rows of `W` (m, d) are Gaussian and `S` is an independent random projection with `E[SᵀS] = I`. The elementwise
-    product is already an unbiased sketch of the tensor product: `E <ψ'(x), ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`, cheaper than a
-    TensorSRHT of both factors and of lower variance.
+    where the rows of `W` (m, d) are Gaussian and `S` is an independent random projection with
+    `E[SᵀS] = I`. The elementwise product is already an unbiased sketch of the tensor product: `E
+    <ψ'(x), ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`, cheaper than a TensorSRHT of both factors and of
+    lower variance.
 
-    With one nonlinearity and `normalize=False` both kernels are unbiased. In deeper nets the kernel of a noisy kernel has a
-    bias of order `1 / width`.
+    With one nonlinearity and `normalize=False` both kernels are unbiased. In deeper nets the kernel
+    of a noisy kernel has a bias of order `1 / width`.
 
     Args:
         width: number m of features of φ' and of ψ' each, at every nonlinearity.
-        orthogonal: orthogonal directions with independent chi norms (Yu et al. 2016, arXiv 1610.09072) instead of
-            independent Gaussian ones. Each row has the same distribution; the variance is smaller.
-        normalize: rescale every feature vector to its exact norm, `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖² = Θ'(s, s)`. A bias of
-            order `1 / width` for a large gain in variance. Where all features of a position are 0 (no direction of ReLU
-            fires, or the input is 0) they stay 0: the kernel of that position is then lost, not invented.
+        orthogonal: orthogonal directions with independent chi norms (Yu et al. 2016, arXiv
+            1610.09072) instead of independent Gaussian ones. Each row has the same distribution;
+            the variance is smaller.
+        normalize: rescale every feature vector to its exact norm, `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖²
+            = Θ'(s, s)`. A bias of order `1 / width` for a large gain in variance. Where all
+            features of a position are 0 (no direction of ReLU fires, or the input is 0) they stay
+            0: the kernel of that position is then lost, not invented.
 
-    Cost: `2 n |space| d m` FLOPs for each of `W` and `S`; memory `n |space| m` numbers for each of φ' and ψ'.
+    Cost: `2 n |space| d m` FLOPs for each of `W` and `S`; memory `n |space| m` numbers for each of
+    φ' and ψ'.
 
-    Source: arc-cosine features of Cho and Saul 2009; for the NTK, Zandieh, Han et al. 2021 (arXiv 2106.07880), with one
+    Source: arc-cosine features of Cho and Saul 2009; for the NTK, Zandieh, Han et al. 2021 (arXiv
+    2106.07880), with one
     projection instead of their sketch of both factors.
     """
 
@@ -92,20 +97,20 @@ class RandomExpansion(eqx.Module):
 def _draw(key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bool):
     """`W` (d, m) and `S` (d_ntk, m), directions in columns."""
     key_w, key_s = jax.random.split(key)
-    if orthogonal:
-        w = orthogonal_directions(key_w, d, m, dtype, chi_norms=True)
-        s = d_ntk and orthogonal_directions(key_s, d_ntk, m, dtype, chi_norms=False)
-    else:
-        w = jax.random.normal(key_w, (d, m), dtype)
-        s = d_ntk and jax.random.normal(key_s, (d_ntk, m), dtype)
-    return w, s
+
+    def draw(key, d, chi_norms):
+        if orthogonal:
+            return orthogonal_directions(key, d, m, dtype, chi_norms=chi_norms)
+        return jax.random.normal(key, (d, m), dtype)
+
+    return draw(key_w, d, True), None if d_ntk is None else draw(key_s, d_ntk, False)
 
 
 def orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool) -> Array:
     """Columns (d, m), orthogonal in groups of d, each uniform in direction.
 
-    Their norms are those of Gaussian vectors, drawn independently, or all `√d`: `E[w wᵀ] = I` either way.
-    Cost: `2 d m min(d, m)` FLOPs.
+    Their norms are those of Gaussian vectors, drawn independently, or all `√d`: `E[w wᵀ] = I`
+    either way. Cost: `2 d m min(d, m)` FLOPs.
     """
     key_directions, key_norms = jax.random.split(key)
     columns = min(d, m)

@@ -1,7 +1,8 @@
 """`neural_tangents.stax`, every layer also knowing its features.
 
-The whole public namespace of `neural_tangents.stax` is here under the same names and signatures; its constructors return a
-`Layer`, NT's triple with a feature rule. Layers of other origin join by `register` and `layer`.
+The whole public namespace of `neural_tangents.stax` is here under the same names and signatures;
+its constructors return a `Layer`, NT's triple with a feature rule. Layers of other origin join by
+`register` and `layer`.
 """
 
 from .._nt import nt_stax

@@ -1,5 +1,6 @@
 """Rules of the layers that split and join branches."""
 
+import functools
 import math
 
 import equinox as eqx
@@ -39,7 +40,9 @@ def fan_out(layer, num):
 
 
 class FanIn(Rule):
-    """Independent branches with weights of their own: kernels add, so features stand side by side, in orthogonal blocks."""
+    """Independent branches with weights of their own: kernels add, so features stand side by side,
+    in orthogonal blocks.
+    """
 
     def needs(self, offsets, shape, *, method):
         return [offsets] * len(shape)
@@ -68,11 +71,14 @@ def add(branches: list[Features], offsets: Offsets) -> Features:
 
 
 def add_variances(branches: list[Variances]) -> Variances:
+    def total(values):
+        return functools.reduce(jnp.add, values)
+
     dropped = any(branch.other is not None for branch in branches)
     return Variances(
-        same=sum(branch.same for branch in branches),
-        other=sum(branch.independent for branch in branches) if dropped else None,
-        ntk=None if branches[0].ntk is None else sum(branch.ntk for branch in branches),
+        same=total(branch.same for branch in branches),
+        other=total(branch.independent for branch in branches) if dropped else None,
+        ntk=None if branches[0].ntk is None else total(branch.ntk for branch in branches),
         offsets=branches[0].offsets,
     )
 
@@ -107,7 +113,9 @@ class ConcatChannelsTransform(eqx.Module):
 
 
 class FanInConcatSpace(FanIn):
-    """Positions of all branches along one spatial axis; those of different branches are independent."""
+    """Positions of all branches along one spatial axis; those of different branches are
+    independent.
+    """
 
     def __init__(self, axis: int):
         self.axis = axis

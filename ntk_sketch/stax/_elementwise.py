@@ -29,8 +29,8 @@ class Nonlinearity(Rule):
     def fit(self, features, *, method, offsets, key):
         if method.looks_at_data and is_abstract(features):
             raise TypeError(
-                f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but `x` is a"
-                " jax.ShapeDtypeStruct. Pass example inputs."
+                f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but"
+                " `x` is a jax.ShapeDtypeStruct. Pass example inputs."
             )
         return NonlinearityTransform(
             method.expand(self.dual, features, key=key), self.dual, offsets
@@ -57,11 +57,13 @@ def nonlinearity(layer, *args, **kwargs):
 
 
 def elementwise(layer, fn, nngp_fn, d_nngp_fn):
-    """The user's formula may divide by zero at cosine one, as its automatic derivative often does."""
+    """The user's formula, or its automatic derivative, may divide by zero at cosine one."""
     return Nonlinearity(DualActivation(layer, layer.name, interior=True))
 
 
 def rectified_monomial(layer, degree):
-    """NT's formula is 0/0 at cosine one, and its derivative unstable near it; that is the next lower monomial's kernel."""
+    """NT's formula is 0/0 at cosine one, and its derivative unstable near it; that is the next
+    lower monomial's kernel.
+    """
     derivative = (degree, nt_stax.RectifiedMonomial(degree - 1)) if degree > 0 else None
     return Nonlinearity(DualActivation(layer, layer.name, derivative=derivative, interior=True))

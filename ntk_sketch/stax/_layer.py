@@ -1,36 +1,42 @@
-"""Layers that carry features: `Layer`, the rules, and the registration of both NT's layers and a user's."""
+"""Layers that carry features: `Layer`, the rules, and the registration of both NT's layers and a
+user's.
+"""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 
-from .._features import Features, is_abstract
+from .._features import is_abstract
 from .._nt import nt_stax
-from .._typing import Offsets, PRNGKey
+from .._typing import PRNGKey
 from ..methods import Method
 
-#: What `Rule.fit` returns: a pytree, called as `transform(features, **kwargs)`, with NT's call-time arguments as `kwargs`.
-Transform = Callable[..., Features]
+#: What `Rule.fit` returns: a pytree, called as `transform(features, **kwargs)`, with NT's call-time
+#: arguments as `kwargs`.
+Transform: TypeAlias = Callable[..., Any]
 
 
 class Rule:
-    """How one layer acts on features. Subclass it for a layer of your own; ours are written the same way.
+    """How one layer acts on features. Subclass it for a layer of your own; ours are written the
+    same way.
 
-    A rule is used in three steps. `needs`, from the last layer to the first, plans which variances are carried. `fit`, from
-    the first layer to the last, draws parameters and returns a transform. The transform is what runs on every batch.
+    A rule is used in three steps. `needs`, from the last layer to the first, plans which variances
+    are carried. `fit`, from the first layer to the last, draws parameters and returns a transform.
+    The transform is what runs on every batch.
 
-    Shapes are those of the finite network, (n, *space, channels), with whatever n. In a layer with several inputs or
-    outputs, shapes, offsets and features are lists, one entry per branch.
+    Shapes are those of the finite network, (n, *space, channels), with whatever n. In a layer with
+    several inputs or outputs, shapes, offsets and features are lists, one entry per branch.
     """
 
-    def needs(self, offsets: Offsets, shape, *, method: Method) -> Offsets:
+    def needs(self, offsets: Any, shape: Any, *, method: Method) -> Any:
         """Position offsets at which the layer must be given variances `K(x_s, x_{s+δ})`.
 
         Args:
-            offsets: those that later layers need of this layer's output; `None` if they need no variances.
+            offsets: `Offsets` that later layers need of this layer's output: for each spatial axis
+                a tuple of integers, or `None` if they need no variances.
             shape: of the layer's input.
             method: how nonlinearities are expanded.
         """
@@ -42,16 +48,16 @@ class Rule:
         del method
         return False
 
-    def fit(
-        self, features: Features, *, method: Method, offsets: Offsets, key: PRNGKey
-    ) -> Transform:
+    def fit(self, features: Any, *, method: Method, offsets: Any, key: PRNGKey) -> Transform:
         """The layer's action on features: an `equinox.Module` (or any callable pytree).
 
         Args:
-            features: what enters the layer: of the sample, or shapes alone. `features.pending` may hold an affine layer that
-                was not carried out; `features.concrete()` carries it out.
+            features: the `Features` that enter the layer: of the sample, or shapes alone.
+                `features.pending` may hold an affine layer that was not carried out;
+                `features.concrete()` carries it out.
             method: how nonlinearities are expanded.
-            offsets: the offsets at which the transform's output must carry variances; `None`: it must carry none.
+            offsets: the offsets at which the transform's output must carry variances; `None`: it
+                must carry none.
             key: of `jax.random`, this layer's own.
         """
         raise NotImplementedError
@@ -72,7 +78,7 @@ class Layer(tuple):
 
     def __new__(cls, triple, rule: Rule | None = None, name: str | None = None):
         init_fn, apply_fn, kernel_fn = triple
-        name = name or getattr(kernel_fn, "__name__", "layer")
+        name = str(name or getattr(kernel_fn, "__name__", "layer"))
         layer = super().__new__(cls, (init_fn, apply_fn, _naming(kernel_fn, name)))
         layer.name = name
         layer.rule = NoRule(name) if rule is None else rule
@@ -83,12 +89,15 @@ class Layer(tuple):
 
 
 class NoRule(Rule):
-    """The rule of a layer that is exact only, or that was made with an option that features do not support."""
+    """The rule of a layer that is exact only, or that was made with an option that features do not
+    support.
+    """
 
     def __init__(self, name: str, reason: str = "has no feature rule yet"):
         self.message = (
-            f"{name} {reason}. Its finite network and exact kernel (`apply_fn`, `kernel_fn`) work; for features give it a"
-            " rule with `stax.layer(triple, rule)` or `stax.register(constructor, rule)`."
+            f"{name} {reason}. Its finite network and exact kernel (`apply_fn`, `kernel_fn`) work;"
+            " for features give it a rule with `stax.layer(triple, rule)` or"
+            " `stax.register(constructor, rule)`."
         )
 
     def needs(self, offsets, shape, *, method):
@@ -132,13 +141,15 @@ def as_layer(layer) -> Layer:
 
 
 def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Callable[..., Layer]:
-    """`constructor`, an NT layer constructor, with the same name and signature, returning a `Layer` with a feature rule.
+    """`constructor`, an NT layer constructor, with the same name and signature, returning a `Layer`
+    with a feature rule.
 
     Args:
-        constructor: returns NT's triple, as those of `neural_tangents.stax` or a function decorated with
-            `neural_tangents.stax.layer`.
-        rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's arguments, defaults filled
-            in; returns the layer's `Rule`. All of `ntk_sketch.stax` is made by this function.
+        constructor: returns NT's triple, as those of `neural_tangents.stax` or a function decorated
+            with `neural_tangents.stax.layer`.
+        rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's
+            arguments, defaults filled in; returns the layer's `Rule`. All of `ntk_sketch.stax` is
+            made by this function.
     """
     signature = inspect.signature(constructor)
 
@@ -156,10 +167,12 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
 
 
 def layer(layer_or_triple, rule: Rule | None = None):
-    """A layer of your own, from NT's triple and its feature rule; or NT's decorator of the same name.
+    """A layer of your own, from NT's triple and its feature rule; or NT's decorator of the same
+    name.
 
-    `layer(triple, rule)` returns a `Layer`. `layer(constructor)`, or `@layer`, is `neural_tangents.stax.layer` for a function
-    that returns a raw triple; its layers have no rule: use `register(layer(constructor), rule)` to give them one.
+    `layer(triple, rule)` returns a `Layer`. `layer(constructor)`, or `@layer`, is
+    `neural_tangents.stax.layer` for a function that returns a raw triple; its layers have no rule:
+    use `register(layer(constructor), rule)` to give them one.
     """
     if isinstance(layer_or_triple, tuple):
         return Layer(layer_or_triple, rule)
@@ -219,7 +232,7 @@ def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
     ndim = len(shape)
     if batch_axis % ndim != 0 or channel_axis % ndim != ndim - 1:
         raise NotImplementedError(
-            f"{name}: features support batch_axis=0 and channel_axis=-1 (shape (n, *space, channels)), got"
-            f" batch_axis={batch_axis} and channel_axis={channel_axis} for {ndim} axes. Move the axes of the inputs and leave"
-            " these arguments at their defaults."
+            f"{name}: features support batch_axis=0 and channel_axis=-1 (shape (n, *space,"
+            f" channels)), got batch_axis={batch_axis} and channel_axis={channel_axis} for {ndim}"
+            " axes. Move the axes of the inputs and leave these arguments at their defaults."
         )

@@ -13,13 +13,15 @@ from ._layer import NoRule, Rule, check_axes
 class Weights(Rule):
     """Dense and Conv: `K' = W_std² A(K) + b_std²`, and the NTK of either parameterization.
 
-    With `A` the mean over the window (the identity for Dense), c the input channels and |w| the window's size,
+    With `A` the mean over the window (the identity for Dense), c the input channels and |w| the
+    window's size,
 
         'ntk':       Θ' = K' + W_std² A(Θ)
         'standard':  Θ' = c |w| / s[0] A(K) + W_std² A(Θ) + 1 (the last with a bias only)
 
-    as in NT (Jacot et al. 2018, arXiv 1806.07572; Sohl-Dickstein et al. 2020, arXiv 2001.07301). Patches are not built: the
-    layer stays pending on the features until a nonlinearity projects them.
+    as in NT (Jacot et al. 2018, arXiv 1806.07572; Sohl-Dickstein et al. 2020, arXiv 2001.07301).
+    Patches are not built: the layer stays pending on the features until a nonlinearity projects
+    them.
     """
 
     def __init__(self, layer, out, W_std, b_std, parameterization, s, windows=None, axes=(0, -1)):
@@ -86,8 +88,8 @@ def conv(
 ):
     if dimension_numbers is not None and not _channels_last(*dimension_numbers):
         reason = (
-            f"has dimension_numbers={dimension_numbers!r}; features support the default, channels-last order, for example"
-            " ('NHWC', 'HWIO', 'NHWC')"
+            f"has dimension_numbers={dimension_numbers!r}; features support the default,"
+            " channels-last order, for example ('NHWC', 'HWIO', 'NHWC')"
         )
         return NoRule(layer.name, reason)
     windows = windows_of(filter_shape, strides, padding)
@@ -128,7 +130,9 @@ def identity(layer):
 
 
 class Dropout(Rule):
-    """Identity on features, which stand for two passes with independent masks; variances of one pass grow by `1 / rate`."""
+    """Identity on features, which stand for two passes with independent masks; variances of one
+    pass grow by `1 / rate`.
+    """
 
     def __init__(self, rate: float):
         self.rate = rate
@@ -162,7 +166,8 @@ class Flatten(Rule):
         batch_axis, batch_axis_out = self.axes
         if batch_axis % len(shape) != 0 or batch_axis_out % 2 != 0:
             raise NotImplementedError(
-                f"{self.name}: features support batch_axis=0 and batch_axis_out=0, got {batch_axis} and {batch_axis_out}."
+                f"{self.name}: features support batch_axis=0 and batch_axis_out=0, got"
+                f" {batch_axis} and {batch_axis_out}."
             )
         return None if offsets is None else ((0,),) * (len(shape) - 2)
 

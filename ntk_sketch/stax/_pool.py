@@ -1,5 +1,7 @@
 """Rules of the pools: linear in the features, so that NT's own pool is applied to each feature."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 from jax import numpy as jnp
 
@@ -27,7 +29,7 @@ class Pool(Rule):
 
 
 class PoolTransform(eqx.Module):
-    pool: object = eqx.field(static=True)
+    pool: Callable = eqx.field(static=True)
     windows: Windows = eqx.field(static=True)
     weights: str = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
@@ -56,9 +58,9 @@ def sum_pool(layer, window_shape, strides, padding, batch_axis, channel_axis):
 class GlobalPool(Rule):
     """`K'` is the sum, or mean, of `K(s, t)` over all pairs of positions.
 
-    A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions of an example: exact up
-    to `MAX_POSITIONS_ALL_PAIRS` positions. Beyond, it is *estimated*: same-position terms are exact, cross-position terms
-    are those of the features.
+    A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions
+    of an example: exact up to `MAX_POSITIONS_ALL_PAIRS` positions. Beyond, it is *estimated*:
+    same-position terms are exact, cross-position terms are those of the features.
     """
 
     def __init__(self, layer, mean: bool, axes):
@@ -78,7 +80,7 @@ class GlobalPool(Rule):
 
 
 class GlobalPoolTransform(eqx.Module):
-    pool: object = eqx.field(static=True)
+    pool: Callable = eqx.field(static=True)
     mean: bool = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
