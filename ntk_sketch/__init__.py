@@ -6,10 +6,13 @@ examples.
 
 from . import _nt  # first: it makes Neural Tangents importable
 from . import stax as stax
+from ._approximation_error import approximation_error as approximation_error
 from ._feature_map import FeatureMap as FeatureMap
 from ._feature_map import feature_map as feature_map
 from ._features import Features as Features
 from .methods import Exact as Exact
 from .methods import RandomFeatures as RandomFeatures
+from .solvers import RidgeSolution as RidgeSolution
+from .solvers import ridge as ridge
 
 __version__ = "0.1.0"

@@ -122,7 +122,7 @@ def orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, *, chi_norms: boo
     directions = jnp.moveaxis(q, 0, 1).reshape(d, groups * columns)[:, :m]
     if not chi_norms:
         return directions * d**0.5
-    return directions * jnp.sqrt(2 * jax.random.gamma(key_norms, d / 2, (m,), dtype))
+    return directions * jnp.linalg.norm(jax.random.normal(key_norms, (d, m), dtype), axis=0)
 
 
 def _with_norm(z: Array, squared_norm: Array) -> Array:
