@@ -63,9 +63,11 @@ class DualActivation:
         Finite at `q = 0` too, where the limit of small variances is taken.
         """
         c, q, q_other = jnp.broadcast_arrays(c, *map(_positive, (q, q_other)))
-        if self._interior:
-            bound = (1 - 4 * jnp.finfo(c.dtype).eps) * jnp.sqrt(q) * jnp.sqrt(q_other)
-            c = jnp.clip(c, -bound, bound)
+        # Within rounding of it a cosine is one: at a kink, rounding would become its square root.
+        # Just above one, NT's `sqrt(q q' - c²)` is cut off at 0 exactly.
+        eps, one = float(jnp.finfo(c.dtype).eps), jnp.sqrt(q * q_other)
+        largest = (1 + (-4 if self._interior else 4) * eps) * one
+        c = jnp.where(jnp.abs(c) >= (1 - 32 * eps) * one, jnp.sign(c) * largest, c)
         return self._nt_kernels(c, q, q_other)
 
     def _nt_kernels(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:

@@ -1,0 +1,430 @@
+"""The table of architectures that every contract of feature maps is tested on.
+
+Between them they use every layer, option and nonlinearity that features support. A new layer is one
+more row.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.scipy.special import erf
+
+from ntk_sketch import stax
+
+
+class Architecture(NamedTuple):
+    """`across` compares two different batches only: with Dropout the diagonal is that of two
+    passes, and NT's formula for rectified monomials is 0/0 where an example meets itself.
+    """
+
+    model: Callable
+    shape: tuple[int, ...]
+    across: bool = False
+    nt_options: tuple[tuple[str, bool], ...] = ()
+
+
+def quietly(constructor, *args, **kwargs):
+    """NT warns whenever it differentiates or integrates numerically."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return constructor(*args, **kwargs)
+
+
+def _erf_dual(c, q, r):
+    return jnp.arcsin(2 * c / jnp.sqrt((1 + 2 * q) * (1 + 2 * r))) * 2 / jnp.pi
+
+
+NONLINEARITIES = {
+    "ABRelu": lambda: stax.ABRelu(-0.3, 0.9),
+    "Abs": lambda: stax.Abs(),
+    "Cos": lambda: stax.Cos(0.8, 1.1, 0.3),
+    "Elementwise": lambda: quietly(stax.Elementwise, erf, _erf_dual),
+    "ElementwiseNumerical": lambda: quietly(stax.ElementwiseNumerical, jnp.sin, 25),
+    "Erf": lambda: stax.Erf(0.9, 1.2, 0.1),
+    "Exp": lambda: stax.Exp(0.5, 0.4),
+    "ExpNormalized": lambda: stax.ExpNormalized(),
+    "Gabor": lambda: stax.Gabor(),
+    "Gaussian": lambda: stax.Gaussian(1.0, -0.5),
+    "Gelu": lambda: stax.Gelu(),
+    "Hermite": lambda: stax.Hermite(3),
+    "LeakyRelu": lambda: stax.LeakyRelu(0.1),
+    "Monomial(0)": lambda: stax.Monomial(0),
+    "Monomial(2)": lambda: stax.Monomial(2),
+    "Monomial(3)": lambda: stax.Monomial(3),
+    "Polynomial": lambda: stax.Polynomial([0.3, 1.0, -0.2, 0.1]),
+    "Rbf": lambda: stax.Rbf(0.7),
+    "RectifiedMonomial(0)": lambda: stax.RectifiedMonomial(0),
+    "RectifiedMonomial(1)": lambda: stax.RectifiedMonomial(1),
+    "RectifiedMonomial(2)": lambda: stax.RectifiedMonomial(2),
+    "Relu": lambda: stax.Relu(),
+    "Relu stabilised": lambda: stax.Relu(do_stabilize=True),
+    "Sigmoid_like": lambda: stax.Sigmoid_like(),
+    "Sign": lambda: stax.Sign(),
+    "Sin": lambda: stax.Sin(1.1, 0.9, 0.2),
+}
+
+
+# NT's formula for the variances of these is right only along this path.
+_RECTIFIED = {False: (), True: (True, (("diagonal_spatial", True),))}
+
+
+def _nonlinear(make) -> Callable:
+    return lambda: stax.serial(
+        stax.Dense(5, 1.2, 0.3), make(), stax.Dense(4, 0.9, 0.1), make(), stax.Dense(1)
+    )
+
+
+def conv(shape, **options):
+    return stax.Conv(8, shape, **({"W_std": 1.4, "b_std": 0.1, "padding": "SAME"} | options))
+
+
+def standard(size, s, **options):
+    return stax.Dense(size, parameterization="standard", s=s, **options)
+
+
+def _residual(width):
+    block = stax.serial(stax.Relu(), conv((3, 3)), stax.Relu(), conv((3, 3), b_std=None))
+    return stax.serial(
+        stax.FanOut(width), stax.parallel(block, *[stax.Identity()] * (width - 1)), stax.FanInSum()
+    )
+
+
+ARCHITECTURES = {
+    **{
+        f"dense {name}": Architecture(
+            _nonlinear(make), (6,), *_RECTIFIED[name.startswith("Rectified")]
+        )
+        for name, make in NONLINEARITIES.items()
+    },
+    "linear": Architecture(lambda: stax.serial(stax.Dense(3, 1.1, 0.2), stax.Dense(2)), (4,)),
+    "dense standard": Architecture(
+        lambda: stax.serial(
+            standard(6, (1, 2), W_std=1.2, b_std=0.3),
+            stax.Relu(),
+            standard(5, (2, 3), W_std=0.9),
+            stax.Erf(),
+            standard(1, (3, 1), b_std=0.2),
+        ),
+        (7,),
+    ),
+    "dense without bias": Architecture(
+        lambda: stax.serial(stax.Dense(4), stax.Relu(), stax.Identity(), stax.Dense(4)), (5,)
+    ),
+    "dense on positions": Architecture(
+        lambda: stax.serial(stax.Dense(4, b_std=0.1), stax.Gelu(), stax.Flatten(), stax.Dense(2)),
+        (3, 4, 2),
+    ),
+    "flatten first": Architecture(
+        lambda: stax.serial(stax.Flatten(), stax.Dense(4), stax.Relu(), stax.Dense(2)), (3, 4, 2)
+    ),
+    "flatten between": Architecture(
+        lambda: stax.serial(
+            conv((3, 2)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(5, b_std=0.2),
+            stax.Relu(),
+            stax.Dense(1),
+        ),
+        (4, 3, 2),
+    ),
+    "dense after dense": Architecture(
+        lambda: stax.serial(
+            stax.Dense(3, 1.2, 0.3), stax.Dense(4, 0.7, 0.1), stax.Relu(), stax.Dense(2, b_std=0.4)
+        ),
+        (5,),
+    ),
+    "no last layer": Architecture(lambda: stax.serial(stax.Dense(3), stax.Erf()), (5,)),
+    "1-D valid": Architecture(
+        lambda: stax.serial(
+            conv((3,), padding="VALID"),
+            stax.Relu(),
+            conv((2,), padding="VALID", strides=(2,)),
+            stax.Erf(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (9, 2),
+    ),
+    "1-D standard": Architecture(
+        lambda: stax.serial(
+            conv((3,), parameterization="standard", s=(1, 2)),
+            stax.Relu(),
+            stax.AvgPool((2,)),
+            conv((2,), parameterization="standard", s=(2, 1), b_std=None),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            standard(2, (1, 1)),
+        ),
+        (6, 3),
+    ),
+    "2-D even and odd filters": Architecture(
+        lambda: stax.serial(
+            conv((3, 2)),
+            stax.Relu(),
+            conv((4, 1), b_std=None),
+            stax.Gelu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (5, 4, 2),
+    ),
+    "2-D strides": Architecture(
+        lambda: stax.serial(
+            conv((3, 3), strides=(2, 1)),
+            stax.Relu(),
+            conv((2, 3), strides=(1, 2)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (6, 5, 2),
+    ),
+    "2-D circular": Architecture(
+        lambda: stax.serial(
+            conv((3, 2), padding="CIRCULAR"),
+            stax.Relu(),
+            conv((2, 3), strides=(2, 1), padding="CIRCULAR"),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(3),
+            stax.Erf(),
+            stax.Dense(1),
+        ),
+        (5, 4, 2),
+    ),
+    "3-D": Architecture(
+        lambda: stax.serial(
+            conv((2, 3, 2), strides=(1, 2, 1)),
+            stax.Relu(),
+            stax.AvgPool((2, 1, 2), padding="SAME"),
+            conv((2, 2, 2), padding="VALID"),
+            stax.Abs(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (3, 5, 3, 2),
+    ),
+    "average pool": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            stax.Relu(),
+            stax.AvgPool((2, 2), (2, 2)),
+            conv((3, 3)),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (6, 4, 3),
+    ),
+    "average pool, window over stride": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            stax.Relu(),
+            stax.AvgPool((3, 2), (2, 1)),
+            conv((2, 2)),
+            stax.Relu(),
+            stax.AvgPool((2, 2), (1, 1)),
+            conv((1, 2)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (7, 5, 2),
+    ),
+    "average pool, stride over window": Architecture(
+        lambda: stax.serial(
+            conv((3,)),
+            stax.Relu(),
+            stax.AvgPool((2,), (3,)),
+            conv((2,)),
+            stax.Relu(),
+            stax.GlobalSumPool(),
+            stax.Dense(1),
+        ),
+        (10, 2),
+    ),
+    "average pool, SAME": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            stax.Relu(),
+            stax.AvgPool((3, 2), (2, 2), padding="SAME"),
+            conv((2, 2)),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (5, 4, 2),
+    ),
+    "average pool, normalised edges": Architecture(
+        lambda: stax.serial(
+            conv((3, 2)),
+            stax.Relu(),
+            stax.AvgPool((3, 3), padding="SAME", normalize_edges=True),
+            conv((2, 2)),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (4, 5, 2),
+    ),
+    "average pool, circular": Architecture(
+        lambda: stax.serial(
+            conv((2, 3)),
+            stax.Relu(),
+            stax.AvgPool((3, 2), (2, 1), padding="CIRCULAR"),
+            conv((2, 2)),
+            stax.Relu(),
+            stax.AvgPool((2, 2), padding="CIRCULAR"),
+            conv((1, 2)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (5, 4, 2),
+    ),
+    "sum pool": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            stax.Relu(),
+            stax.SumPool((2, 3), (2, 2), padding="SAME"),
+            conv((2, 2)),
+            stax.Gelu(),
+            stax.GlobalSumPool(),
+            stax.Dense(1),
+        ),
+        (5, 5, 2),
+    ),
+    "pool before the nonlinearity": Architecture(
+        lambda: stax.serial(
+            conv((3,)), stax.AvgPool((2,), (2,)), stax.Relu(), stax.Flatten(), stax.Dense(1)
+        ),
+        (8, 2),
+    ),
+    "nonlinearity after a global pool": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(4, b_std=0.3),
+            stax.Erf(),
+            stax.Dense(1),
+        ),
+        (5, 4, 2),
+    ),
+    "dropout": Architecture(
+        lambda: stax.serial(
+            stax.Dense(4, 1.2, 0.3),
+            stax.Relu(),
+            stax.Dropout(0.7),
+            stax.Dense(5),
+            stax.Erf(),
+            stax.Dropout(0.5),
+            stax.Dense(1),
+        ),
+        (5,),
+        across=True,
+    ),
+    "dropout, test mode": Architecture(
+        lambda: stax.serial(
+            stax.Dense(4), stax.Relu(), stax.Dropout(0.7, mode="test"), stax.Dense(5)
+        ),
+        (5,),
+    ),
+    "dropout and overlapping pools": Architecture(
+        lambda: stax.serial(
+            conv((3,)),
+            stax.Relu(),
+            stax.Dropout(0.7),
+            stax.AvgPool((3,), padding="SAME"),
+            conv((2,), strides=(2,)),
+            stax.Gelu(),
+            stax.Dropout(0.5),
+            stax.SumPool((2,)),
+            conv((2,)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (9, 3),
+        across=True,
+    ),
+    "residual": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            _residual(2),
+            _residual(3),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (4, 3, 2),
+    ),
+    "parallel dense": Architecture(
+        lambda: stax.serial(
+            stax.FanOut(2),
+            stax.parallel(
+                stax.Dense(4, 1.2, 0.1),
+                stax.serial(stax.Dense(3), stax.Relu(), stax.Dropout(0.8), stax.Dense(4)),
+            ),
+            stax.FanInSum(),
+            stax.Erf(),
+            stax.Dense(1),
+        ),
+        (5,),
+        across=True,
+    ),
+    "concatenated channels": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            stax.FanOut(2),
+            stax.parallel(
+                stax.serial(stax.Relu(), stax.Dense(3)), stax.serial(stax.Erf(), conv((3, 3)))
+            ),
+            stax.FanInConcat(-1),
+            stax.AvgPool((2, 2)),
+            stax.Dense(3, b_std=0.2),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            standard(2, (1, 1)),
+        ),
+        (4, 3, 2),
+    ),
+    "concatenated positions": Architecture(
+        lambda: stax.serial(
+            conv((3, 2)),
+            stax.FanOut(2),
+            stax.parallel(
+                stax.serial(stax.Relu(), stax.Dense(8)),
+                stax.serial(stax.Erf(), conv((2, 1), strides=(2, 1))),
+            ),
+            stax.FanInConcat(1),
+            stax.Relu(),
+            stax.AvgPool((3, 2)),
+            conv((2, 2)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (4, 3, 2),
+    ),
+    "repeat": Architecture(
+        lambda: stax.serial(
+            stax.Dense(5),
+            stax.repeat(stax.serial(stax.Relu(), stax.Dense(5, 1.3, 0.1)), 3),
+            stax.Erf(),
+            stax.Dense(1),
+        ),
+        (5,),
+    ),
+    "nested serial": Architecture(
+        lambda: stax.serial(
+            stax.serial(conv((3,)), stax.serial(stax.Relu(), stax.AvgPool((2,), (2,)))),
+            stax.serial(conv((3,)), stax.Sin()),
+            stax.serial(stax.GlobalAvgPool(), stax.serial(stax.Dense(1))),
+        ),
+        (6, 2),
+    ),
+}

@@ -1,0 +1,74 @@
+"""Under `Exact()` the features reproduce NT's kernel on the sample: every rule, option and
+nonlinearity.
+"""
+
+import jax
+import numpy as np
+import pytest
+from architectures import ARCHITECTURES
+
+import ntk_sketch as ns
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+
+
+def relative(close, exact):
+    return np.linalg.norm(close - exact) / np.linalg.norm(exact)
+
+
+def exact_kernel(model, x1, x2, **options):
+    return jax.jit(lambda a, b: model[2](a, b, ("nngp", "ntk"), **options))(x1, x2)
+
+
+def test_table_is_large_enough():
+    assert len(ARCHITECTURES) >= 40
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gram_is_the_kernel(name):
+    make, shape, across, nt_options = ARCHITECTURES[name]
+    model = make()
+    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0))
+    rows, columns = (x[:3], x[3:]) if across else (x, None)
+    kernel = exact_kernel(model, rows, columns, **dict(nt_options))
+    close = feature_map.kernel_fn(x)
+    for kind in ("nngp", "ntk"):
+        gram = getattr(close, kind)
+        gram = gram[:3, 3:] if across else gram
+        exact = np.asarray(getattr(kernel, kind))
+        if not exact.any():  # Θ of a net whose nonlinearities have no derivative
+            assert not np.asarray(gram).any()
+        else:
+            # Rounding; at a kink of the kernel (an example with itself) its square root, NT's own.
+            assert relative(gram, exact) < 1e-8
+
+
+@pytest.mark.parametrize("name", ["dense Relu", "dense Gelu", "average pool", "residual"])
+def test_repeated_and_zero_positions(name):
+    make, shape, *_ = ARCHITECTURES[name]
+    model = make()
+    x = np.array(jax.random.normal(jax.random.key(1), (6, *shape)))
+    x[1] = x[0]
+    x[2] = 2.0 * x[0]
+    x[3] = 0.0
+    x[4] = 1.0
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0))
+    kernel = exact_kernel(model, x, None)
+    close = feature_map.kernel_fn(x)
+    for kind in ("nngp", "ntk"):
+        assert relative(getattr(close, kind), getattr(kernel, kind)) < 1e-6
+
+
+@pytest.mark.parametrize("get", ["nngp", "ntk", ("nngp",), ("ntk", "nngp")])
+def test_get(get):
+    make, shape, *_ = ARCHITECTURES["average pool"]
+    model = make()
+    x = jax.random.normal(jax.random.key(1), (4, *shape))
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0), get=get)
+    z = feature_map(x)
+    asked = (get,) if isinstance(get, str) else get
+    assert (z.nngp is None, z.ntk is None) == ("nngp" not in asked, "ntk" not in asked)
+    kernel = exact_kernel(model, x, None)
+    for kind in asked:
+        assert relative(feature_map.kernel_fn(x, None, kind), getattr(kernel, kind)) < 1e-8
