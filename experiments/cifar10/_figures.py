@@ -42,12 +42,13 @@ def accuracy_figure(
     axis.set_xlabel("diag_reg (relative)")
     axis.set_ylabel("test accuracy", color="tab:blue")
     handles, labels = axis.get_legend_handles_labels()
+    top = axis
     if scores is not None:
-        twin = axis.twinx()
+        top = twin = axis.twinx()
         twin.plot(diag_reg, scores, "s--", color="tab:orange", markersize=4)
         twin.set_yscale("log")
         twin.set_ylabel(f"{score_name} score, from training data", color="tab:orange")
-    axis.legend(handles, labels, fontsize="small", loc="best")
+    top.legend(handles, labels, fontsize="small", loc="center left", framealpha=1.0)
     axis.set_title(title, fontsize="medium")
     _save(figure, path)
 
