@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The whole check: makes a virtual environment, installs, lints, type-checks, tests.
+#
+#   scripts/test.sh                        everything but tests marked slow
+#   scripts/test.sh tests/solvers -k loo   arguments go to pytest
+#   PYTHON=python3.13 scripts/test.sh      another interpreter, in an environment of its own
+#   CORES=4 scripts/test.sh                processes of pytest, all cores without it
+#
+# Stops at the first step that fails, with its exit status. pytest's result is the last line.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/_setup.sh
+source "$root/scripts/_setup.sh"
+cd "$root"
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+
+step() {
+    local name=$1 start=$SECONDS status=0
+    shift
+    "$@" || status=$?
+    if ((status)); then
+        printf '%s: failed after %d s (exit status %d)\n' "$name" $((SECONDS - start)) "$status" >&2
+        exit "$status"
+    fi
+    printf '%s: %d s\n' "$name" $((SECONDS - start))
+}
+
+step "environment" ensure_environment test
+step "ruff check" "$VENV_PYTHON" -m ruff check
+step "ruff format" "$VENV_PYTHON" -m ruff format --check
+step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
+exec "$VENV_PYTHON" -m pytest -n "${CORES:-auto}" "$@"
