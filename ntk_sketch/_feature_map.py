@@ -198,6 +198,10 @@ def _features(feature_map: FeatureMap, x: Array, kwargs: dict) -> Features:
 def _check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
     """Whatever NT refuses is refused here, by NT's own checks on shapes alone."""
     two = jax.ShapeDtypeStruct((2, *shape), dtype)
+    if kwargs.get("pattern") is not None:  # NT wants the graphs of both batches, here of two each
+        pattern = kwargs["pattern"]
+        graphs = np.asarray(pattern[0] if isinstance(pattern, tuple) else pattern)
+        kwargs = kwargs | {"pattern": (np.zeros_like(graphs, shape=(2, *graphs.shape[1:])),) * 2}
     try:
         out = jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), two)
     except Exception as error:
