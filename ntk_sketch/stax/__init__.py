@@ -2,12 +2,13 @@
 
 The whole public namespace of `neural_tangents.stax` is here under the same names and signatures;
 its constructors return a `Layer`, NT's triple with a feature rule. Layers of other origin join by
-`register` and `layer`.
+`register` and `layer`, nonlinearities by `register(constructor, nonlinearity)`.
 """
 
 from .._nt import nt_stax
 from ..methods import Method as Method
 from . import _branching, _combinators, _elementwise, _linear, _pool
+from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
 from ._layer import NoRule as NoRule
 from ._layer import Rule as Rule

@@ -52,7 +52,13 @@ class NonlinearityTransform(eqx.Module):
         )
 
 
-def nonlinearity(layer, *args, **kwargs):
+def nonlinearity(layer, *args, **kwargs) -> Rule:
+    """The rule of an elementwise nonlinearity, ours or a user's: `register(constructor,
+    nonlinearity)`.
+
+    All that features need is in NT's triple: `apply_fn((), x)` is `σ(x)`, and `kernel_fn` maps the
+    `nngp`, `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry.
+    """
     return Nonlinearity(DualActivation(layer, layer.name))
 
 
