@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import numpy as jnp
 
@@ -75,9 +76,9 @@ class Variances(eqx.Module):
 
         def pick(values):
             for axis, (have, want) in enumerate(zip(self.offsets, offsets, strict=True)):
-                values = jnp.take(
-                    values, np.array([have.index(o) for o in want]), axis=2 + 2 * axis
-                )
+                if have != want:
+                    index = np.array([have.index(o) for o in want])
+                    values = jnp.take(values, index, axis=2 + 2 * axis)
             return values
 
         return self.linear(pick, offsets)
@@ -152,14 +153,21 @@ def _here(q: Array) -> Array:
 
 
 def _there(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
-    """`x` (n, *space, ...) at position `s + δ` (clipped at the border): (n, S1, D1, S2, D2, ...,
-    ...).
-    """
+    """`x` (n, *space, ...) at `s + δ`, 0 outside: (n, S1, D1, S2, D2, ..., ...)."""
     for axis in reversed(range(len(offsets))):
-        size = x.shape[1 + axis]
-        there = np.arange(size)[:, None] + np.array(offsets[axis])
-        x = jnp.take(x, np.clip(there, 0, size - 1), axis=1 + axis)
+        x = jnp.stack([_shifted(x, 1 + axis, o) for o in offsets[axis]], axis=2 + axis)
     return x
+
+
+def _shifted(x: Array, axis: int, offset: int) -> Array:
+    """`x` at index `i + offset` of an axis, 0 outside."""
+    size = x.shape[axis]
+    kept = jax.lax.slice_in_dim(
+        x, min(max(offset, 0), size), max(min(size + offset, size), 0), axis=axis
+    )
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (min(max(-offset, 0), size), min(max(offset, 0), size))
+    return jnp.pad(kept, pads)
 
 
 # ------------------------------------------------------------------ windows
@@ -170,10 +178,25 @@ def window_offsets(windows: Windows, space, out: Offsets, *, pool: bool) -> Offs
     if out is None:
         return None
     needed = []
-    for axis, offsets in enumerate(out):
-        _, first, second = _pairs(windows, space, axis, offsets, pool)
-        needed.append(tuple(np.unique((second - first)[first >= 0]).tolist()) or (0,))
+    for axis, (offsets, size) in enumerate(zip(out, space, strict=True)):
+        steps = _tap_offsets(windows, axis, offsets, pool)
+        inside = {lap for o in steps for lap in _laps(windows, size, o) if abs(lap) < size}
+        needed.append(tuple(sorted(inside)) or (0,))
     return tuple(needed)
+
+
+def _tap_offsets(windows: Windows, axis: int, offsets: tuple[int, ...], pool: bool):
+    """Offsets between the taps of two windows, ignoring the border."""
+    reach = windows.shape[axis] - 1 if pool else 0
+    stride = windows.strides[axis]
+    return sorted({stride * o + d for o in offsets for d in range(-reach, reach + 1)})
+
+
+def _laps(windows: Windows, size: int, offset: int) -> tuple[int, ...]:
+    """What `offset` amounts to: on a circle, also one lap less; of these pairs one is inside."""
+    if windows.padding != "CIRCULAR":
+        return (offset,)
+    return (offset % size, offset % size - size)
 
 
 def through_windows(
@@ -186,61 +209,64 @@ def through_windows(
     the taps that lie inside).
     """
     space, have = variances.space, variances.offsets
+    counts = windows.output_space(space)
+    inside = band_mask(counts, out)
 
     def apply(values):
         for axis in range(len(space)):
-            source, weight = _table(windows, space, axis, have[axis], out[axis], weights)
-            count = len(windows.taps(space, axis))
-            flat = values.reshape(*values.shape[: 1 + 2 * axis], -1, *values.shape[3 + 2 * axis :])
-            broadcast = (slice(None),) + (None,) * (flat.ndim - 2 - 2 * axis)
-            terms = (
-                jnp.take(flat, source[:, tap], axis=1 + 2 * axis)
-                * jnp.asarray(weight[:, tap], values.dtype)[broadcast]
-                for tap in range(source.shape[1])
-            )
-            total = functools.reduce(jnp.add, terms)
-            values = total.reshape(
-                *values.shape[: 1 + 2 * axis], count, len(out[axis]), *values.shape[3 + 2 * axis :]
-            )
-        return values
+            values = _along(values, windows, space, axis, have[axis], out[axis], weights)
+        return jnp.where(inside, values, 0)
 
     return variances.linear(apply, out)
 
 
-def _pairs(windows: Windows, space, axis: int, offsets: tuple[int, ...], pool: bool):
-    """Taps under `s` and `s + δ`: two arrays (outputs, offsets, pairs), and the tap numbers; -1
-    where there is no pair.
-    """
-    taps = windows.taps(space, axis)
-    count, width = taps.shape
-    there = np.arange(count)[:, None] + np.array(offsets)
-    inside = (there >= 0) & (there < count)
-    tap = np.arange(width)
-    u, v = np.meshgrid(tap, tap, indexing="ij") if pool else (tap, tap)
-    u, v = u.ravel(), v.ravel()
-    first = np.broadcast_to(taps[:, None, u], (count, len(offsets), len(u)))
-    second = taps[np.clip(there, 0, count - 1)][:, :, v]
-    valid = inside[..., None] & (first >= 0) & (second >= 0)
-    return there, np.where(valid, first, -1), np.where(valid, second, -1)
+def _along(values: Array, windows: Windows, space, axis: int, have, out, weights: str) -> Array:
+    """`through_windows` along one spatial axis: positions on axis `1 + 2 axis`, offsets next to it.
 
-
-@functools.lru_cache(maxsize=512)
-def _table(windows: Windows, space, axis: int, have, out, weights: str):
-    """Row of the flattened (position, offset) axis and weight of every term: (outputs · offsets,
-    terms).
+    A pair of taps `(u, v)` of the windows at `s` and `s + δ` is the pair of input positions
+    `(i, i + o)` with `i = stride s + u - low` and `o = stride δ + v - u`: a strided slice of the
+    band at offset `o`. Pairs that lie outside are 0 in the band already.
     """
-    there, first, second = _pairs(windows, space, axis, out, pool=weights != "equal taps")
-    valid = first >= 0
-    position = {o: i for i, o in enumerate(have)}
-    column = np.vectorize(lambda o: position.get(o, -1), otypes=[int])(second - first)
-    assert (column[valid] >= 0).all(), "a rule asked for fewer offsets than it uses"
-    weight = valid.astype(np.float64)
-    if weights.startswith("average"):
-        taps = windows.taps(space, axis)
-        size = (
-            (taps >= 0).sum(1) if weights == "average inside" else np.full(len(taps), taps.shape[1])
+    at, size, stride = 1 + 2 * axis, space[axis], windows.strides[axis]
+    taps, circular = range(windows.shape[axis]), windows.padding == "CIRCULAR"
+    count = len(windows.taps(space, axis))
+    low, _ = windows.pads(space)[axis]
+    high = stride * (count - 1) + windows.shape[axis] - low - size
+    where = {o: i for i, o in enumerate(have)}
+
+    def band(o):
+        """The band at one offset, with the positions that windows see beyond the border."""
+        slices = [
+            jax.lax.slice_in_dim(values, where[lap], where[lap] + 1, axis=at + 1)
+            for lap in _laps(windows, size, o)
+            if lap in where
+        ]
+        if not slices:
+            return None
+        pads = [(0, 0)] * values.ndim
+        pads[at] = (low, max(high, 0))
+        return jnp.pad(
+            functools.reduce(jnp.add, slices), pads, mode="wrap" if circular else "constant"
         )
-        weight /= (size[:, None] * size[np.clip(there, 0, len(taps) - 1)])[..., None]
-    source = np.where(valid, first * len(have) + column, 0)
-    rows = source.shape[0] * source.shape[1]
-    return source.reshape(rows, -1), weight.reshape(rows, -1)
+
+    pool = weights != "equal taps"
+    padded = {o: band(o) for o in _tap_offsets(windows, axis, out, pool)}
+    zero = jnp.zeros((*values.shape[:at], count, 1, *values.shape[at + 2 :]), values.dtype)
+
+    def total(offset):
+        terms = [
+            jax.lax.slice_in_dim(padded[o], u, u + stride * (count - 1) + 1, stride, axis=at)
+            for u in taps
+            for v in (taps if pool else (u,))
+            if padded[o := stride * offset + v - u] is not None
+        ]
+        return functools.reduce(jnp.add, terms) if terms else zero
+
+    result = jnp.concatenate([total(offset) for offset in out], axis=at + 1)
+    if not weights.startswith("average"):
+        return result
+    taps_of = windows.taps(space, axis)
+    sizes = (taps_of >= 0).sum(1) if weights == "average inside" else np.full(count, len(taps))
+    there = np.clip(np.arange(count)[:, None] + np.array(out), 0, count - 1)
+    shape = (*(1,) * at, count, len(out), *(1,) * (values.ndim - at - 2))
+    return result / jnp.asarray((sizes[:, None] * sizes[there]).reshape(shape), values.dtype)
