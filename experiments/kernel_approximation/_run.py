@@ -1,0 +1,249 @@
+"""The comparison, from settings to a record, a table and a figure."""
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+import ntk_sketch as ns
+from experiments._phases import Phases
+from experiments._record import command_line, environment, write_record
+from experiments.cifar10 import data
+from experiments.cifar10._architectures import myrtle
+from experiments.cifar10._preprocess import Steps, fit
+
+from ._exact import KERNELS, exact_kernels, fingerprint, load
+from ._measure import (
+    centred_error,
+    feature_counts,
+    grams,
+    interleaved_seconds,
+    load_average,
+    memory,
+    relative_error,
+)
+from ._methods import METHODS
+from ._settings import Settings
+
+BATCH_SIZES = {"cpu": (4, 8, 16), "gpu": (128, 512, 2048)}
+CHOOSING = 3  # repetitions that choose the batch size; others time the chosen one
+MEASURES = {"relative": relative_error, "centred": centred_error}
+
+Case = tuple[str, int]  # a method and a width
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Does what `settings` ask for; prints, writes and returns the record.
+
+    Speed and memory come first, before the exact kernel has left its traces in the process.
+
+    Raises:
+        data.DataError: data that is missing, damaged or too small, before anything long starts.
+        DamagedFile: the stored exact kernel cannot be read.
+    """
+    phases = Phases()
+    source = data.find(settings.data_dir)
+    train = min(settings.train, source.n_train)
+    if settings.images > source.n_test:
+        raise data.DataError(
+            f"--images {settings.images:,}: {source.description} has {source.n_test:,} test images."
+        )
+    with phases("reading"):
+        train_images = source.read("train", train)[0]
+        images = source.read("test", settings.images)[0]
+    print(f"{source.dataset}: first {settings.images} test images from {source.description}")
+    steps = Steps(zca_reg=settings.zca_reg)
+    with phases("preprocessing"):
+        preprocessing = fit(train_images, steps)
+        x_train, x = preprocessing(train_images), preprocessing(images)
+    network: dict[str, Any] = {
+        "name": f"myrtle{settings.layers}",
+        "nonlinearity": settings.nonlinearity,
+        "W_std": settings.W_std,
+        "b_std": settings.b_std,
+    }
+    model = myrtle(shape=source.shape, **network)
+    kernel_hash = fingerprint(network | {"preprocessing": asdict(steps)}, train_images, images)
+    kernel_file = settings.out / f"exact-{kernel_hash}.npz"
+    rows_done, _ = load(kernel_file, len(x))
+
+    with phases("fitting the maps"):
+        maps = {
+            (method, width): [
+                ns.feature_map(
+                    model,
+                    jnp.asarray(x_train[: settings.sample]),
+                    METHODS[method](width=width),
+                    key=jax.random.key(settings.seed + k),
+                )
+                for k in range(settings.seeds)
+            ]
+            for width in settings.widths
+            for method in settings.methods
+        }
+    backend = "cpu" if jax.default_backend() == "cpu" else "gpu"
+    sizes = settings.batch_sizes or BATCH_SIZES[backend]
+    sizes = tuple(size for size in sizes if size <= train) or (train,)
+    firsts = {case: of_case[0] for case, of_case in maps.items()}
+    speeds, loads = _speeds(firsts, x_train, sizes, settings.repetitions, phases)
+
+    with phases("features"):
+        close = {
+            case: [grams(feature_map, x, speeds[case]["batch_size"]) for feature_map in of_case]
+            for case, of_case in maps.items()
+        }
+    pairs = len(x) * (len(x) + 1) // 2
+    with (
+        phases("exact kernel"),
+        _bar("exact kernel", pairs, " pairs", rows_done * (rows_done + 1) // 2) as bar,
+    ):
+        exact = exact_kernels(model[2], x, kernel_file, progress=bar.update)
+
+    rows = [
+        {
+            "method": method,
+            "width": width,
+            "n_features": feature_counts(firsts[method, width]),
+            "errors": _errors(close[method, width], exact),
+        }
+        | speeds[method, width]
+        for method in settings.methods
+        for width in settings.widths
+    ]
+    record = {
+        "experiment": "kernel_approximation",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data_dir", "out")},
+        "environment": environment() | {"load_average": loads},
+        "data": {"dataset": source.dataset, "format": source.format, "train": train},
+        "exact_kernel": {
+            "hash": kernel_hash,
+            "pairs": pairs,
+            "pairs_computed_now": pairs - rows_done * (rows_done + 1) // 2,
+        },
+        "results": rows,
+        "phases": phases.record(),
+    }
+    name = _name(settings, source)
+    write_record(settings.out / f"{name}.json", record)
+    print(f"\n{table(rows)}\n\n{phases.table()}\n\nrecord: {settings.out / name}.json")
+    _draw(settings, source, name, rows)
+    return record
+
+
+def _speeds(
+    maps: dict[Case, ns.FeatureMap],
+    x: np.ndarray,
+    sizes: tuple[int, ...],
+    repetitions: int,
+    phases: Phases,
+) -> tuple[dict[Case, dict[str, Any]], dict[str, float | None]]:
+    """Batch size, images per second and peak memory of every map, and the load meanwhile."""
+    batches = {size: jnp.asarray(x[:size]) for size in sizes}
+    calls = {
+        (case, size): lambda m=feature_map, size=size: m(batches[size])
+        for case, feature_map in maps.items()
+        for size in sizes
+    }
+    with phases("compiling"), _bar("compiling", len(calls), " programs") as bar:
+        interleaved_seconds(calls, 1, bar.update)
+    loads = {"before timing": load_average()}
+    total = len(calls) * CHOOSING * (len(sizes) > 1) + len(maps) * repetitions
+    with phases("timing"), _bar("timing", total, " calls") as bar:
+        best = dict.fromkeys(maps, sizes[0])
+        if len(sizes) > 1:
+            tried = interleaved_seconds(calls, CHOOSING, bar.update)
+            for case in maps:
+                best[case] = min(sizes, key=lambda size: np.median(tried[case, size]) / size)
+        chosen = {case: calls[case, best[case]] for case in maps}
+        seconds = interleaved_seconds(chosen, repetitions, bar.update)
+    loads["after timing"] = load_average()
+    with phases("memory"):
+        peaks = {case: memory(maps[case], batches[best[case]]) for case in maps}
+    speeds = {}
+    for case in maps:
+        rates = best[case] / np.array(seconds[case])
+        speeds[case] = {
+            "batch_size": best[case],
+            "images_per_second": float(np.median(rates)),
+            "images_per_second_all": [round(float(rate), 3) for rate in rates],
+            "memory_bytes": peaks[case],
+        }
+    return speeds, loads
+
+
+def _errors(close: list[dict[str, np.ndarray]], exact: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Every measure for every kernel: its value for each key, mean and standard deviation."""
+    errors: dict[str, Any] = {}
+    for kernel in KERNELS:
+        errors[kernel] = {}
+        for measure, error in MEASURES.items():
+            values = [error(of_key[kernel], exact[kernel]) for of_key in close]
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            errors[kernel][measure] = {"mean": float(np.mean(values)), "std": std, "keys": values}
+    return errors
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over keys of every error; speed; peak resident memory.
+
+    `rise` is the part of the peak that came with computing features of one batch.
+    """
+    width = max(len(row["method"]) for row in rows)
+    columns = [f"{k.upper()}{c}" for k in KERNELS for c in ("", " centred")]
+    heading = "".join(f"{column:>17}" for column in columns)
+    lines = [f"{'':{width}} width{heading}  images/s  batch  peak MiB   rise"]
+    for row in rows:
+        cells = ""
+        for kernel in KERNELS:
+            for measure in MEASURES:
+                error = row["errors"][kernel][measure]
+                spread = "" if error["std"] is None else f"±{error['std']:.4f}"
+                cells += f"{error['mean']:.4f}{spread}".rjust(17)
+        peak, idle = (row["memory_bytes"][name] / 2**20 for name in ("peak_rss", "idle_rss"))
+        lines.append(
+            f"{row['method']:{width}} {row['width']:5}{cells}  {row['images_per_second']:8.1f}  "
+            f"{row['batch_size']:5}  {peak:8.0f}  {peak - idle:5.0f}"
+        )
+    return "\n".join(lines)
+
+
+def _bar(what: str, total: int, unit: str, initial: int = 0) -> tqdm:
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, initial=initial, desc=what, unit=unit, mininterval=interval)
+
+
+def _name(settings: Settings, source: data.Source) -> str:
+    default = Settings()
+    parts = [
+        source.dataset.lower().replace("-", ""),
+        f"myrtle{settings.layers}",
+        settings.nonlinearity.replace(":", "_"),
+        "" if settings.W_std == default.W_std else f"W{settings.W_std:g}",
+        "" if settings.b_std is None else f"b{settings.b_std:g}",
+        "" if settings.zca_reg == default.zca_reg else f"zca{settings.zca_reg:g}",
+        f"{settings.images}images",
+        f"{settings.seeds}keys",
+    ]
+    return "-".join(part for part in parts if part)
+
+
+def _draw(settings: Settings, source: data.Source, name: str, rows: list[dict[str, Any]]) -> None:
+    """The figure; the record is already written, so that nothing is lost when it fails."""
+    try:
+        from ._figure import error_figure
+    except ImportError as error:
+        print(f"no figure: {error} (pip install matplotlib)", file=sys.stderr)
+        return
+    title = (
+        f"{source.dataset}, Myrtle-{settings.layers} {settings.nonlinearity}, first "
+        f"{settings.images} test images, mean and deviation over {settings.seeds} keys"
+    )
+    error_figure(settings.out / f"{name}.png", rows, title)
+    print(f"figure: {settings.out / name}.png")
