@@ -18,6 +18,7 @@ from ._typing import Array, PRNGKey
 from ._variances import input_variances
 from .methods import Method
 from .stax import Layer
+from .stax._combinators import output_shape
 
 KERNELS = ("nngp", "ntk")
 
@@ -61,11 +62,13 @@ class FeatureMap(eqx.Module):
         check_call_arguments(kwargs)
         return _features(self, jnp.asarray(x), kwargs)
 
-    def kernel_fn(
-        self, x1: Array, x2: Array | None = None, get: str | Sequence[str] | None = None, **kwargs
-    ):
-        """The approximate kernel, in NT's calling convention, so that `nt.predict` and `nt.batch`
-        take it.
+    @property
+    def kernel_fn(self) -> Callable:
+        """The approximate kernel `kernel_fn(x1, x2=None, get=None, **kwargs)`, in NT's calling
+        convention.
+
+        A plain function, hashable where a method of a pytree is not, so that `nt.batch` and
+        `nt.predict` take it.
 
         Args:
             x1: inputs (n1, *input_shape).
@@ -77,6 +80,15 @@ class FeatureMap(eqx.Module):
             An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs
             beside the features.
         """
+
+        def kernel_fn(
+            x1: Array, x2: Array | None = None, get: str | Sequence[str] | None = None, **kwargs
+        ):
+            return self._kernel(x1, x2, get, **kwargs)
+
+        return kernel_fn
+
+    def _kernel(self, x1, x2, get, **kwargs):
         names = self.get if get is None else (get,) if isinstance(get, str) else tuple(get)
         missing = [name for name in names if name not in self.get]
         if missing:
@@ -186,7 +198,12 @@ def _enter(x: Array, ntk: bool, offsets) -> Features:
 @eqx.filter_jit
 def _features(feature_map: FeatureMap, x: Array, kwargs: dict) -> Features:
     features = _enter(x, "ntk" in feature_map.get, feature_map._input_offsets)
-    features = feature_map.transform(features, **kwargs).concrete()
+    # A map made in one precision follows its inputs to another.
+    transform = jax.tree.map(
+        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf,
+        feature_map.transform,
+    )
+    features = transform(features, **kwargs).concrete()
     nngp = joined(features.nngp, features.nngp[0])
     return Features(
         nngp=nngp if "nngp" in feature_map.get else None,
@@ -205,16 +222,29 @@ def _check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
     try:
         out = jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), two)
     except Exception as error:
-        where = [note for note in getattr(error, "__notes__", ()) if note.startswith("In layer ")]
-        if not where or not isinstance(error, (ValueError, TypeError, NotImplementedError)):
+        where = _layer_of(error)
+        cause = error
+        if where == f"In layer {model.name}.":  # shapes that do not fit: `init_fn` knows where
+            try:
+                output_shape(model, (2, *shape))
+            except Exception as init_error:
+                where, cause = _layer_of(init_error), init_error
+        if not where:
             raise
         shape = f"(n, {', '.join(map(str, shape))})"
-        message = f"{where[0]} Neural Tangents refuses inputs of shape {shape}: {error}"
-        raise type(error)(message) from error
+        message = f"{where} Neural Tangents refuses inputs of shape {shape}: {cause}"
+        kinds = (NotImplementedError, TypeError)
+        raise next((k for k in kinds if isinstance(cause, k)), ValueError)(message) from error
     if not all(hasattr(getattr(out, name, None), "shape") for name in get):
         raise ValueError(
             "the model has several outputs; join them (FanInSum, FanInConcat) for a feature map."
         )
+
+
+def _layer_of(error: Exception) -> str:
+    """The note that says in which layer an error arose; empty if there is none."""
+    notes = getattr(error, "__notes__", ())
+    return next((note for note in notes if note.startswith("In layer ")), "")
 
 
 def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:

@@ -100,7 +100,11 @@ def parallel(layer, *layers):
 
 
 def output_shape(layer: Layer, shape):
-    """Shape of the layer's output, from NT's `init_fn` without drawing weights."""
+    """Shape of the layer's output, from NT's `init_fn` without drawing weights.
+
+    Raises:
+        ValueError: a window is larger than its input, so that no position is left.
+    """
     shapes = []
 
     def init(key):
@@ -109,6 +113,12 @@ def output_shape(layer: Layer, shape):
         return params
 
     jax.eval_shape(init, jax.random.PRNGKey(0))
+    if isinstance(shapes[0], tuple) and any(size <= 0 for size in shapes[0]):
+        raise ValueError(
+            f"In layer {layer.name}. Inputs of shape {shape} leave outputs of shape {shapes[0]}:"
+            " the window is larger than its input. Give larger inputs, or pad with"
+            " padding='SAME'."
+        )
     return shapes[0]
 
 

@@ -79,7 +79,7 @@ class Layer(tuple):
     def __new__(cls, triple, rule: Rule | None = None, name: str | None = None):
         init_fn, apply_fn, kernel_fn = triple
         name = str(name or getattr(kernel_fn, "__name__", "layer"))
-        layer = super().__new__(cls, (init_fn, apply_fn, _naming(kernel_fn, name)))
+        layer = super().__new__(cls, (_naming(init_fn, name), apply_fn, _naming(kernel_fn, name)))
         layer.name = name
         layer.rule = NoRule(name) if rule is None else rule
         return layer
@@ -193,19 +193,19 @@ def _short(value) -> str:
     return text if len(text) <= 40 else "..."
 
 
-def _naming(kernel_fn, name: str):
-    """`kernel_fn`, whose errors say in which layer they arose."""
+def _naming(fn, name: str):
+    """`init_fn` or `kernel_fn`, whose errors say in which layer they arose."""
 
-    @functools.wraps(kernel_fn)
-    def named_kernel_fn(*args, **kwargs):
+    @functools.wraps(fn)
+    def named_fn(*args, **kwargs):
         try:
-            return kernel_fn(*args, **kwargs)
+            return fn(*args, **kwargs)
         except Exception as error:
             if not any(note.startswith("In layer ") for note in getattr(error, "__notes__", ())):
                 error.add_note(f"In layer {name}.")
             raise
 
-    return named_kernel_fn
+    return named_fn
 
 
 def advance(transform: Transform, features, **kwargs):

@@ -280,7 +280,7 @@ def test_layer_with_a_method_is_the_same_layer():
 
 
 def test_exact_layers_in_a_random_model():
-    """Overridden by `Exact()` everywhere it is exact, whatever the model's method; once, it mixes."""
+    """Overridden everywhere by `Exact()`: exact, whatever the model's method. Once: a mixture."""
     x = inputs(6, 4)
 
     def model(method):
