@@ -135,7 +135,7 @@ def orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, *, chi_norms: boo
         return 1.5 * a - 0.5 * jnp.einsum("gdi,gij->gdj", a, gram, precision="highest")
 
     # Singular values grow by up to 3/2 a step; those of tall matrices start near 1.
-    a = jax.lax.fori_loop(0, 8 if 4 * columns <= d else 20, step, a)
+    a = jax.lax.fori_loop(0, 8 if 4 * columns <= d else 30, step, a)
     directions = jnp.moveaxis(a, 0, 1).reshape(d, groups * columns)[:, :m]
     directions = directions / jnp.linalg.norm(directions, axis=0)
     if not chi_norms:

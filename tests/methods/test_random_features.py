@@ -40,11 +40,11 @@ def inputs(name):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("orthogonal", [True, False])
-@pytest.mark.parametrize("name", WITH_NETWORK)
+@pytest.mark.parametrize(
+    ("name", "orthogonal"),
+    [(name, True) for name in WITH_NETWORK] + [("Relu", False), ("Gelu", False), ("Sin", False)],
+)
 def test_unbiased_with_one_nonlinearity(name, orthogonal, record_property):
-    if not orthogonal and name not in ("Relu", "Gelu", "Sin"):
-        orthogonal = True  # the same rows in distribution: three suffice
     bias = None if name == "Hermite" else 0.2
     model = stax.serial(stax.Dense(5, 1.0, bias), NONLINEARITIES[name](), stax.Dense(1, 1.1, 0.1))
     x = inputs(name)
@@ -55,6 +55,8 @@ def test_unbiased_with_one_nonlinearity(name, orthogonal, record_property):
         error = draws.mean(0) - np.asarray(getattr(truth, kind))
         standard_error = draws.std(0, ddof=1) / np.sqrt(KEYS)
         deviations = np.abs(error) / np.maximum(standard_error, 1e-12)
+        if name.startswith("Rectified"):  # NT's formula is 0/0 where an example meets itself
+            deviations = deviations[~np.eye(len(x), dtype=bool)]
         record_property(f"{kind} deviations", float(deviations.max()))
         assert np.isfinite(deviations).all()
         if name not in HEAVY_TAILED:
@@ -160,7 +162,7 @@ def test_directions(d, m):
     unit = w / np.linalg.norm(w, axis=1, keepdims=True)
     group = min(d, m)
     gram = np.einsum("kdi,kdj->kij", unit[:, :, :group], unit[:, :, :group]) - np.eye(group)
-    # The smallest singular value of a square Gaussian may be too small for 20 steps, once in many.
+    # The smallest singular value of a square Gaussian is too small for 30 steps once in 10,000.
     assert np.quantile(np.abs(gram).max((1, 2)), 0.99) < 1e-3
     second = np.einsum("kdi,kei->kde", w, w) / m
     deviation = np.abs(second.mean(0) - np.eye(d)) / (second.std(0) / np.sqrt(len(w)) + 1e-12)
