@@ -1,13 +1,11 @@
 """Error, speed and memory of feature maps."""
 
-import contextlib
-import ctypes
-import gc
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,25 +74,24 @@ def interleaved_seconds(
 def memory(feature_map: ns.FeatureMap, x: jax.Array) -> dict[str, int | bool | None]:
     """Peak memory in bytes while features of the batch `x` are computed; compile before.
 
-    `peak_rss` is the largest resident set of the whole process, `idle_rss` the one just before;
-    `peak_device` the high-water mark of the device's allocator so far. Memory that the C library
-    keeps from earlier work, of which compilation leaves hundreds of MiB, is given back first where
-    it can be (glibc): else the features would fit into it unseen.
+    `peak_rss` is the largest resident set of the whole process: interpreter, compiled programs and
+    what the allocator keeps of earlier work, into which the arrays of a small map fit unseen.
+    `program` is therefore counted by XLA: parameters, batch, intermediate arrays and features that
+    are alive at once. `peak_device` is the high-water mark of the device's allocator so far.
     """
     phases = Phases()
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-    with phases("idle"):
-        pass
     with phases("features"):
-        for _ in range(2):
-            jax.block_until_ready(feature_map(x))
+        jax.block_until_ready(feature_map(x))
+    dynamic, static = eqx.partition(feature_map, eqx.is_array)
+    program = jax.jit(lambda arrays, x: eqx.combine(arrays, static)(x)).lower(dynamic, x).compile()
+    sizes: Any = program.memory_analysis()
     return {
         "peak_rss": phases.peak_rss["features"],
-        "idle_rss": phases.peak_rss["idle"],
+        "peak_rss_is_per_phase": phases.resets,
         "peak_device": phases.peak_device.get("features"),
-        "is_per_phase": phases.resets,
+        "program": sizes.temp_size_in_bytes
+        + sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes,
     }
 
 

@@ -191,14 +191,11 @@ def _errors(close: list[dict[str, np.ndarray]], exact: dict[str, np.ndarray]) ->
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over keys of every error; speed; peak resident memory.
-
-    `rise` is the part of the peak that came with computing features of one batch.
-    """
+    """Errors (mean and standard deviation over keys), speed, memory of program and process."""
     width = max(len(row["method"]) for row in rows)
     columns = [f"{k.upper()}{c}" for k in KERNELS for c in ("", " centred")]
     heading = "".join(f"{column:>17}" for column in columns)
-    lines = [f"{'':{width}} width{heading}  images/s  batch  peak MiB   rise"]
+    lines = [f"{'':{width}} width{heading}  images/s  batch  program MiB  process MiB"]
     for row in rows:
         cells = ""
         for kernel in KERNELS:
@@ -206,10 +203,10 @@ def table(rows: list[dict[str, Any]]) -> str:
                 error = row["errors"][kernel][measure]
                 spread = "" if error["std"] is None else f"±{error['std']:.4f}"
                 cells += f"{error['mean']:.4f}{spread}".rjust(17)
-        peak, idle = (row["memory_bytes"][name] / 2**20 for name in ("peak_rss", "idle_rss"))
+        program, process = (row["memory_bytes"][k] / 2**20 for k in ("program", "peak_rss"))
         lines.append(
             f"{row['method']:{width}} {row['width']:5}{cells}  {row['images_per_second']:8.1f}  "
-            f"{row['batch_size']:5}  {peak:8.0f}  {peak - idle:5.0f}"
+            f"{row['batch_size']:5}  {program:11.1f}  {process:11.0f}"
         )
     return "\n".join(lines)
 
