@@ -1,0 +1,47 @@
+"""Peak memory counted by hand."""
+
+import jax
+import pytest
+from jax import numpy as jnp
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch._memory import peak_bytes
+
+VECTOR = jax.ShapeDtypeStruct((1000,), jnp.float32)
+
+
+def test_only_what_is_alive_counts():
+    """Each of ten arrays dies as the next is made: two at a time."""
+
+    def chain(x):
+        for _ in range(10):
+            x = jnp.sin(x)
+        return x
+
+    assert peak_bytes(chain, VECTOR) == 2 * 4000
+
+
+def test_arrays_kept_to_the_end_add_up():
+    def fan(x):
+        return jnp.sin(x) + jnp.cos(x) * jnp.exp(x)
+
+    # sin, cos and exp are alive together with the product of the last two.
+    assert peak_bytes(fan, VECTOR) == 4 * 4000
+
+
+def test_inside_of_jit_counts():
+    inner = jax.jit(lambda x: jnp.sum(x[:, None] * x[None, :]))
+    assert peak_bytes(lambda x: inner(x), VECTOR) == pytest.approx(4e6, rel=0.01)
+
+
+def test_batch_size_follows_the_budget():
+    model = stax.serial(stax.Dense(4), stax.Relu(), stax.Dense(1))
+    shape = jax.ShapeDtypeStruct((1, 8), jnp.float32)
+    feature_map = ns.feature_map(model, shape, ns.RandomFeatures(256), key=jax.random.key(0))
+    sizes = [feature_map.batch_size(budget) for budget in (1, 2**16, 2**18, 2**40)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert sizes[1] * 4 == sizes[2]
+    assert sizes[3] == 4096
+    assert 1 <= feature_map.batch_size() <= 4096
