@@ -113,13 +113,18 @@ def output_shape(layer: Layer, shape):
         return params
 
     jax.eval_shape(init, jax.random.PRNGKey(0))
-    if isinstance(shapes[0], tuple) and any(size <= 0 for size in shapes[0]):
+    sizes = jax.tree.leaves(shapes[0])
+    if any(size <= 0 for size in sizes):
         raise ValueError(
-            f"In layer {layer.name}. Inputs of shape {shape} leave outputs of shape {shapes[0]}:"
-            " the window is larger than its input. Give larger inputs, or pad with"
-            " padding='SAME'."
+            f"In layer {layer.name}. Inputs of shape {_plain(shape)} leave outputs of shape"
+            f" {_plain(shapes[0])}: the window is larger than its input. Give larger inputs, or pad"
+            " with padding='SAME'."
         )
     return shapes[0]
+
+
+def _plain(shape):
+    return jax.tree.map(int, shape)
 
 
 def finite_shape(features):

@@ -1,0 +1,155 @@
+"""The variances beside the features are NT's, however bad the features are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from architectures import conv
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch._feature_map import _enter
+from ntk_sketch.stax import _pool
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+KEY = jax.random.key(0)
+EPS = float(jnp.finfo(jnp.float64).eps)
+
+
+def residual(join):
+    block = stax.serial(stax.Relu(), conv((3,)), stax.Relu(), conv((2,), b_std=None))
+    return stax.serial(stax.FanOut(2), stax.parallel(block, stax.Identity()), join)
+
+
+# Everything up to a nonlinearity.
+PREFIXES = {
+    "convolution": lambda: ((5, 4, 2), [conv((3, 2), strides=(2, 1)), stax.Relu(), conv((2, 3))]),
+    "overlapping pool": lambda: (
+        (6, 5, 2),
+        [conv((2, 3)), stax.Relu(), stax.AvgPool((3, 2), (1, 2)), conv((2, 1))],
+    ),
+    "strided pool": lambda: (
+        (11, 2),
+        [conv((3,)), stax.Relu(), stax.SumPool((2,), (3,)), conv((2,), padding="VALID")],
+    ),
+    "two pools": lambda: (
+        (12, 2),
+        [
+            conv((3,)),
+            stax.Relu(),
+            stax.AvgPool((2,), (2,)),
+            conv((2,)),
+            stax.Gelu(),
+            stax.AvgPool((3,)),
+            conv((2,)),
+        ],
+    ),
+    "padded pool": lambda: (
+        (5, 4, 2),
+        [
+            conv((3, 3)),
+            stax.Relu(),
+            stax.AvgPool((3, 2), (2, 1), "SAME", normalize_edges=True),
+            conv((1, 2)),
+        ],
+    ),
+    "circular pool": lambda: (
+        (7, 2),
+        [
+            conv((3,), padding="CIRCULAR"),
+            stax.Relu(),
+            stax.AvgPool((3,), (2,), "CIRCULAR"),
+            conv((2,), padding="CIRCULAR"),
+        ],
+    ),
+    "residual": lambda: (
+        (6, 2),
+        [conv((3,)), residual(stax.FanInSum()), stax.AvgPool((2,)), conv((2,))],
+    ),
+    "dropout": lambda: (
+        (8, 2),
+        [
+            conv((3,)),
+            stax.Relu(),
+            stax.Dropout(0.7),
+            stax.AvgPool((2,)),
+            conv((2,)),
+            stax.Erf(),
+            stax.Dropout(0.6),
+            conv((2,)),
+        ],
+    ),
+    "flatten": lambda: (
+        (4, 3, 2),
+        [conv((2, 2)), stax.Relu(), stax.Flatten(), stax.Dense(3, b_std=0.2)],
+    ),
+    "global pool": lambda: (
+        (4, 3, 2),
+        [conv((2, 2)), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(3, b_std=0.2)],
+    ),
+}
+
+
+def before_a_nonlinearity(layers, x, width=4):
+    """Features as they reach a nonlinearity after `layers`."""
+    prefix, method = stax.serial(*layers), ns.RandomFeatures(width)
+    space = prefix[0](jax.random.PRNGKey(0), x.shape)[0][1:-1]
+    here = ((0,),) * len(space)
+    offsets = prefix.rule.needs(here, x.shape, method=method)
+    features = _enter(jnp.asarray(x), True, offsets)
+    transform = prefix.rule.fit(features, method=method, offsets=here, key=KEY)
+    return jax.jit(lambda f: transform(f))(features), prefix
+
+
+def diagonal(covariance, kernel):
+    """NT's (n, H, H, W, W), or (n, W, W, H, H) when reversed, at equal positions: (n, H, W)."""
+    axes = (covariance.ndim - 1) // 2
+    for _ in range(axes):
+        covariance = np.diagonal(covariance, axis1=1, axis2=2)  # appended as the last axis
+    order = range(axes, 0, -1) if kernel.is_reversed else range(1, axes + 1)
+    return covariance.transpose(0, *order)
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_variances_are_exact(name):
+    """To 1e-10: rounding, and nothing of features of width 4."""
+    shape, layers = PREFIXES[name]()
+    x = np.random.default_rng(0).normal(size=(2, *shape))
+    features, prefix = before_a_nonlinearity(layers, x)
+    variances = features.variances
+    kernel = jax.jit(lambda x: prefix[2](x, None))(x)
+    exact = diagonal(np.asarray(kernel.cov1), kernel)
+    ours = variances.diagonal(variances.same)
+    assert ours.shape == exact.shape == (2, *features.space)
+    np.testing.assert_allclose(ours, exact, rtol=1e-10)
+    if name == "dropout":
+        # Two independent passes: less than one.
+        assert np.all(variances.diagonal(variances.independent) < exact)
+    else:
+        assert variances.other is None
+        own = np.asarray(kernel.ntk)[np.arange(2), np.arange(2)]
+        # At a kink, NT's derivative kernel turns rounding of the cosine into its square root.
+        np.testing.assert_allclose(
+            variances.diagonal(variances.ntk), diagonal(own, kernel), rtol=EPS**0.5
+        )
+
+
+def test_estimated_variances(monkeypatch):
+    """Past a limit, cross terms of a global pool are those of the features: close if there are
+    many.
+    """
+    layers = [conv((3,)), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(3, b_std=0.2)]
+    x = np.random.default_rng(0).normal(size=(2, 12, 2))
+    exact = before_a_nonlinearity(layers, x)[0].variances
+    monkeypatch.setattr(_pool, "MAX_POSITIONS_ALL_PAIRS", 11)
+    model = stax.serial(*layers, stax.Erf(), stax.Dense(1))
+    z = ns.feature_map(model, x, ns.RandomFeatures(16), key=KEY)(x)
+    assert np.all(np.isfinite(z.nngp))
+    assert np.all(np.isfinite(z.ntk))
+
+    variances = before_a_nonlinearity(layers, x, 1024)[0].variances
+    assert variances.offsets == ()
+    # The relative error of random features is about width^(-1/2) = 0.03; four of them.
+    np.testing.assert_allclose(variances.same, exact.same, rtol=0.125)
+    np.testing.assert_allclose(variances.ntk, exact.ntk, rtol=0.125)
+    assert not np.array_equal(variances.same, exact.same)
