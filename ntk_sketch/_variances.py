@@ -76,9 +76,7 @@ class Variances(eqx.Module):
 
         def pick(values):
             for axis, (have, want) in enumerate(zip(self.offsets, offsets, strict=True)):
-                if have != want:
-                    index = np.array([have.index(o) for o in want])
-                    values = jnp.take(values, index, axis=2 + 2 * axis)
+                values = _columns(values, 2 + 2 * axis, have, want)
             return values
 
         return self.linear(pick, offsets)
@@ -224,49 +222,52 @@ def _along(values: Array, windows: Windows, space, axis: int, have, out, weights
     """`through_windows` along one spatial axis: positions on axis `1 + 2 axis`, offsets next to it.
 
     A pair of taps `(u, v)` of the windows at `s` and `s + δ` is the pair of input positions
-    `(i, i + o)` with `i = stride s + u - low` and `o = stride δ + v - u`: a strided slice of the
-    band at offset `o`. Pairs that lie outside are 0 in the band already.
+    `(i, i + o)` with `i = stride s + u - low` and `o = stride δ + v - u`: for all `s` and `δ` at
+    once a strided slice of the band. Pairs that lie outside are 0 in the band already.
     """
     at, size, stride = 1 + 2 * axis, space[axis], windows.strides[axis]
-    taps, circular = range(windows.shape[axis]), windows.padding == "CIRCULAR"
-    count = len(windows.taps(space, axis))
-    low, _ = windows.pads(space)[axis]
-    high = stride * (count - 1) + windows.shape[axis] - low - size
-    where = {o: i for i, o in enumerate(have)}
-
-    def band(o):
-        """The band at one offset, with the positions that windows see beyond the border."""
-        slices = [
-            jax.lax.slice_in_dim(values, where[lap], where[lap] + 1, axis=at + 1)
-            for lap in _laps(windows, size, o)
-            if lap in where
-        ]
-        if not slices:
-            return None
-        pads = [(0, 0)] * values.ndim
-        pads[at] = (low, max(high, 0))
-        return jnp.pad(
-            functools.reduce(jnp.add, slices), pads, mode="wrap" if circular else "constant"
-        )
-
     pool = weights != "equal taps"
-    padded = {o: band(o) for o in _tap_offsets(windows, axis, out, pool)}
-    zero = jnp.zeros((*values.shape[:at], count, 1, *values.shape[at + 2 :]), values.dtype)
+    taps, count = range(windows.shape[axis]), len(windows.taps(space, axis))
 
-    def total(offset):
-        terms = [
-            jax.lax.slice_in_dim(padded[o], u, u + stride * (count - 1) + 1, stride, axis=at)
-            for u in taps
-            for v in (taps if pool else (u,))
-            if padded[o := stride * offset + v - u] is not None
-        ]
-        return functools.reduce(jnp.add, terms) if terms else zero
+    # The band at the offsets between taps; on a circle the sum of both laps, one of which is 0.
+    steps = _tap_offsets(windows, axis, out, pool)
+    laps = zip(*(_laps(windows, size, o) for o in steps), strict=True)
+    band = functools.reduce(jnp.add, (_columns(values, at + 1, have, lap) for lap in laps))
 
-    result = jnp.concatenate([total(offset) for offset in out], axis=at + 1)
+    low, _ = windows.pads(space)[axis]
+    pads = [(0, 0)] * band.ndim
+    pads[at] = (low, max(stride * (count - 1) + windows.shape[axis] - low - size, 0))
+    band = jnp.pad(band, pads, mode="wrap" if windows.padding == "CIRCULAR" else "constant")
+    seen = [
+        jax.lax.slice_in_dim(band, u, u + stride * (count - 1) + 1, stride, axis=at) for u in taps
+    ]
+    terms = (
+        _columns(seen[u], at + 1, steps, tuple(stride * o + v - u for o in out))
+        for u in taps
+        for v in (taps if pool else (u,))
+    )
+    result = functools.reduce(jnp.add, terms)
     if not weights.startswith("average"):
         return result
-    taps_of = windows.taps(space, axis)
-    sizes = (taps_of >= 0).sum(1) if weights == "average inside" else np.full(count, len(taps))
+    inside = (windows.taps(space, axis) >= 0).sum(1)
+    sizes = inside if weights == "average inside" else np.full(count, len(taps))
     there = np.clip(np.arange(count)[:, None] + np.array(out), 0, count - 1)
     shape = (*(1,) * at, count, len(out), *(1,) * (values.ndim - at - 2))
     return result / jnp.asarray((sizes[:, None] * sizes[there]).reshape(shape), values.dtype)
+
+
+def _columns(values: Array, axis: int, have, want) -> Array:
+    """The entries of `want` along an axis that holds `have`; 0 for what is not there."""
+    if tuple(want) == tuple(have):
+        return values
+    where = {o: i for i, o in enumerate(have)}
+    index = np.array([where.get(o, len(have)) for o in want])
+    if (index == len(have)).any():
+        pads = [(0, 0)] * values.ndim
+        pads[axis] = (0, 1)
+        values = jnp.pad(values, pads)
+    step = int(index[1] - index[0]) if len(index) > 1 else 1
+    if step > 0 and (np.diff(index) == step).all():
+        start, end = int(index[0]), int(index[-1]) + 1
+        return jax.lax.slice_in_dim(values, start, end, step, axis=axis)
+    return jnp.take(values, index, axis=axis)
