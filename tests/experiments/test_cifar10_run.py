@@ -47,7 +47,7 @@ def record_of(folder):
 
 
 def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
-    size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path}"
+    size = f"--train 400 --test 200 --width 128 --batch-size 50 --seed 1 --out {tmp_path}"
     assert entry.main(size.split()) == 0
     record = record_of(tmp_path)
     assert record["data"]["dataset"] == "digits"
@@ -56,7 +56,7 @@ def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
     assert record["settings"]["seed"] == 1
     assert record["environment"]["backend"] == jax.default_backend()
     results = record["results"]
-    assert results["accuracy"] > 0.7  # chance: 0.1
+    assert results["accuracy"] > 0.7  # chance: 0.1; five seeds gave 0.85 to 0.915
     path = results["path"]
     best = int(np.nanargmin(np.array(path["score"], float)))
     assert path["diag_reg"][best] == results["diag_reg"]
