@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 from ._features import Features, joined
 from ._memory import peak_bytes
-from ._typing import Array, PRNGKey
+from ._typing import Array, Inputs, PRNGKey
 from ._variances import input_variances
 from .methods import Method
 from .stax import Layer
@@ -42,7 +42,7 @@ class FeatureMap(eqx.Module):
     get: tuple[str, ...] = eqx.field(static=True)
     exact_kernel_fn: Callable = eqx.field(static=True)
 
-    def __call__(self, x: Array, **kwargs) -> Features:
+    def __call__(self, x: Inputs, **kwargs) -> Features:
         """Features of a batch.
 
         Args:
@@ -82,7 +82,7 @@ class FeatureMap(eqx.Module):
         """
 
         def kernel_fn(
-            x1: Array, x2: Array | None = None, get: str | Sequence[str] | None = None, **kwargs
+            x1: Inputs, x2: Inputs | None = None, get: str | Sequence[str] | None = None, **kwargs
         ):
             return self._kernel(x1, x2, get, **kwargs)
 
@@ -133,7 +133,7 @@ class FeatureMap(eqx.Module):
 
 def feature_map(
     model: Layer,
-    x: Array | jax.ShapeDtypeStruct,
+    x: Inputs | jax.ShapeDtypeStruct,
     method: Method,
     *,
     key: PRNGKey,

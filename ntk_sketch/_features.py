@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jaxtyping import Float
 
-from ._typing import Array
+from ._typing import Array, Inputs
 from ._windows import Windows
 
 
@@ -112,7 +113,7 @@ class Vectors(eqx.Module):
     `constant`.
     """
 
-    blocks: tuple[tuple[Array, float], ...]
+    blocks: tuple[tuple[Any, float], ...]  # arrays; shapes alone while a map is planned
     constant: float | None
     windows: Windows | None = eqx.field(static=True)
 
@@ -131,7 +132,7 @@ class Vectors(eqx.Module):
         space = self.blocks[0][0].shape[1:-1]
         return space if self.windows is None else self.windows.output_space(space)
 
-    def project(self, matrix: Array) -> Array:
+    def project(self, matrix: Float[Array, "d m"]) -> Float[Array, "n *space m"]:
         """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
         FLOPs.
 
@@ -151,7 +152,7 @@ class Vectors(eqx.Module):
             parts.append(self.constant * matrix[row])
         return functools.reduce(jnp.add, parts)
 
-    def at(self, index: tuple[np.ndarray, ...]) -> Array:
+    def at(self, index: tuple[Inputs, ...]) -> Array:
         """The vectors at `index` = (example, *position), each (m,): (m, d)."""
         parts = []
         for block, scale in self.blocks:

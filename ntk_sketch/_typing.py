@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 
 Array: TypeAlias = jax.Array
+Inputs: TypeAlias = jax.Array | np.ndarray  # what users pass
 PRNGKey: TypeAlias = Any  # a typed key of `jax.random.key` or a raw one of `jax.random.PRNGKey`
 Shape: TypeAlias = Sequence[int]
 

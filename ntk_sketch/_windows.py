@@ -7,8 +7,9 @@ import math
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Float
 
-from ._typing import Array, Offsets
+from ._typing import Array, Inputs, Offsets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Windows:
         mode = "wrap" if self.padding == "CIRCULAR" else "constant"
         return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=mode)
 
-    def convolve(self, x: Array, filters: Array) -> Array:
+    def convolve(
+        self, x: Float[Array, "n *space p"], filters: Float[Array, "*window p m"]
+    ) -> Float[Array, "n *outputs m"]:
         """Inner products of every patch of `x` (n, *space, p) with `filters` (*shape, p, m).
 
         Cost: 2 n |outputs| |window| p m FLOPs; the patches are never formed.
@@ -66,7 +69,7 @@ class Windows:
             pads = self.pads(x.shape[1:-1])
         return lax.conv_general_dilated(x, filters, self.strides, pads, dimension_numbers=spec)
 
-    def patches(self, x: Array) -> Array:
+    def patches(self, x: Float[Array, "n *space p"]) -> Float[Array, "n *outputs d"]:
         """All patches of `x` (n, *space, p), as vectors (n, *outputs, |window| p)."""
         outputs = self.output_space(x.shape[1:-1])
         x = self.pad(x)
@@ -76,7 +79,7 @@ class Windows:
         ]
         return jnp.concatenate(taps, axis=-1)
 
-    def patches_at(self, x: Array, index: tuple[np.ndarray, ...]) -> Array:
+    def patches_at(self, x: Array, index: tuple[Inputs, ...]) -> Array:
         """Patches at `index` = (example, *output position), each (m,): (m, |window| p)."""
         x = self.pad(x)
         example, *position = index

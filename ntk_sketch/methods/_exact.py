@@ -3,6 +3,7 @@
 import equinox as eqx
 import numpy as np
 from jax import numpy as jnp
+from jaxtyping import Float
 
 from .._features import Features
 from .._typing import Array, PRNGKey
@@ -72,12 +73,12 @@ class LandmarkExpansion(eqx.Module):
         return nngp, ntk
 
 
-def set_diagonal(matrix: Array, diagonal: Array) -> Array:
+def set_diagonal(matrix: Float[Array, "m m"], diagonal: Float[Array, " m"]) -> Float[Array, "m m"]:
     i = jnp.arange(len(matrix))
     return matrix.at[i, i].set(diagonal)
 
 
-def inverse_root(gram: Array) -> Array:
+def inverse_root(gram: Float[Array, "m m"]) -> Float[Array, "m r"]:
     """`B` (m, r) with `B Bᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank
     r.
 

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 from jax import numpy as jnp
+from jaxtyping import Float
 
 from .._features import Features
 from .._typing import Array, PRNGKey
@@ -109,7 +110,9 @@ def _draw(key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bo
     return draw(key_w, d, True), None if d_ntk is None else draw(key_s, d_ntk, False)
 
 
-def orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool) -> Array:
+def orthogonal_directions(
+    key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool
+) -> Float[Array, "{d} {m}"]:
     """Columns (d, m), nearly orthogonal in groups of at most d, each exactly uniform in direction.
 
     Their norms are those of Gaussian vectors, drawn independently, or all `√d`: `E[w wᵀ] = I`
@@ -143,7 +146,9 @@ def orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, *, chi_norms: boo
     return directions * jnp.linalg.norm(jax.random.normal(key_norms, (d, m), dtype), axis=0)
 
 
-def _with_norm(z: Array, squared_norm: Array) -> Array:
+def _with_norm(
+    z: Float[Array, "*positions m"], squared_norm: Float[Array, "*positions"]
+) -> Float[Array, "*positions m"]:
     """`z` (..., m) rescaled to the given squared norms (...,); 0 stays 0, with a gradient of 0."""
     own = jnp.sum(z**2, axis=-1)
     usable = (own > 0) & (squared_norm > 0)

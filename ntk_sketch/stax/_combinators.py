@@ -120,7 +120,7 @@ def output_shape(layer: Layer, shape):
             f" {_plain(shapes[0])}: the window is larger than its input. Give larger inputs, or pad"
             " with padding='SAME'."
         )
-    return shapes[0]
+    return _plain(shapes[0])
 
 
 def _plain(shape):

@@ -1,0 +1,23 @@
+"""Annotations are executed: a run of some tests with every signature of the package checked."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+CHOSEN = [
+    "test_memory.py",
+    "test_exact.py",
+    "solvers/test_ridge.py",
+    "methods/test_random_features.py",
+]
+NAMES = "memory or ridge or Relu or residual or normalised or dropout or directions"
+
+
+def test_annotations_are_true():
+    hook = "--jaxtyping-packages=ntk_sketch,beartype.beartype"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", hook, "-k", NAMES]
+    command += [str(TESTS / name) for name in CHOSEN]
+    run = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout
