@@ -96,8 +96,7 @@ def test_rates_in_a_deep_net(kind):
     truth = np.asarray(getattr(exact(model, x), kind))
     widths, bias, error = [4, 16, 64], [], []
     for width in widths:
-        # At width 64 the bias is about 1 %, the error of one key about 10 %: the mean of 16,384
-        # keys is known to a sixth of the bias.
+        # Many keys, so that the bias of the mean stands out from the noise of single keys.
         method = ns.RandomFeatures(width, orthogonal=False, normalize=False)
         draws = np.asarray(getattr(kernels_over_keys(model, x, method, 4096, (kind,)), kind))
         bias.append(np.linalg.norm(draws.mean(0) - truth))
