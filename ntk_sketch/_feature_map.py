@@ -182,6 +182,7 @@ def feature_map(
 
     _check_with_nt(model, shape[1:], dtype, get, kwargs)
 
+    method.split([model.rule.nonlinearities])  # a schedule has one width for each
     offsets = model.rule.needs(None, shape, method=method)
     enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
     if model.rule.looks_at_data(method) and not abstract:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from ._precision import Precision, matmul
 from ._typing import Array, Inputs
 from ._windows import Windows
 
@@ -87,6 +88,32 @@ class Features(eqx.Module):
         blocks += tuple((block, a.ntk_weight) for block in self.nngp)
         return Vectors(blocks, a.ntk_bias, a.windows)
 
+    def project(
+        self, w: Array, s: Array | None, precision: Precision = "float32"
+    ) -> tuple[Array, Array | None]:
+        """Inner products of φ with the columns of `w` (d, m) and of ψ with those of `s` (d_ψ, m').
+
+        Behind an affine layer φ is among the blocks of ψ: it meets both sets of columns at once.
+        """
+        phi = self.nngp_vectors()
+        if s is None or self.ntk is None:
+            return phi.project(w, precision), None
+        psi = self.ntk_vectors()
+        if self.pending is None:
+            return phi.project(w, precision), psi.project(s, precision)
+        terms = psi.terms(s)
+        own, shared = terms[: len(self.ntk)], terms[len(self.ntk) :]
+        both = [
+            phi.through(block, jnp.concatenate([rows, rows_s], axis=1), precision)
+            for (block, rows), (_, rows_s) in zip(phi.terms(w), shared, strict=True)
+        ]
+        columns = w.shape[1]
+        projected = [psi.through(*term, precision) for term in own]
+        return (
+            phi.summed([part[..., :columns] for part in both], w),
+            psi.summed([*projected, *(part[..., columns:] for part in both)], s),
+        )
+
     def concrete(self) -> "Features":
         """The same features with the pending layer carried out."""
         if self.pending is None:
@@ -132,24 +159,35 @@ class Vectors(eqx.Module):
         space = self.blocks[0][0].shape[1:-1]
         return space if self.windows is None else self.windows.output_space(space)
 
-    def project(self, matrix: Float[Array, "d m"]) -> Float[Array, "n *space m"]:
+    def terms(self, matrix: Float[Array, "d m"]) -> list[tuple[Array, Array]]:
+        """Blocks, each with the rows of `matrix` (d, m) that it meets, scales included."""
+        terms, row = [], 0
+        for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
+            terms.append((block, scale * matrix[row : row + size]))
+            row += size
+        return terms
+
+    def project(
+        self, matrix: Float[Array, "d m"], precision: Precision = "float32"
+    ) -> Float[Array, "n *space m"]:
         """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
         FLOPs.
 
         Behind a convolution this is a convolution with the columns as filters.
         """
-        parts, row = [], 0
-        for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
-            rows = matrix[row : row + size]
-            if self.windows is None:
-                part = block @ rows
-            else:
-                filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
-                part = self.windows.convolve(block, filters)
-            parts.append(part * scale)
-            row += size
+        return self.summed([self.through(*term, precision) for term in self.terms(matrix)], matrix)
+
+    def through(self, block: Array, rows: Array, precision: Precision) -> Array:
+        """Products of one block's patches with rows of a matrix."""
+        if self.windows is None:
+            return matmul(block, rows, precision)
+        filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
+        return self.windows.convolve(block, filters, precision)
+
+    def summed(self, parts: list[Array], matrix: Array) -> Array:
+        """The blocks' products together, the constant coordinate's included."""
         if self.constant is not None:
-            parts.append(self.constant * matrix[row])
+            parts = [*parts, self.constant * matrix[-1]]
         return functools.reduce(jnp.add, parts)
 
     def at(self, index: tuple[Inputs, ...]) -> Array:

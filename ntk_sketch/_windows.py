@@ -9,6 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from ._precision import Precision, convolve
 from ._typing import Array, Inputs, Offsets
 
 
@@ -55,7 +56,10 @@ class Windows:
         return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=mode)
 
     def convolve(
-        self, x: Float[Array, "n *space p"], filters: Float[Array, "*window p m"]
+        self,
+        x: Float[Array, "n *space p"],
+        filters: Float[Array, "*window p m"],
+        precision: Precision = "float32",
     ) -> Float[Array, "n *outputs m"]:
         """Inner products of every patch of `x` (n, *space, p) with `filters` (*shape, p, m).
 
@@ -67,7 +71,14 @@ class Windows:
             x, pads = self.pad(x), ((0, 0),) * len(self.shape)
         else:
             pads = self.pads(x.shape[1:-1])
-        return lax.conv_general_dilated(x, filters, self.strides, pads, dimension_numbers=spec)
+        return convolve(
+            x,
+            filters,
+            precision,
+            window_strides=self.strides,
+            padding=pads,
+            dimension_numbers=spec,
+        )
 
     def patches(self, x: Float[Array, "n *space p"]) -> Float[Array, "n *outputs d"]:
         """All patches of `x` (n, *space, p), as vectors (n, *outputs, |window| p)."""

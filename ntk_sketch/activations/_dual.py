@@ -7,6 +7,7 @@ from jax import numpy as jnp
 
 from .._nt import Kernel
 from .._typing import Array
+from ._elementary import vectorised
 
 
 class DualActivation:
@@ -68,7 +69,8 @@ class DualActivation:
         eps, one = float(jnp.finfo(c.dtype).eps), jnp.sqrt(q * q_other)
         largest = (1 + (-4 if self._interior else 4) * eps) * one
         c = jnp.where(jnp.abs(c) >= (1 - 32 * eps) * one, jnp.sign(c) * largest, c)
-        return self._nt_kernels(c, q, q_other)
+        value, derivative = vectorised(self._nt_kernels)(c, q, q_other)
+        return value, derivative
 
     def _nt_kernels(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
         # `diagonal_spatial` makes NT treat every entry on its own.

@@ -4,4 +4,5 @@ method.
 
 from ._exact import Exact as Exact
 from ._method import Method as Method
+from ._nystroem import Nystroem as Nystroem
 from ._random_features import RandomFeatures as RandomFeatures

@@ -1,7 +1,9 @@
 """What every method offers to the rule of a nonlinearity."""
 
 import abc
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
@@ -32,15 +34,41 @@ class Method(eqx.Module):
         return True
 
     @abc.abstractmethod
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey) -> Any:
+    def expand(
+        self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey
+    ) -> Any:
         """Draws an `Expansion` of `dual`'s kernels for features like these.
 
         Args:
             dual: the nonlinearity.
             features: what enters the nonlinearity: of the sample, or shapes alone for a method that
                 does not look at data.
+            last: no later nonlinearity reads these features, directly or not.
             key: of `jax.random`.
         """
+
+    def split(self, counts: Sequence[int]) -> "list[Method]":
+        """The methods of layers that hold `counts` nonlinearities each: a schedule is cut up.
+
+        Raises:
+            ValueError: the schedule of widths does not have one entry for each nonlinearity.
+        """
+        widths = getattr(self, "width", None)
+        if not isinstance(widths, tuple):
+            return [self] * len(counts)
+        if len(widths) != sum(counts):
+            raise ValueError(
+                f"width={widths} has {len(widths)} entries for {sum(counts)} nonlinearities: give"
+                " one for each, in the order of the model (those under `stax.with_method` do not"
+                " count), or a single integer for all."
+            )
+        ends = itertools.accumulate(counts)
+        parts = [widths[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        fields: Any = dataclasses  # equinox modules are dataclasses, which type checkers miss
+        return [
+            fields.replace(self, width=part[0] if len(part) == 1 else part) if part else self
+            for part in parts
+        ]
 
 
 def positive_integer(name: str, value) -> int:
@@ -52,3 +80,12 @@ def positive_integer(name: str, value) -> int:
     if value.__index__() <= 0:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     return value.__index__()
+
+
+def checked_width(value) -> int | tuple[int, ...]:
+    """One width for all nonlinearities, or a schedule with one for each."""
+    if not isinstance(value, (tuple, list)):
+        return positive_integer("width", value)
+    if not value:
+        raise ValueError("width is an empty schedule; give one integer for each nonlinearity.")
+    return tuple(positive_integer("width", entry) for entry in value)

@@ -1,17 +1,18 @@
 """Random features: the nonlinearity itself, at random Gaussian projections."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._features import Features
+from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
-from ._method import Method, positive_integer
-
-#: Columns that are made orthogonal together, at most: the cost grows with it.
-_MAX_GROUP = 1024
+from ._directions import orthogonal_directions
+from ._method import Method, checked_width
 
 
 class RandomFeatures(Method):
@@ -30,7 +31,8 @@ class RandomFeatures(Method):
     of a noisy kernel has a bias of order `1 / width`.
 
     Args:
-        width: number m of features of φ' and of ψ' each, at every nonlinearity.
+        width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
+            number for each nonlinearity in the order of the model.
         orthogonal: orthogonal directions with independent chi norms (Yu et al. 2016, arXiv
             1610.09072) instead of independent Gaussian ones. Each row has the same distribution;
             the variance is smaller.
@@ -38,6 +40,7 @@ class RandomFeatures(Method):
             = Θ'(s, s)`. A bias of order `1 / width` for a large gain in variance. Where all
             features of a position are 0 (no direction of ReLU fires, or the input is 0) they stay
             0: the kernel of that position is then lost, not invented.
+        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
 
     Cost: `2 n |space| d m` FLOPs for each of `W` and `S`; memory `n |space| m` numbers for each of
     φ' and ψ'.
@@ -47,27 +50,36 @@ class RandomFeatures(Method):
     projection instead of their sketch of both factors.
     """
 
-    width: int = eqx.field(static=True)
+    width: int | tuple[int, ...] = eqx.field(static=True)
     orthogonal: bool = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
 
-    def __init__(self, width: int, orthogonal: bool = True, normalize: bool = True):
-        self.width = positive_integer("width", width)
+    def __init__(
+        self,
+        width: int | Sequence[int],
+        orthogonal: bool = True,
+        normalize: bool = True,
+        precision: Precision = "float32",
+    ):
+        self.width = checked_width(width)
         self.orthogonal = bool(orthogonal)
         self.normalize = bool(normalize)
+        self.precision = checked_precision(precision)
 
     @property
     def uses_variances(self) -> bool:
         return self.normalize
 
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
+    def expand(self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey):
+        del last
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
         jax.eval_shape(dual.value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         w, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal)
-        return RandomExpansion(w, s, self.normalize, dual)
+        return RandomExpansion(w, s, self.normalize, dual, self.precision)
 
 
 class RandomExpansion(eqx.Module):
@@ -77,15 +89,14 @@ class RandomExpansion(eqx.Module):
     s: Array | None
     normalize: bool = eqx.field(static=True)
     dual: DualActivation = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:
-        u = features.nngp_vectors().project(self.w)
+        u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.dual.value_and_derivative(u)
         scale = self.w.shape[1] ** -0.5
         nngp = scale * value
-        ntk = (
-            None if self.s is None else scale * features.ntk_vectors().project(self.s) * derivative
-        )
+        ntk = None if v is None else scale * v * derivative
         if not self.normalize:
             return nngp, ntk
         variances = features.variances
@@ -108,42 +119,6 @@ def _draw(key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bo
         return jax.random.normal(key, (d, m), dtype)
 
     return draw(key_w, d, True), None if d_ntk is None else draw(key_s, d_ntk, False)
-
-
-def orthogonal_directions(
-    key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool
-) -> Float[Array, "{d} {m}"]:
-    """Columns (d, m), nearly orthogonal in groups of at most d, each exactly uniform in direction.
-
-    Their norms are those of Gaussian vectors, drawn independently, or all `√d`: `E[w wᵀ] = I`
-    either way.
-
-    A Gaussian matrix `A` is brought near its polar factor by Newton-Schulz steps
-    `A ← A (3 - AᵀA) / 2` (Björck and Bowie 1971). Every step commutes with rotations of the left
-    side, under which `A` is invariant: the direction of each column is uniform whatever the number
-    of steps, which decides only how orthogonal the columns are. Matrix products alone, unlike a QR
-    decomposition: they run on matrix units, batch under `vmap` and need no LAPACK.
-
-    Cost: `4 d m g` FLOPs a step, with groups of `g = min(d, m, 1024)` columns.
-    """
-    key_directions, key_norms = jax.random.split(key)
-    columns = min(d, m, _MAX_GROUP)
-    groups = -(-m // columns)
-    a = jax.random.normal(key_directions, (groups, d, columns), dtype)
-    # At most 1 but for odds of 1e-9; the steps converge below √3.
-    a = a / (d**0.5 + columns**0.5 + 3)
-
-    def step(_, a):
-        gram = jnp.einsum("gdi,gdj->gij", a, a, precision="highest")
-        return 1.5 * a - 0.5 * jnp.einsum("gdi,gij->gdj", a, gram, precision="highest")
-
-    # Singular values grow by up to 3/2 a step; those of tall matrices start near 1.
-    a = jax.lax.fori_loop(0, 8 if 4 * columns <= d else 30, step, a)
-    directions = jnp.moveaxis(a, 0, 1).reshape(d, groups * columns)[:, :m]
-    directions = directions / jnp.linalg.norm(directions, axis=0)
-    if not chi_norms:
-        return directions * d**0.5
-    return directions * jnp.linalg.norm(jax.random.normal(key_norms, (d, m), dtype), axis=0)
 
 
 def _with_norm(

@@ -6,9 +6,22 @@ import jax
 from ._layer import Layer, Rule, abstracted, advance, as_layer
 
 
-class Serial(Rule):
+class Combinator(Rule):
+    """A rule made of layers."""
+
     def __init__(self, layers: list[Layer]):
         self.layers = layers
+        self.nonlinearities = sum(layer.rule.nonlinearities for layer in layers)
+
+    def methods(self, method) -> list:
+        """The method of each layer."""
+        return method.split([layer.rule.nonlinearities for layer in self.layers])
+
+    def looks_at_data(self, method):
+        return any(layer.rule.looks_at_data(method) for layer in self.layers)
+
+
+class Serial(Combinator):
 
     def plan(self, offsets, shape, method) -> tuple[list, list]:
         """Shapes, and offsets that are needed, before each layer and after the last."""
@@ -23,20 +36,19 @@ class Serial(Rule):
     def needs(self, offsets, shape, *, method):
         return self.plan(offsets, shape, method)[1][0]
 
-    def looks_at_data(self, method):
-        return any(layer.rule.looks_at_data(method) for layer in self.layers)
-
     def fit(self, features, *, method, offsets, key):
         _, needed = self.plan(offsets, finite_shape(features), method)
         keys = jax.random.split(key, max(len(self.layers), 1))
         sample, shapes = features, abstracted(features)
         transforms, ahead = [], []  # `ahead`: transforms that the sample has not been through
-        for layer, wanted, layer_key in zip(self.layers, needed[1:], keys, strict=False):
+        for layer, own, wanted, layer_key in zip(
+            self.layers, self.methods(method), needed[1:], keys, strict=False
+        ):
             given = shapes
-            if layer.rule.looks_at_data(method):
+            if layer.rule.looks_at_data(own):
                 sample, ahead = advance(SerialTransform(tuple(ahead)), sample), []
                 given = sample
-            transform = layer.rule.fit(given, method=method, offsets=wanted, key=layer_key)
+            transform = layer.rule.fit(given, method=own, offsets=wanted, key=layer_key)
             shapes = advance(transform, shapes)
             transforms.append(transform)
             ahead.append(transform)
@@ -61,26 +73,20 @@ def repeat(layer, inner, n):
     return Serial([as_layer(inner)] * n)
 
 
-class Parallel(Rule):
-    def __init__(self, layers: list[Layer]):
-        self.layers = layers
-
+class Parallel(Combinator):
     def needs(self, offsets, shape, *, method):
         return [
             layer.rule.needs(wanted, into, method=method)
             for layer, wanted, into in zip(self.layers, offsets, shape, strict=True)
         ]
 
-    def looks_at_data(self, method):
-        return any(layer.rule.looks_at_data(method) for layer in self.layers)
-
     def fit(self, features, *, method, offsets, key):
         keys = jax.random.split(key, len(self.layers))
-        branches = zip(self.layers, features, offsets, keys, strict=True)
+        branches = zip(self.layers, self.methods(method), features, offsets, keys, strict=True)
         return ParallelTransform(
             tuple(
-                layer.rule.fit(branch, method=method, offsets=wanted, key=branch_key)
-                for layer, branch, wanted, branch_key in branches
+                layer.rule.fit(branch, method=own, offsets=wanted, key=branch_key)
+                for layer, own, branch, wanted, branch_key in branches
             )
         )
 

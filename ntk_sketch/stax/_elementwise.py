@@ -15,6 +15,8 @@ from ._layer import Rule
 class Nonlinearity(Rule):
     """`K' = k_σ(K, q, q')`, `Θ' = k_σ'(K, q, q') Θ`, expanded into features by the method."""
 
+    nonlinearities = 1
+
     def __init__(self, dual: DualActivation):
         self.dual = dual
 
@@ -32,9 +34,9 @@ class Nonlinearity(Rule):
                 f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but"
                 " `x` is a jax.ShapeDtypeStruct. Pass example inputs."
             )
-        return NonlinearityTransform(
-            method.expand(self.dual, features, key=key), self.dual, offsets
-        )
+        last = offsets is None  # variances are planned up to the last nonlinearity
+        expansion = method.expand(self.dual, features, last=last, key=key)
+        return NonlinearityTransform(expansion, self.dual, offsets)
 
 
 class NonlinearityTransform(eqx.Module):

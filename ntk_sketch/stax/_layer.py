@@ -4,10 +4,13 @@ user's.
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import equinox as eqx
+import jax
+from jax import numpy as jnp
 
 from .._features import is_abstract
 from .._nt import nt_stax
@@ -17,6 +20,10 @@ from ..methods import Method
 #: What `Rule.fit` returns: a pytree, called as `transform(features, **kwargs)`, with NT's call-time
 #: arguments as `kwargs`.
 Transform: TypeAlias = Callable[..., Any]
+
+
+#: Bytes of features that a part of the sample becomes while a map is fitted.
+_PART_BYTES = 2**26
 
 
 class Rule:
@@ -29,7 +36,13 @@ class Rule:
 
     Shapes are those of the finite network, (n, *space, channels), with whatever n. In a layer with
     several inputs or outputs, shapes, offsets and features are lists, one entry per branch.
+
+    Attributes:
+        nonlinearities: how many expansions the layer makes by the method it is given: so many
+            entries of a schedule of widths are its own.
     """
+
+    nonlinearities: int = 0
 
     def needs(self, offsets: Any, shape: Any, *, method: Method) -> Any:
         """Position offsets at which the layer must be given variances `K(x_s, x_{s+δ})`.
@@ -105,7 +118,7 @@ class NoRule(Rule):
 
 
 class WithMethod(Rule):
-    """A rule under a method of its own."""
+    """A rule under a method of its own, which takes no entry of the model's schedule."""
 
     def __init__(self, rule: Rule, method: Method):
         self.rule, self.method = rule, method
@@ -128,6 +141,7 @@ def with_method(layer: Layer, method: Method) -> Layer:
     if not isinstance(method, Method):
         raise TypeError(f"with_method needs a method such as RandomFeatures(256), got {method!r}.")
     layer = as_layer(layer)
+    method.split([layer.rule.nonlinearities])
     return Layer(layer, WithMethod(layer.rule, method), layer.name)
 
 
@@ -209,10 +223,29 @@ def _naming(fn, name: str):
 
 
 def advance(transform: Transform, features, **kwargs):
-    """Features after `transform`; shapes from shapes."""
+    """Features after `transform`; shapes from shapes. A large sample goes in parts."""
+    shapes = eqx.filter_eval_shape(_call, transform, features, kwargs)
     if is_abstract(features):
-        return eqx.filter_eval_shape(_call, transform, features, kwargs)
-    return _call_jitted(transform, features, kwargs)
+        return shapes
+    arrays, static = eqx.partition(features, eqx.is_array)
+    examples = jax.tree.leaves(arrays)[0].shape[0]
+    size = math.ceil(examples * min(_PART_BYTES / _bytes(shapes), 1))
+    parts = []
+    for start in range(0, examples, size):
+        # All parts have one shape, for one compilation; the last one overlaps.
+        first = min(start, examples - size)
+        part = jax.tree.map(lambda leaf, first=first: leaf[first : first + size], arrays)
+        done = _call_jitted(transform, eqx.combine(part, static), kwargs)
+        new, static_out = eqx.partition(done, eqx.is_array)
+        parts.append(jax.tree.map(lambda leaf, cut=start - first: leaf[cut:], new))
+    if len(parts) == 1:
+        return done
+    return eqx.combine(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), static_out)
+
+
+def _bytes(shapes) -> int:
+    leaves = [leaf for leaf in jax.tree.leaves(shapes) if hasattr(leaf, "dtype")]
+    return max(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves), 1)
 
 
 def abstracted(features):

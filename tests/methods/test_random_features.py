@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.methods._random_features import orthogonal_directions
+from ntk_sketch.methods._directions import orthogonal_directions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,0 +1,46 @@
+"""Matrix products and convolutions at a chosen precision of their inputs."""
+
+from typing import Literal, TypeAlias, get_args
+
+from jax import lax
+from jax import numpy as jnp
+
+from ._typing import Array
+
+#: Precision of the inputs of a projection, in JAX's names; sums are always in the dtype of the
+#: features. "float32" is full precision, that of the features, whatever their dtype.
+Precision: TypeAlias = Literal["float32", "tensorfloat32", "bfloat16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+def checked_precision(value) -> Precision:
+    """`value`, or the error that a method's constructor raises."""
+    if value not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {value!r}.")
+    return value
+
+
+def matmul(a: Array, b: Array, precision: Precision) -> Array:
+    """`a @ b` for `b` (p, m)."""
+    a, b, options = _inputs(a, b, precision)
+    return lax.dot_general(a, b, (((a.ndim - 1,), (0,)), ((), ())), **options)
+
+
+def convolve(x: Array, filters: Array, precision: Precision, **options) -> Array:
+    """`lax.conv_general_dilated(x, filters, **options)`."""
+    x, filters, more = _inputs(x, filters, precision)
+    return lax.conv_general_dilated(x, filters, **options, **more)
+
+
+def _inputs(a: Array, b: Array, precision: Precision):
+    """Both operands rounded, and what makes a product sum them in their own dtype.
+
+    TensorFloat-32 keeps 10 bits of the mantissa. On matrix units of that kind the rounding is their
+    own; elsewhere it is carried out, for the same error without the speed.
+    """
+    options = {"precision": lax.Precision.DEFAULT, "preferred_element_type": a.dtype}
+    if precision == "bfloat16":
+        return a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), options
+    if precision == "tensorfloat32":
+        return lax.reduce_precision(a, 8, 10), lax.reduce_precision(b, 8, 10), options
+    return a, b, options | {"precision": lax.Precision.HIGHEST}
