@@ -10,6 +10,7 @@ CHOSEN = [
     "test_exact.py",
     "solvers/test_ridge.py",
     "methods/test_random_features.py",
+    "methods/test_leverage_score.py",
 ]
 NAMES = "memory or ridge or Relu or residual or normalised or dropout or directions"
 

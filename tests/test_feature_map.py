@@ -22,6 +22,7 @@ KEY = jax.random.key(3)
 METHODS = {
     "random": ns.RandomFeatures(16),
     "random, not normalised": ns.RandomFeatures(16, normalize=False),
+    "leverage score": ns.LeverageScore(16),
     "exact": ns.Exact(),
 }
 OBLIVIOUS = [name for name, method in METHODS.items() if not method.looks_at_data]
@@ -66,7 +67,7 @@ def same(a, b, rtol=0.0):
 # Compiled anew, sums come in another order. Random features: their values' rounding, through a few
 # layers of sums of up to some hundred terms. Exact features divide by roots of small eigenvalues,
 # kept down to about 1e-14 of the largest: 1e-7 at worst.
-RECOMPILED = {"random": 100 * EPS, "random, not normalised": 100 * EPS, "exact": 1e-7}
+RECOMPILED = {name: 1e-7 if name == "exact" else 100 * EPS for name in METHODS}
 
 
 # ------------------------------------------------------------------ transformations
@@ -94,7 +95,11 @@ def test_jit(net, method):
 
 @pytest.mark.parametrize(
     ("net", "method"),
-    [("dense Relu", "random, not normalised"), ("nested serial", "random")],
+    [
+        ("dense Relu", "random, not normalised"),
+        ("nested serial", "random"),
+        ("nested serial", "leverage score"),
+    ],
 )
 def test_vmap_over_keys(net, method):
     x, keys = inputs(net), jax.random.split(KEY, 3)

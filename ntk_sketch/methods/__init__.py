@@ -3,6 +3,7 @@ method.
 """
 
 from ._exact import Exact as Exact
+from ._leverage_score import LeverageScore as LeverageScore
 from ._method import Method as Method
 from ._nystroem import Nystroem as Nystroem
 from ._random_features import RandomFeatures as RandomFeatures

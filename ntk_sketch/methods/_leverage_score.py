@@ -1,0 +1,141 @@
+"""Random features drawn from the leverage-score density of the first arc-cosine kernel."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from .._features import Features
+from .._precision import Precision, checked_precision
+from .._typing import Array, PRNGKey
+from ..activations import DualActivation
+from ._directions import orthogonal_directions
+from ._method import Method, checked_width
+
+#: Where homogeneity is tested, on both sides of 0. Nearer together than a factor of 2, so that a
+#: change of slope at any of these sizes lies between some u and 2u.
+_TEST_POINTS = np.geomspace(1e-3, 1e3, 61)
+
+
+class LeverageScore(Method):
+    r"""Random features at directions drawn in proportion to `‖w‖² N(w; 0, I)`.
+
+    With φ the NNGP features of a position (patches and bias included), d their dimension and ψ the
+    NTK features,
+
+        φ' = ω ⊙ σ(Wφ) / √m,        ψ' = (Sψ) ⊙ ω ⊙ σ'(Wφ) / √m,        ω_i = √d / ‖w_i‖,
+
+    where `S` is an independent random projection with `E[SᵀS] = I`. The density is radial: a
+    uniform direction times a chi norm of d + 2 degrees of freedom is an exact sample of it, and no
+    Gibbs chain is run. It is `‖w‖² / d = ω⁻²` times the Gaussian one, so that `E[ω² σ(w·φ) σ(w·φ̃)]
+    = k_σ(φ, φ̃)`: both kernels are unbiased with one nonlinearity. In deeper nets the kernel of a
+    noisy kernel has a bias of order `1 / width`.
+
+    For σ homogeneous of degree 1 (Relu, LeakyRelu, ABRelu, Abs) `ω σ(w·φ) = √d σ(φ·w/‖w‖)` has lost
+    the norm, which therefore adds no variance; σ' depends on the direction alone and needs no
+    weight. Homogeneity is tested on values of σ, and such layers (as well as those of degree 0,
+    Sign) get directions of norm √d and `ω = 1`. For any other σ this is importance sampling:
+    unbiased, and not claimed to be better than `RandomFeatures`.
+
+    The exact variances are not used: feature vectors are not rescaled.
+
+    Args:
+        width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
+            number for each nonlinearity in the order of the model.
+        orthogonal: directions orthogonal in groups (Yu et al. 2016, arXiv 1610.09072) instead of
+            independent ones. Each has the same distribution; the variance is smaller.
+        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
+
+    Cost: `2 n |space| d m` FLOPs for each of `W` and `S`; memory `n |space| m` numbers for each of
+    φ' and ψ'.
+
+    Source: Zandieh, Han et al. 2021 (arXiv 2106.07880), the modified density of their leverage
+    scores.
+    """
+
+    width: int | tuple[int, ...] = eqx.field(static=True)
+    orthogonal: bool = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(
+        self,
+        width: int | Sequence[int],
+        orthogonal: bool = True,
+        precision: Precision = "float32",
+    ):
+        self.width = checked_width(width)
+        self.orthogonal = bool(orthogonal)
+        self.precision = checked_precision(precision)
+
+    @property
+    def uses_variances(self) -> bool:
+        return False
+
+    def expand(self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey):
+        del last
+        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
+        dtype = features.nngp[0].dtype
+        # Fails here, not under jit, for a kernel without a finite network.
+        chi_norms = not norm_does_not_matter(dual, dtype)
+        d = features.nngp_vectors().dimension
+        d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
+        w, weights, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal, chi_norms)
+        return LeverageScoreExpansion(w, weights, s, dual, self.precision)
+
+
+class LeverageScoreExpansion(eqx.Module):
+    """Drawn directions of one nonlinearity; `weights` of `None` are 1."""
+
+    w: Array
+    weights: Array | None
+    s: Array | None
+    dual: DualActivation = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+        u, v = features.project(self.w, self.s, self.precision)
+        value, derivative = self.dual.value_and_derivative(u)
+        scale = self.w.shape[1] ** -0.5
+        if self.weights is not None:
+            scale = scale * self.weights
+        return scale * value, None if v is None else scale * v * derivative
+
+
+def norm_does_not_matter(dual: DualActivation, dtype) -> bool:
+    """Whether `σ(2u) = 2^p σ(u)` to the last bit, at many u, for p of 0 or 1.
+
+    Rounding may hide homogeneity, which then costs variance, not truth.
+    """
+    with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
+        u = jnp.asarray(np.concatenate([_TEST_POINTS, -_TEST_POINTS]), dtype)
+        once, twice = (np.asarray(dual.value_and_derivative(a)[0]) for a in (u, 2 * u))
+    return np.array_equal(twice, once) or np.array_equal(twice, 2 * once)
+
+
+@eqx.filter_jit
+def _draw(
+    key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bool, chi_norms: bool
+):
+    """`W` (d, m), its weights (m,) and `S` (d_ntk, m), directions in columns."""
+    key_w, key_norms, key_s = jax.random.split(key, 3)
+    w, weights = uniform_directions(key_w, d, m, dtype, orthogonal), None
+    if chi_norms:
+        # Those of Gaussian vectors of two dimensions more.
+        norms = jnp.linalg.norm(jax.random.normal(key_norms, (d + 2, m), dtype), axis=0)
+        weights = d**0.5 / norms
+        w = w / weights
+    s = None if d_ntk is None else uniform_directions(key_s, d_ntk, m, dtype, orthogonal)
+    return w, weights, s
+
+
+def uniform_directions(
+    key: PRNGKey, d: int, m: int, dtype, orthogonal: bool
+) -> Float[Array, "{d} {m}"]:
+    """Columns of norm √d and uniform direction: `E[w wᵀ] = I`."""
+    if orthogonal:
+        return orthogonal_directions(key, d, m, dtype, chi_norms=False)
+    w = jax.random.normal(key, (d, m), dtype)
+    return w * (d**0.5 / jnp.linalg.norm(w, axis=0))
