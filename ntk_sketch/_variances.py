@@ -116,6 +116,11 @@ class Variances(eqx.Module):
             offsets=offsets,
         )
 
+    def scaled(self, factor: Array, offsets: tuple[tuple[int, ...], ...]) -> "Variances":
+        """`K'(s, s+δ) = f_s f_{s+δ} K(s, s+δ)` and Θ likewise, for factors `f` (n, *space)."""
+        pairs = _here(factor) * _there(factor, offsets)
+        return self.select(offsets).linear(lambda values: pairs * values, offsets)
+
     def dropout(self, rate: float) -> "Variances":
         """Variances of one pass grow by `1 / rate`; two independent passes do not see it."""
         centre = np.ones((), bool)

@@ -351,6 +351,68 @@ ARCHITECTURES = {
         (9, 3),
         across=True,
     ),
+    "layer norm": Architecture(
+        lambda: stax.serial(
+            stax.Dense(5, 1.2, 0.3),
+            stax.LayerNorm(),
+            stax.Relu(),
+            stax.Dense(4, 0.9, 0.1),
+            stax.LayerNorm(eps=0.1),
+            stax.Erf(),
+            stax.Dense(1),
+        ),
+        (6,),
+    ),
+    "layer norm last": Architecture(
+        lambda: stax.serial(stax.Dense(5), stax.Gelu(), stax.Dense(4), stax.LayerNorm((1,))), (6,)
+    ),
+    "layer norm on channels": Architecture(
+        lambda: stax.serial(
+            conv((3, 2)),
+            stax.LayerNorm((-1,)),
+            stax.Relu(),
+            stax.AvgPool((2, 2)),
+            conv((2, 2)),
+            stax.LayerNorm(-1, eps=0.03),
+            stax.AvgPool((2, 1)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (5, 4, 2),
+    ),
+    "layer norm on positions": Architecture(
+        lambda: stax.serial(
+            conv((3, 2)),
+            stax.LayerNorm((1, 2, 3)),
+            stax.Relu(),
+            stax.AvgPool((3, 2), (1, 2)),
+            conv((2, 2), strides=(2, 1)),
+            stax.LayerNorm((-1, 1), eps=0.2),
+            stax.Gelu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (6, 5, 2),
+    ),
+    "layer norm and dropout": Architecture(
+        lambda: stax.serial(
+            conv((3,)),
+            stax.Relu(),
+            stax.Dropout(0.7),
+            conv((2,)),
+            stax.LayerNorm((1, 2)),
+            stax.Erf(),
+            stax.Dropout(0.6),
+            conv((2,)),
+            stax.LayerNorm(),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (5, 2),
+        across=True,
+    ),
     "residual": Architecture(
         lambda: stax.serial(
             conv((3, 3)),

@@ -244,6 +244,21 @@ def test_unsupported_axes(what, layer):
     assert "support" in str(caught.value)
 
 
+def test_layer_norm_axes():
+    x = images(4, 4, 4, 3)
+    for axis in [(0, 3), (-1, -4), (0, 1, 2, 3)]:
+        model = stax.serial(stax.Dense(2), stax.LayerNorm(axis))
+        refuse(NotImplementedError, r"LayerNorm\(.*batch axis\. Leave axis 0 out", model, x)
+    options = {"batch_axis": 1, "channel_axis": 3}
+    model = stax.serial(stax.Dense(2, **options), stax.LayerNorm(**options))
+    refuse(NotImplementedError, r"LayerNorm\(.*support batch_axis=0", model, x)
+    # Neural Tangents' own refusals.
+    model = stax.serial(stax.Dense(2), stax.LayerNorm((1, 2)))
+    refuse(ValueError, r"LayerNorm\(\(1, 2\)\).*Normalisation over channels", model, x)
+    model = stax.serial(stax.Dense(2), stax.Relu(), stax.LayerNorm())
+    refuse(NotImplementedError, r"LayerNorm\(\).*only implemented for Gaussian", model, x)
+
+
 def test_default_axes_spelt_out_are_supported(no_work):
     no_work()
     model = stax.serial(

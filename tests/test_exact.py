@@ -44,7 +44,17 @@ def test_gram_is_the_kernel(name):
             assert relative(gram, exact) < 1e-8
 
 
-@pytest.mark.parametrize("name", ["dense Relu", "dense Gelu", "average pool", "residual"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dense Relu",
+        "dense Gelu",
+        "average pool",
+        "layer norm",
+        "layer norm on channels",
+        "residual",
+    ],
+)
 def test_repeated_and_zero_positions(name):
     make, shape, *_ = ARCHITECTURES[name]
     model = make()

@@ -62,6 +62,27 @@ PREFIXES = {
             conv((2,), padding="CIRCULAR"),
         ],
     ),
+    "layer norm": lambda: (
+        (6, 5, 2),
+        [
+            conv((2, 3)),
+            stax.LayerNorm((1, 2, 3)),
+            stax.Relu(),
+            stax.AvgPool((3, 2), (1, 2)),
+            conv((2, 1)),
+            stax.LayerNorm((2, 3), eps=0.1),
+        ],
+    ),
+    "layer norm before a pool": lambda: (
+        (6, 5, 2),
+        [
+            conv((2, 3)),
+            stax.Relu(),
+            conv((3, 2)),
+            stax.LayerNorm((3,), eps=0.01),
+            stax.AvgPool((3, 2), (1, 2)),
+        ],
+    ),
     "residual": lambda: (
         (6, 2),
         [conv((3,)), residual(stax.FanInSum()), stax.AvgPool((2,)), conv((2,))],

@@ -7,7 +7,7 @@ its constructors return a `Layer`, NT's triple with a feature rule. Layers of ot
 
 from .._nt import nt_stax as _nt_stax
 from ..methods import Method as Method
-from . import _branching, _combinators, _elementwise, _linear, _pool
+from . import _branching, _combinators, _elementwise, _linear, _normalization, _pool
 from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
 from ._layer import NoRule as NoRule
@@ -49,7 +49,7 @@ Sigmoid_like = register(_nt_stax.Sigmoid_like, _elementwise.nonlinearity)
 Sign = register(_nt_stax.Sign, _elementwise.nonlinearity)
 Sin = register(_nt_stax.Sin, _elementwise.nonlinearity)
 
-# Linear layers.
+# Linear layers, and LayerNorm, which is one given the variances.
 AvgPool = register(_nt_stax.AvgPool, _pool.avg_pool)
 Conv = register(_nt_stax.Conv, _linear.conv)
 Dense = register(_nt_stax.Dense, _linear.dense)
@@ -58,6 +58,7 @@ Flatten = register(_nt_stax.Flatten, _linear.flatten)
 GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool)
 GlobalSumPool = register(_nt_stax.GlobalSumPool, _pool.global_sum_pool)
 Identity = register(_nt_stax.Identity, _linear.identity)
+LayerNorm = register(_nt_stax.LayerNorm, _normalization.layer_norm)
 SumPool = register(_nt_stax.SumPool, _pool.sum_pool)
 
 # Branches.
@@ -74,7 +75,6 @@ FanInProd = register(_nt_stax.FanInProd, _exact_only)
 GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _exact_only)
 ImageResize = register(_nt_stax.ImageResize, _exact_only)
 Index = register(_nt_stax.Index, _exact_only)
-LayerNorm = register(_nt_stax.LayerNorm, _exact_only)
 
 # What is not a layer.
 AggregateImplementation = _nt_stax.AggregateImplementation
