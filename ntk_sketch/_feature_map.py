@@ -12,9 +12,10 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
+from ._cost import Cost, product_cost
 from ._features import Features, joined
 from ._memory import peak_bytes
-from ._typing import Array, Inputs, PRNGKey
+from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import input_variances
 from .methods import Method
 from .stax import Layer
@@ -129,6 +130,30 @@ class FeatureMap(eqx.Module):
             lambda d, x: _features.__wrapped__(eqx.combine(d, static), x, {}), dynamic, example
         )
         return 2 ** int(np.clip(math.log2(max(memory_bytes / per_example, 1)), 0, 12))
+
+    def cost(self, shape: Shape, dtype=None) -> Cost:
+        """FLOPs and bytes of the features of one batch: a namedtuple `(flops, bytes)` of integers.
+
+        Matrix products and convolutions are counted, where a map spends most of its time: the
+        projections on random directions or landmarks and the products with inverse roots. A sum of
+        d products is 2 d FLOPs; a convolution sums `taps · input channels` of them for each output,
+        those in the padding included. Bytes are those of operands and results of these products,
+        each read or written once.
+
+        Not counted: elementwise work (the nonlinearities, normalisation), pools, the sums that
+        carry the exact variances (unless they are matrix products themselves, as in the quadrature
+        of `ElementwiseNumerical`), and making the map.
+
+        Args:
+            shape: of the batch, (n, *input_shape).
+            dtype: of the inputs; `None`: JAX's default.
+
+        Raises:
+            ValueError, TypeError: as a call with such inputs.
+        """
+        x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
+        check_inputs(x, self.input_shape)
+        return product_cost(lambda x: _features.__wrapped__(self, x, {}), x)
 
 
 def feature_map(

@@ -28,24 +28,26 @@ def _peak(jaxpr) -> int:
             last_use[variable] = len(jaxpr.eqns)
     alive = peak = 0
     for number, equation in enumerate(jaxpr.eqns):
-        inner = max((_peak(j) for j in _subjaxprs(equation)), default=0)
-        outputs = sum(_bytes(v.aval) for v in equation.outvars)
+        inner = max((_peak(j) for j in subjaxprs(equation)), default=0)
+        outputs = sum(array_bytes(v.aval) for v in equation.outvars)
         alive += outputs
         peak = max(peak, alive - outputs + max(inner, outputs))
         freed = [v for v, last in last_use.items() if last == number and v not in jaxpr.invars]
-        alive -= sum(_bytes(v.aval) for v in freed if v not in jaxpr.constvars)
-        alive -= sum(_bytes(v.aval) for v in equation.outvars if v not in last_use)
+        alive -= sum(array_bytes(v.aval) for v in freed if v not in jaxpr.constvars)
+        alive -= sum(array_bytes(v.aval) for v in equation.outvars if v not in last_use)
     return peak
 
 
-def _subjaxprs(equation):
-    for value in equation.params.values():
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            yield inner
+def subjaxprs(equation):
+    """The jaxprs inside an equation: of a jitted or differentiable function, loop or branch."""
+    for parameter in equation.params.values():
+        for value in parameter if isinstance(parameter, tuple) else (parameter,):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield inner
 
 
-def _bytes(aval) -> int:
+def array_bytes(aval) -> int:
     return math.prod(getattr(aval, "shape", ())) * getattr(
         getattr(aval, "dtype", None), "itemsize", 4
     )
