@@ -1,7 +1,7 @@
 """Landmarks: positions of the sample whose kernel values become features."""
 
 import equinox as eqx
-
+import jax
 import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
@@ -49,48 +49,68 @@ def landmarks_at(dual: DualActivation, features: Features, index: tuple[Inputs, 
     return Landmarks(z.T, q, gram, z_ntk.T, k_derivative * matmul(z_ntk, z_ntk.T, "float32"))
 
 
+class Roots(eqx.Module):
+    """From kernel values to features, for one of the two kernels: `φ' = k M + σ(Wφ) N`.
+
+    Attributes:
+        landmarks: `M` (m₁, p).
+        random: `N` (m₂, p), or `None` without random features.
+    """
+
+    landmarks: Array
+    random: Array | None
+
+    def __call__(self, k: Array, random: Array | None) -> Array:
+        z = matmul(k, self.landmarks, "float32")
+        return z if self.random is None else z + matmul(random, self.random, "float32")
+
+    def then(self, matrix: np.ndarray) -> "Roots":
+        """Features multiplied by `matrix` (p, p)."""
+        return jax.tree.map(
+            lambda root: jnp.asarray(np.asarray(root, np.float64) @ matrix, root.dtype), self
+        )
+
+
 class LandmarkExpansion(eqx.Module):
     """Features of one nonlinearity from its kernels with landmarks, and random features of what
     these miss.
 
     With `k = k_σ(φ, Z)` and `k_ψ = k_σ'(φ, Z) ⊙ <ψ, Z_ψ>`,
 
-        φ' = k M + [0, σ(Wφ) / √m₂],        ψ' = k_ψ M_ψ + [0, σ'(Wφ) ⊙ Sψ / √m₂].
+        φ' = k M + σ(Wφ) N,        ψ' = k_ψ M_ψ + (σ'(Wφ) ⊙ Sψ) N_ψ.
 
     Attributes:
         filters: `[Z, Wᵀ]` (d, m₁ + m₂): projected in one pass.
         q: variances of the landmarks (m₁,).
-        mix: `M` (m₁, r + m₂), root of the landmarks' pseudo-inverse and their part in the random
-            features.
-        filters_ntk, mix_ntk: likewise `[Z_ψ, Sᵀ]` and `M_ψ`, or `None`.
+        roots: `M` and `N`.
+        filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]`, `M_ψ` and `N_ψ`, or `None`.
     """
 
     filters: Array
     q: Array
-    mix: Array
+    roots: Roots
     filters_ntk: Array | None
-    mix_ntk: Array | None
+    roots_ntk: Roots | None
     dual: DualActivation = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:
-        m = self.q.shape[0]
         u, v = features.project(self.filters, self.filters_ntk, self.precision)
         variances = features.variances
-        q = variances.diagonal(variances.same)[..., None]
-        k, k_derivative = self.dual(u[..., :m], q, self.q)
-        nngp = matmul(k, self.mix, "float32")
-        ntk = None
-        if v is not None and self.mix_ntk is not None:
-            ntk = matmul(k_derivative * v[..., :m], self.mix_ntk, "float32")
-        m_random = u.shape[-1] - m
-        if m_random:
+        return self.of_projections(u, v, variances.diagonal(variances.same))
+
+    def of_projections(self, u: Array, v: Array | None, q: Array) -> tuple[Array, Array | None]:
+        """Features from the projections on `filters` and `filters_ntk` and the exact variances."""
+        m = self.q.shape[0]
+        k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
+        value = derivative = None
+        if u.shape[-1] > m:
             value, derivative = self.dual.value_and_derivative(u[..., m:])
-            scale = m_random**-0.5
-            nngp = _added_last(nngp, scale * value)
-            if ntk is not None and v is not None:
-                ntk = _added_last(ntk, scale * derivative * v[..., m:])
-        return nngp, ntk
+        nngp = self.roots(k, value)
+        if v is None or self.roots_ntk is None:
+            return nngp, None
+        random = None if derivative is None else derivative * v[..., m:]
+        return nngp, self.roots_ntk(k_derivative * v[..., :m], random)
 
 
 def expansion(
@@ -107,21 +127,18 @@ def expansion(
     its projection on the landmarks, `g(x) - k(x, Z) B g(Z)`, has the covariance `k - k(·, Z) B
     k(Z, ·)` exactly if `B K B = B`. `B` is a pseudo-inverse, which has that property.
     """
-    if w is None:
-        values = values_ntk = None
-        filters, filters_ntk = landmarks.z, landmarks.z_ntk
-    else:
+    filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
+    if w is not None:
         values, values_ntk = _random_at_landmarks(landmarks, dual, w, s)
-        filters = jnp.concatenate([landmarks.z, w], axis=1)
-        filters_ntk = None
-        if landmarks.z_ntk is not None and s is not None:
-            filters_ntk = jnp.concatenate([landmarks.z_ntk, s], axis=1)
+        filters = jnp.concatenate([filters, w], axis=1)
+        if filters_ntk is not None and s is not None:
+            filters_ntk = jnp.concatenate([filters_ntk, s], axis=1)
     return LandmarkExpansion(
         filters,
         landmarks.q,
-        _mix(landmarks.gram, values),
+        _roots(landmarks.gram, values),
         filters_ntk,
-        None if landmarks.gram_ntk is None else _mix(landmarks.gram_ntk, values_ntk),
+        None if landmarks.gram_ntk is None else _roots(landmarks.gram_ntk, values_ntk),
         dual,
         precision,
     )
@@ -129,20 +146,23 @@ def expansion(
 
 @eqx.filter_jit
 def _random_at_landmarks(landmarks: Landmarks, dual: DualActivation, w: Array, s: Array | None):
-    """`g(Z) / √m₂` (m₁, m₂) of both kernels."""
-    scale = w.shape[1] ** -0.5
+    """`g(Z)` (m₁, m₂) of both kernels."""
     value, derivative = dual.value_and_derivative(matmul(landmarks.z.T, w, "float32"))
     if landmarks.z_ntk is None or s is None:
-        return scale * value, None
-    return scale * value, scale * derivative * matmul(landmarks.z_ntk.T, s, "float32")
+        return value, None
+    return value, derivative * matmul(landmarks.z_ntk.T, s, "float32")
 
 
-def _mix(gram: Array, values: Array | None) -> Array:
-    """`[B^½, -B g(Z) / √m₂]` in the dtype of `gram`, computed in float64."""
+def _roots(gram: Array, values: Array | None) -> Roots:
+    """`M = [B^½, -B g(Z) / √m₂]` and `N = [0, I / √m₂]`, computed in float64."""
     root = inverse_root(gram)
-    if values is not None:
-        root = np.concatenate([root, -root @ (root.T @ np.asarray(values, np.float64))], axis=1)
-    return jnp.asarray(root, gram.dtype)
+    if values is None:
+        return Roots(jnp.asarray(root, gram.dtype), None)
+    scale = values.shape[1] ** -0.5
+    projection = root @ (root.T @ np.asarray(values, np.float64))
+    landmarks = np.concatenate([root, -scale * projection], axis=1)
+    random = np.eye(values.shape[1], landmarks.shape[1], root.shape[1])
+    return Roots(jnp.asarray(landmarks, gram.dtype), jnp.asarray(scale * random, gram.dtype))
 
 
 def inverse_root(gram: Float[Inputs, "m m"]) -> Float[np.ndarray, "m r"]:
@@ -162,9 +182,3 @@ def inverse_root(gram: Float[Inputs, "m m"]) -> Float[np.ndarray, "m r"]:
 def set_diagonal(matrix: Float[Array, "m m"], diagonal: Float[Array, " m"]) -> Float[Array, "m m"]:
     i = jnp.arange(len(matrix))
     return matrix.at[i, i].set(diagonal)
-
-
-def _added_last(z: Array, random: Array) -> Array:
-    """`z` with `random` added to its last features. Nothing is concatenated: XLA fuses it all."""
-    pads = [(0, 0)] * (z.ndim - 1) + [(z.shape[-1] - random.shape[-1], 0)]
-    return z + jnp.pad(random, pads)

@@ -11,10 +11,11 @@ from .._features import Features
 from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
+from ._calibration import calibrated
 from ._directions import orthogonal_directions
 from ._landmarks import LandmarkExpansion, expansion, landmarks_at
 from ._method import Method, checked_width
-from ._sampling import SAMPLINGS, Sampling, sample_positions, usable_positions
+from ._sampling import SAMPLINGS, Sampling, generator, sample_positions, usable_positions
 
 #: Share of the width that is random features, in all nonlinearities but the last.
 DEFAULT_RESIDUAL = 0.5
@@ -24,6 +25,7 @@ class Nystroem(Method):
     width: int | tuple[int, ...] = eqx.field(static=True)
     residual: float | None = eqx.field(static=True)
     sampling: Sampling = eqx.field(static=True)
+    calibrate: bool = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
     looks_at_data = True
@@ -33,6 +35,7 @@ class Nystroem(Method):
         width: int | Sequence[int],
         residual: float | None = None,
         sampling: Sampling = "leverage",
+        calibrate: bool = True,
         precision: Precision = "float32",
     ):
         self.width = checked_width(width)
@@ -45,25 +48,29 @@ class Nystroem(Method):
             raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}.")
         self.residual = None if residual is None else float(residual)
         self.sampling = sampling
+        self.calibrate = bool(calibrate)
         self.precision = checked_precision(precision)
 
     def expand(
         self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey
     ) -> LandmarkExpansion:
-        key_landmarks, key_residual = jax.random.split(key)
+        key_landmarks, key_residual, key_fit = jax.random.split(key, 3)
         space = features.nngp_vectors().space
         positions = usable_positions(features)
         landmarks, residual = self.shares(dual, len(positions), last)
+        chosen = positions
         if landmarks < len(positions):
-            positions = sample_positions(
-                dual, features, positions, landmarks, self.sampling, key=key_landmarks
-            )
-        index = np.unravel_index(positions, (features.nngp[0].shape[0], *space))
-        chosen = landmarks_at(dual, features, index)
-        if not residual:
-            return expansion(chosen, dual, precision=self.precision)
-        w, s = residual_directions(chosen.z, chosen.z_ntk, residual, key=key_residual)
-        return expansion(chosen, dual, w, s, self.precision)
+            rng = generator(key_landmarks)
+            chosen = sample_positions(dual, features, positions, landmarks, self.sampling, rng)
+        index = np.unravel_index(chosen, (features.nngp[0].shape[0], *space))
+        z, w, s = landmarks_at(dual, features, index), None, None
+        if residual:
+            w, s = residual_directions(z.z, z.z_ntk, residual, key=key_residual)
+        drawn = expansion(z, dual, w, s, self.precision)
+        if not self.calibrate:
+            return drawn
+        others = np.setdiff1d(positions, chosen)
+        return calibrated(drawn, dual, features, others, generator(key_fit))
 
     def shares(self, dual: DualActivation, positions: int, last: bool) -> tuple[int, int]:
         """Numbers of landmarks and of residual features where the sample has so many positions."""

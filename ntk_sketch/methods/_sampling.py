@@ -21,6 +21,12 @@ SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 _POOL = 4096
 
 
+def generator(key: PRNGKey) -> np.random.Generator:
+    """NumPy's generator of random numbers for what is drawn on the host."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))
+
+
 def usable_positions(features: Features) -> np.ndarray:
     """Flat indices of the positions of the sample that can be landmarks: variance above 0,
     duplicates once.
@@ -59,8 +65,7 @@ def sample_positions(
     candidates: np.ndarray,
     count: int,
     sampling: Sampling,
-    *,
-    key: PRNGKey,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """`count` of the flat indices `candidates`, without replacement.
 
@@ -68,14 +73,13 @@ def sample_positions(
         sampling: probability proportional to 1 ("uniform"), to the diagonal `k_σ(x, x)`
             ("diagonal": Drineas and Mahoney 2005), or to ridge leverage scores ("leverage").
     """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
     if sampling == "uniform":
         return rng.choice(candidates, count, replace=False)
     if sampling == "diagonal":
         diagonal = np.asarray(_diagonal(dual, features), np.float64)[candidates]
         return weighted_sample(candidates, diagonal, count, rng)
     pool = rng.permutation(candidates)[: max(_POOL, 16 * count)]
-    kernel, diagonal = _kernel_of(dual, features, pool)
+    kernel, diagonal = _kernel_of(dual, features, pool, count)
     scores = ridge_leverage_scores(kernel, diagonal, count, rng)
     return weighted_sample(pool, scores, count, rng)
 
@@ -97,20 +101,20 @@ def _diagonal(dual: DualActivation, features: Features) -> Array:
     return dual(q, q, q)[0]
 
 
-def _kernel_of(dual: DualActivation, features: Features, pool: np.ndarray):
-    """`k_σ` among the positions `pool`: a function of two sets of indices into it, and its
-    diagonal.
+def _kernel_of(dual: DualActivation, features: Features, pool: np.ndarray, count: int):
+    """`k_σ` of all positions `pool` with some of them, as a function of their indices into it; and
+    its diagonal.
     """
     space = features.nngp_vectors().space
     index = np.unravel_index(pool, (features.nngp[0].shape[0], *space))
     z, q = _vectors_at(features, index)
 
-    def kernel(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        same = rows[:, None] == columns[None, :]
-        block = _block(dual, z[rows], q[rows], z[columns], q[columns], same)
-        return np.asarray(block, np.float64)
+    def columns(chosen: np.ndarray) -> np.ndarray:
+        # Filled up to a multiple of `count`, so that few shapes are compiled.
+        filled = np.resize(chosen, math.ceil(len(chosen) / count) * count)
+        return np.asarray(_columns(dual, z, q, filled), np.float64)[:, : len(chosen)]
 
-    return kernel, np.asarray(_diagonal(dual, features), np.float64)[pool]
+    return columns, np.asarray(_diagonal(dual, features), np.float64)[pool]
 
 
 @eqx.filter_jit
@@ -120,13 +124,14 @@ def _vectors_at(features: Features, index: tuple[Inputs, ...]) -> tuple[Array, A
 
 
 @eqx.filter_jit
-def _block(dual, z, q, z_other, q_other, same) -> Array:
-    covariance = jnp.where(same, q[:, None], matmul(z, z_other.T, "float32"))
-    return dual(covariance, q[:, None], q_other[None, :])[0]
+def _columns(dual: DualActivation, z: Array, q: Array, chosen: Array) -> Array:
+    same = jnp.arange(len(q))[:, None] == chosen
+    covariance = jnp.where(same, q[:, None], matmul(z, z[chosen].T, "float32"))
+    return dual(covariance, q[:, None], q[chosen])[0]
 
 
 def ridge_leverage_scores(
-    kernel: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    columns: Callable[[np.ndarray], np.ndarray],
     diagonal: np.ndarray,
     count: int,
     rng: np.random.Generator,
@@ -143,12 +148,12 @@ def ridge_leverage_scores(
     λ is the mean of the eigenvalues that rank `count / (4 log count)` leaves.
 
     Args:
-        kernel: `kernel(rows, columns)`, the block of `K` of two arrays of indices.
+        columns: gives the columns of `K` at an array of indices.
         diagonal: of `K` (n,).
         count: number of landmarks.
         rng: of NumPy.
 
-    Cost: O(n count) kernel values and O(n count²) FLOPs.
+    Cost: O(n count) kernel values and O(n count²) FLOPs at each of the log₂(n / count) levels.
     """
     n = len(diagonal)
     order = rng.permutation(n)
@@ -161,14 +166,14 @@ def ridge_leverage_scores(
     scores = np.ones(n)
     for size in reversed(sizes[:-1]):
         points = order[:size]
-        columns = kernel(points, chosen)
-        inner = columns[_positions_in(points, chosen)]
+        values = columns(chosen)
+        inner, values = values[chosen], values[points]
         weighted = weights[:, None] * inner * weights
         eigenvalues = np.linalg.eigvalsh(weighted)
         left = max(np.trace(weighted) - eigenvalues[::-1][:rank].sum(), 0.0)
         ridge = max(left / rank, 1e-6 * diagonal.max())
         inverse = np.linalg.inv(inner + np.diag(ridge / weights**2))
-        explained = np.einsum("ij,jk,ik->i", columns, inverse, columns, optimize=True)
+        explained = np.sum((values @ inverse) * values, axis=1)
         scores = np.clip((diagonal[points] - explained) / ridge, 0.0, None)
         if size < n:
             scores = np.minimum(oversampling * scores, 1.0)
@@ -181,8 +186,3 @@ def ridge_leverage_scores(
     result[order] = np.minimum(scores, 1.0)
     return result
 
-
-def _positions_in(points: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Where each of `chosen` stands in `points`."""
-    order = np.argsort(points)
-    return order[np.searchsorted(points, chosen, sorter=order)]
