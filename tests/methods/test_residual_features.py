@@ -1,0 +1,152 @@
+"""Random features of what the landmarks miss: their covariance, and that nothing is biased."""
+
+import functools
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from architectures import NONLINEARITIES
+from entering import entering
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.methods._landmarks import expansion, inverse_root, landmarks_at
+from ntk_sketch.methods._nystroem import residual_directions
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+
+KEYS, LANDMARKS, HELD_OUT, WIDTH = 512, 4, 3, 6
+EPS = float(np.finfo(float).eps)
+
+
+def model(name):
+    return stax.serial(stax.Dense(5, 1.0, 0.2), NONLINEARITIES[name]())
+
+
+def points():
+    return np.random.default_rng(3).normal(size=(LANDMARKS + HELD_OUT, 4))
+
+
+@functools.cache
+def features_at(name, index):
+    """What enters the nonlinearity at `points()`, and landmarks there."""
+    [(dual, features)] = entering(model(name), points())
+    return dual, features, landmarks_at(dual, features, (np.array(index),))
+
+
+@functools.cache
+def drawn(name, index):
+    """Features (keys, points, p) of both kernels, with the same landmarks under all keys."""
+    dual, features, landmarks = features_at(name, index)
+    draw = jax.jit(
+        jax.vmap(lambda key: residual_directions(landmarks.z, landmarks.z_ntk, WIDTH, key=key))
+    )
+    w, s = draw(jax.random.split(jax.random.key(5), KEYS))
+    apply = eqx.filter_jit(lambda made, features: made(features))
+    maps = [apply(expansion(landmarks, dual, *ws), features) for ws in zip(w, s, strict=True)]
+    return [np.array(z) for z in zip(*maps, strict=True)]
+
+
+def gram(z):
+    return np.einsum("kip,kjp->kij", z, z)
+
+
+def deviations(draws, truth):
+    """From the mean over keys, in standard errors (of at least rounding)."""
+    standard_error = draws.std(0, ddof=1) / np.sqrt(len(draws))
+    return np.abs(draws.mean(0) - truth) / np.maximum(standard_error, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["Relu", "Gelu", "Erf", "Sin", "Abs"])
+def test_unbiased(name, record_property):
+    """At points that are no landmarks, of which there are fewer than dimensions."""
+    kernel = model(name)[2](points(), None, ("nngp", "ntk"))
+    for kind, z in zip(("nngp", "ntk"), drawn(name, tuple(range(LANDMARKS))), strict=True):
+        truth = np.asarray(getattr(kernel, kind))
+        worst = deviations(gram(z)[:, LANDMARKS:, LANDMARKS:], truth[LANDMARKS:, LANDMARKS:])
+        record_property(f"{kind} deviations", float(worst.max()))
+        assert worst.max() < 4
+        # With landmarks the kernel is exact under every key: the residual is 0 there. Rounding is
+        # that of the roots of a well-conditioned matrix.
+        np.testing.assert_allclose(
+            gram(z)[:, :, :LANDMARKS],
+            np.broadcast_to(truth[:, :LANDMARKS], (KEYS, *truth[:, :LANDMARKS].shape)),
+            atol=1e-9 * np.abs(truth).max(),
+        )
+
+
+@pytest.mark.parametrize("index", [(0, 1, 2, 3), (0, 1, 1, 2, 0, 3)])
+def test_covariance(index, record_property):
+    """`k - k B k`, of the residual features alone; with landmarks twice too."""
+    dual, features, landmarks = features_at("Relu", index)
+    kernel = model("Relu")[2](points(), None, ("nngp", "ntk"))
+    both = zip(
+        ("nngp", "ntk"), drawn("Relu", index), (landmarks.gram, landmarks.gram_ntk), strict=True
+    )
+    for kind, z, at_landmarks in both:
+        k = np.asarray(getattr(kernel, kind))
+        root = inverse_root(at_landmarks)
+        assert root.shape[1] == LANDMARKS  # copies are no directions of their own
+        assert z.shape[-1] == LANDMARKS + WIDTH
+        cross = k[:, list(index)] @ root
+        left = k - cross @ cross.T
+        worst = deviations(gram(z[..., LANDMARKS:]), left)[LANDMARKS:, LANDMARKS:]
+        record_property(f"{kind} deviations", float(worst.max()))
+        assert worst.max() < 4
+
+
+@pytest.mark.parametrize("name", ["Relu", "Gelu", "Sin"])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_projection_of_a_pseudo_inverse(name, copies):
+    """`B K B = B`, so that (I - K B) K (I - K B)ᵀ = K - K B K between any points."""
+    dual, features, landmarks = features_at(name, tuple(range(LANDMARKS)) * copies)
+    index = np.tile(np.arange(LANDMARKS), copies)
+    everywhere = landmarks_at(dual, features, (np.arange(LANDMARKS + HELD_OUT),))
+    for k_zz, k in (
+        (landmarks.gram, everywhere.gram),
+        (landmarks.gram_ntk, everywhere.gram_ntk),
+    ):
+        k_zz, k = np.asarray(k_zz), np.asarray(k)
+        root = inverse_root(k_zz)
+        assert root.shape == (LANDMARKS * copies, LANDMARKS)
+        b = root @ root.T
+        kept = np.linalg.eigvalsh(k_zz)[-LANDMARKS:]
+        # Rounding of the eigenvectors and of three products, times the condition number.
+        rounding = 10 * len(k_zz) * EPS * kept[-1] / kept[0]
+        assert np.linalg.norm(b @ k_zz @ b - b) <= rounding * np.linalg.norm(b)
+        missed = np.eye(len(k)) - _embedded(k[:, index] @ b, index, len(k))
+        expected = k - k[:, index] @ b @ k[index]
+        error = np.linalg.norm(missed @ k @ missed.T - expected)
+        assert np.isfinite(error)
+        assert error <= rounding * np.linalg.norm(k)
+
+
+def _embedded(columns, index, size):
+    """Weights on landmarks as weights on all points: landmarks that are one point add up."""
+    out = np.zeros((len(columns), size))
+    for column, at in zip(columns.T, index, strict=True):
+        out[:, at] += column
+    return out
+
+
+def test_kernel_without_a_network():
+    """Landmarks alone need no network; random functions do."""
+    net = stax.serial(stax.Dense(3), stax.ExpNormalized(), stax.Dense(1))
+    key = jax.random.key(0)
+    assert ns.feature_map(net, points(), ns.Nystroem(4, residual=0), key=key)(points()).ntk.any()
+    with pytest.raises(NotImplementedError, match=r"ExpNormalized\(\) has no finite network"):
+        ns.feature_map(net, points(), ns.Nystroem(4, residual=0.5), key=key)
+
+
+def test_share_of_the_width():
+    """`floor(residual · width)` random features, the rest landmarks."""
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    for residual, width, count in ((0.0, 7, 0), (0.5, 7, 3), (0.9, 10, 9), (0.05, 10, 0)):
+        feature_map = ns.feature_map(
+            model("Relu"), x, ns.Nystroem(width, residual), key=jax.random.key(0)
+        )
+        made = feature_map.transform
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(made)]
+        assert (width - count,) in shapes  # the variances of landmarks
+        assert feature_map(x).nngp.shape == (30, width)
