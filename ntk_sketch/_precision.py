@@ -1,6 +1,6 @@
 """Matrix products and convolutions at a chosen precision of their inputs."""
 
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from jax import lax
 from jax import numpy as jnp
@@ -32,13 +32,16 @@ def convolve(x: Array, filters: Array, precision: Precision, **options) -> Array
     return lax.conv_general_dilated(x, filters, **options, **more)
 
 
-def _inputs(a: Array, b: Array, precision: Precision):
+def _inputs(a: Array, b: Array, precision: Precision) -> tuple[Array, Array, dict[str, Any]]:
     """Both operands rounded, and what makes a product sum them in their own dtype.
 
     TensorFloat-32 keeps 10 bits of the mantissa. On matrix units of that kind the rounding is their
     own; elsewhere it is carried out, for the same error without the speed.
     """
-    options = {"precision": lax.Precision.DEFAULT, "preferred_element_type": a.dtype}
+    options: dict[str, Any] = {
+        "precision": lax.Precision.DEFAULT,
+        "preferred_element_type": a.dtype,
+    }
     if precision == "bfloat16":
         return a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), options
     if precision == "tensorfloat32":

@@ -1,5 +1,7 @@
 """Features fitted to the kernel's own values on positions that are not landmarks."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 
@@ -98,10 +100,11 @@ def _features_and_kernels(
     return (nngp_a, nngp_b, k), (ntk_a, ntk_b, k_ntk)
 
 
-def _transform(a: Array, b: Array, kernel: Array, ridge: float) -> np.ndarray:
+def _transform(a: Any, b: Any, kernel: Any, ridge: float) -> np.ndarray:
     """`R`, symmetric, with `R² = I + D`; negative eigenvalues of `I + D` become 0."""
-    a, b, kernel = (np.asarray(array, np.float64) for array in (a, b, kernel))
-    missed = _pseudo_inverse(a, ridge) @ (kernel - a @ b.T) @ _pseudo_inverse(b, ridge).T
+    left, right, wanted = (np.asarray(array, np.float64) for array in (a, b, kernel))
+    missed = _pseudo_inverse(left, ridge) @ (wanted - left @ right.T)
+    missed = missed @ _pseudo_inverse(right, ridge).T
     values, vectors = np.linalg.eigh(np.eye(len(missed)) + (missed + missed.T) / 2)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 

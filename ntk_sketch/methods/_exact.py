@@ -26,9 +26,9 @@ class Exact(Method):
     looks_at_data = True
 
     def expand(
-        self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey
+        self, dual: DualActivation, features: Features, *, key: PRNGKey
     ) -> LandmarkExpansion:
-        del last, key
+        del key
         space = features.nngp_vectors().space
         index = tuple(i.ravel() for i in np.indices((features.nngp[0].shape[0], *space)))
         return expansion(landmarks_at(dual, features, index), dual)

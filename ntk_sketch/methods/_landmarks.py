@@ -62,7 +62,9 @@ class Roots(eqx.Module):
 
     def __call__(self, k: Array, random: Array | None) -> Array:
         z = matmul(k, self.landmarks, "float32")
-        return z if self.random is None else z + matmul(random, self.random, "float32")
+        if self.random is None or random is None:
+            return z
+        return z + matmul(random, self.random, "float32")
 
     def then(self, matrix: np.ndarray) -> "Roots":
         """Features multiplied by `matrix` (p, p)."""

@@ -74,8 +74,7 @@ class LeverageScore(Method):
     def uses_variances(self) -> bool:
         return False
 
-    def expand(self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey):
-        del last
+    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.

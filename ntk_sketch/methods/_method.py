@@ -34,16 +34,13 @@ class Method(eqx.Module):
         return True
 
     @abc.abstractmethod
-    def expand(
-        self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey
-    ) -> Any:
+    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey) -> Any:
         """Draws an `Expansion` of `dual`'s kernels for features like these.
 
         Args:
             dual: the nonlinearity.
             features: what enters the nonlinearity: of the sample, or shapes alone for a method that
                 does not look at data.
-            last: no later nonlinearity reads these features, directly or not.
             key: of `jax.random`.
         """
 

@@ -17,11 +17,56 @@ from ._landmarks import LandmarkExpansion, expansion, landmarks_at
 from ._method import Method, checked_width
 from ._sampling import SAMPLINGS, Sampling, generator, sample_positions, usable_positions
 
-#: Share of the width that is random features, in all nonlinearities but the last.
-DEFAULT_RESIDUAL = 0.5
-
 
 class Nystroem(Method):
+    """Features from landmarks: kernel values with positions of the sample. The method for real
+    work.
+
+    At every nonlinearity `σ`, `m₁` positions of the sample (patches and bias included) become
+    landmarks `Z`, the same for both kernels, and
+
+        φ' = k_σ(φ, Z) R,        ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] R_ψ,
+
+    with exact variances in every dual. Without calibration `R` is a root of the pseudo-inverse of
+    `k_σ(Z, Z)` and `R_ψ` of that of `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>`: the Nyström approximation, which is
+    exact at the landmarks. With it `R` is fitted to kernel values at other positions (the modified
+    Nyström method), for the same cost and, in a Myrtle network, a kernel error several times
+    smaller. With as many landmarks as there are positions the kernel on the sample is reproduced.
+
+    Residual features are `m₂` random functions `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ` minus their projection on
+    the landmarks, with the covariance of what the landmarks miss. Appended, and without
+    calibration, they make a nonlinearity's kernel unbiased where its input features are exact.
+
+    Args:
+        width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer where
+            a landmark Gram matrix is rank-deficient); or a schedule, one number for each
+            nonlinearity in the order of the model. Early nonlinearities have many positions and
+            cost most, late ones decide about the rank of the features: small early and large late.
+        residual: share `m₂ / width`, 0 <= residual < 1. `None` is 0: at equal width landmarks alone
+            had the smaller kernel error and the better regression in the study of
+            `experiments/kernel_approximation`. A kernel close to diagonal is the exception.
+        sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
+            2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
+            ("diagonal") or all alike ("uniform"). Equal positions count once.
+        calibrate: fit to kernel values at positions that are not landmarks, where the sample has at
+            least four of them for each feature in either half of its examples.
+        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16". What
+            is decomposed and what multiplies kernel values stays in full precision.
+
+    Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
+    and d_ψ, and `4 n |space| width²` for the roots. To fit: O(width³) and the sample's features,
+    decomposed in float64 on the host.
+
+    Raises, from `feature_map`:
+        ValueError: the width is larger than the number of usable positions of the sample (variance
+            above 0, equal ones counted once), or the schedule does not fit the model.
+        TypeError: the sample is a `jax.ShapeDtypeStruct`.
+
+    Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
+    Zhang 2016; landmarks for convolutional NTKs with exact variances and residual features:
+    derived here and in `expansion`.
+    """
+
     width: int | tuple[int, ...] = eqx.field(static=True)
     residual: float | None = eqx.field(static=True)
     sampling: Sampling = eqx.field(static=True)
@@ -52,12 +97,12 @@ class Nystroem(Method):
         self.precision = checked_precision(precision)
 
     def expand(
-        self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey
+        self, dual: DualActivation, features: Features, *, key: PRNGKey
     ) -> LandmarkExpansion:
         key_landmarks, key_residual, key_fit = jax.random.split(key, 3)
         space = features.nngp_vectors().space
         positions = usable_positions(features)
-        landmarks, residual = self.shares(dual, len(positions), last)
+        landmarks, residual = self.shares(dual, len(positions))
         chosen = positions
         if landmarks < len(positions):
             rng = generator(key_landmarks)
@@ -72,7 +117,7 @@ class Nystroem(Method):
         others = np.setdiff1d(positions, chosen)
         return calibrated(drawn, dual, features, others, generator(key_fit))
 
-    def shares(self, dual: DualActivation, positions: int, last: bool) -> tuple[int, int]:
+    def shares(self, dual: DualActivation, positions: int) -> tuple[int, int]:
         """Numbers of landmarks and of residual features where the sample has so many positions."""
         width = self.width
         assert isinstance(width, int)  # a schedule was cut up layer by layer
@@ -86,10 +131,7 @@ class Nystroem(Method):
             )
         if width == positions:
             return width, 0
-        share = self.residual
-        if share is None:
-            share = 0.0 if last else DEFAULT_RESIDUAL
-        residual = math.floor(share * width)
+        residual = math.floor((self.residual or 0.0) * width)
         return width - residual, residual
 
 

@@ -71,13 +71,13 @@ class RandomFeatures(Method):
     def uses_variances(self) -> bool:
         return self.normalize
 
-    def expand(self, dual: DualActivation, features: Features, *, last: bool, key: PRNGKey):
-        del last
+    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
         jax.eval_shape(dual.value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
+        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         w, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal)
         return RandomExpansion(w, s, self.normalize, dual, self.precision)
 

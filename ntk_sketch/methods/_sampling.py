@@ -124,7 +124,7 @@ def _vectors_at(features: Features, index: tuple[Inputs, ...]) -> tuple[Array, A
 
 
 @eqx.filter_jit
-def _columns(dual: DualActivation, z: Array, q: Array, chosen: Array) -> Array:
+def _columns(dual: DualActivation, z: Array, q: Array, chosen: Inputs) -> Array:
     same = jnp.arange(len(q))[:, None] == chosen
     covariance = jnp.where(same, q[:, None], matmul(z, z[chosen].T, "float32"))
     return dual(covariance, q[:, None], q[chosen])[0]
@@ -185,4 +185,3 @@ def ridge_leverage_scores(
     result = np.empty(n)
     result[order] = np.minimum(scores, 1.0)
     return result
-

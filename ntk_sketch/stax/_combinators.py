@@ -22,7 +22,6 @@ class Combinator(Rule):
 
 
 class Serial(Combinator):
-
     def plan(self, offsets, shape, method) -> tuple[list, list]:
         """Shapes, and offsets that are needed, before each layer and after the last."""
         shapes = [shape]

@@ -34,8 +34,7 @@ class Nonlinearity(Rule):
                 f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but"
                 " `x` is a jax.ShapeDtypeStruct. Pass example inputs."
             )
-        last = offsets is None  # variances are planned up to the last nonlinearity
-        expansion = method.expand(self.dual, features, last=last, key=key)
+        expansion = method.expand(self.dual, features, key=key)
         return NonlinearityTransform(expansion, self.dual, offsets)
 
 

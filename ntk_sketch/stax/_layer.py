@@ -141,7 +141,7 @@ def with_method(layer: Layer, method: Method) -> Layer:
     if not isinstance(method, Method):
         raise TypeError(f"with_method needs a method such as RandomFeatures(256), got {method!r}.")
     layer = as_layer(layer)
-    method.split([layer.rule.nonlinearities])
+    [method] = method.split([layer.rule.nonlinearities])
     return Layer(layer, WithMethod(layer.rule, method), layer.name)
 
 
