@@ -7,7 +7,7 @@ import numpy as np
 
 from .._features import Features
 from .._precision import matmul
-from .._typing import Array, Inputs
+from .._typing import Inputs
 from ..activations import DualActivation
 from ._landmarks import LandmarkExpansion
 
