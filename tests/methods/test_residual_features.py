@@ -79,7 +79,7 @@ def test_unbiased(name, record_property):
 @pytest.mark.parametrize("index", [(0, 1, 2, 3), (0, 1, 1, 2, 0, 3)])
 def test_covariance(index, record_property):
     """`k - k B k`, of the residual features alone; with landmarks twice too."""
-    dual, features, landmarks = features_at("Relu", index)
+    _, _, landmarks = features_at("Relu", index)
     kernel = model("Relu")[2](points(), None, ("nngp", "ntk"))
     both = zip(
         ("nngp", "ntk"), drawn("Relu", index), (landmarks.gram, landmarks.gram_ntk), strict=True

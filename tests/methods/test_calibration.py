@@ -1,0 +1,134 @@
+"""Features fitted to kernel values at positions that are no landmarks."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.methods._calibration import _transform
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+
+KINDS = ("nngp", "ntk")
+
+
+def model():
+    conv = functools.partial(stax.Conv, 4, (3, 3), W_std=1.4, b_std=0.1, padding="SAME")
+    return stax.serial(
+        conv(),
+        stax.Relu(),
+        stax.AvgPool((2, 2), (2, 2)),
+        conv(),
+        stax.Relu(),
+        stax.GlobalAvgPool(),
+        stax.Dense(1),
+    )
+
+
+def images(n, seed):
+    """Sums of three random waves in each of two channels."""
+    rng = np.random.default_rng(seed)
+    t = np.linspace(0, 1, 8)
+    k, phase = 4 * rng.normal(size=(n, 2, 3, 2)), rng.uniform(0, 6.28, (n, 2, 3))
+    waves = np.einsum("ncwx,i->ncwi", k[..., :1], t)[..., None]
+    waves = waves + np.einsum("ncwx,i->ncwi", k[..., 1:], t)[..., None, :]
+    return np.moveaxis(np.cos(waves + phase[..., None, None]).sum(2), 1, -1)
+
+
+@functools.cache
+def truth():
+    return jax.jit(lambda x: model()[2](x, None, KINDS))(images(16, 1))
+
+
+@functools.cache
+def errors(calibrate, residual):
+    """Relative, on other images than the sample's: the mean over three keys, for both kernels."""
+    net, x = model(), images(24, 0)
+    found = []
+    for seed in range(3):
+        method = ns.Nystroem(16, residual, "uniform", calibrate=calibrate)
+        feature_map = ns.feature_map(net, x, method, key=jax.random.key(seed))
+        z = feature_map(images(16, 1))
+        assert z.nngp.shape == (16, 16)
+        assert z.ntk.shape == (16, 32)  # the last Dense adds the NNGP part
+        found.append(
+            [
+                np.linalg.norm(getattr(z, kind) @ getattr(z, kind).T - getattr(truth(), kind))
+                / np.linalg.norm(getattr(truth(), kind))
+                for kind in KINDS
+            ]
+        )
+    return np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.5])
+def test_smaller_error(residual, record_property):
+    plain, fitted = errors(False, residual), errors(True, residual)
+    for kind, before, after in zip(KINDS, plain, fitted, strict=True):
+        record_property(f"{kind} plain", float(before))
+        record_property(f"{kind} calibrated", float(after))
+    assert np.all(fitted < plain)
+
+
+def test_is_the_default():
+    assert ns.Nystroem(4).calibrate
+    assert not ns.Nystroem(4, calibrate=False).calibrate
+
+
+@pytest.mark.parametrize("n", [24, 76])
+def test_unchanged_where_positions_are_few(n):
+    """Four others for each of eight features are wanted on either side, and the map needs eight."""
+    x = np.random.default_rng(0).normal(size=(n, 4))
+    net = stax.serial(stax.Dense(3, b_std=0.1), stax.Relu(), stax.Dense(1))
+    fitted, plain = (
+        ns.feature_map(
+            net, x, ns.Nystroem(8, sampling="uniform", calibrate=calibrate), key=jax.random.key(0)
+        )(x)
+        for calibrate in (True, False)
+    )
+    assert fitted.ntk.shape == plain.ntk.shape
+    assert np.array_equal(fitted.ntk, plain.ntk) == (n == 24)
+
+
+# ------------------------------------------------------------------ the fit itself
+
+
+def test_fit_undoes_a_transformation():
+    """Kernel values of features `z T` are fitted by `R` with `R Rᵀ = T Tᵀ`, up to the ridge."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 500, 5))
+    t = np.eye(5) + 0.3 * rng.normal(size=(5, 5))
+    root = _transform(a, b, a @ t @ t.T @ b.T, 1e-4)
+    np.testing.assert_allclose(root, root.T, atol=1e-14)
+    # Each side shrinks the correction, not the kernel, by about the ridge.
+    change = np.linalg.norm(t @ t.T - np.eye(5))
+    assert np.linalg.norm(root @ root - t @ t.T) < 1e-3 * change
+    np.testing.assert_allclose(_transform(a, b, a @ b.T, 1e-4), np.eye(5), atol=1e-12)
+
+
+def test_strong_regularisation_changes_nothing():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 500, 5))
+    np.testing.assert_allclose(_transform(a, b, 2 * a @ b.T, 1e12), np.eye(5), atol=1e-12)
+
+
+def test_negative_eigenvalues_become_zero():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 500, 5))
+    sign = np.diag([1.0, 1, 1, -1, -1])
+    root = _transform(a, b, a @ sign @ b.T, 1e-6)
+    np.testing.assert_allclose(root @ root, np.diag([1.0, 1, 1, 0, 0]), atol=1e-5)
+
+
+def test_directions_without_features():
+    """A feature that is 0 everywhere stays as it is."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 500, 5))
+    a[:, 4] = b[:, 4] = 0.0
+    root = _transform(a, b, 4 * a @ b.T, 1e-4)
+    assert np.isfinite(root).all()
+    np.testing.assert_allclose(np.diag(root), [2, 2, 2, 2, 1], rtol=1e-3)
+    assert np.array_equal(_transform(0 * a, 0 * b, 0 * a @ b.T, 1e-4), np.eye(5))

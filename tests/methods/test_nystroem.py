@@ -1,0 +1,372 @@
+"""`Nystroem`: exact at full width, errors, schedules, rates, rounding and precision."""
+
+import functools
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from architectures import ARCHITECTURES, NONLINEARITIES
+from entering import entering
+from jax import numpy as jnp
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.methods._landmarks import expansion, landmarks_at
+from ntk_sketch.methods._sampling import usable_positions
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+KEY = jax.random.key(0)
+
+
+def relative(close, exact):
+    return np.linalg.norm(np.asarray(close) - exact) / np.linalg.norm(exact)
+
+
+def exact_kernel(model, x1, x2=None, **options):
+    return jax.jit(lambda a, b: model[2](a, b, ("nngp", "ntk"), **options))(x1, x2)
+
+
+def dense_net():
+    return stax.serial(
+        stax.Dense(5, 1.2, 0.3), stax.Relu(), stax.Dense(4, 0.9, 0.1), stax.Gelu(), stax.Dense(1)
+    )
+
+
+def conv_net():
+    return stax.serial(
+        stax.Conv(4, (3, 2), strides=(2, 1), W_std=1.4, b_std=0.2, padding="SAME"),
+        stax.Relu(),
+        stax.AvgPool((2, 2)),
+        stax.Conv(4, (2, 2), b_std=0.1, padding="SAME"),
+        stax.Gelu(),
+        stax.GlobalAvgPool(),
+        stax.Dense(3, b_std=0.3),
+        stax.Erf(),
+        stax.Dense(1),
+    )
+
+
+def images(n, seed=1, dtype=None):
+    return np.random.default_rng(seed).normal(size=(n, 5, 4, 2)).astype(dtype or float)
+
+
+# ------------------------------------------------------------------ exact at full width
+
+# A constant has one value only: all positions are the same one afterwards.
+FULL = {"Monomial(0)": (6, 1)}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", NONLINEARITIES)
+def test_all_positions_are_landmarks(name):
+    """Then there is nothing left for random features, and the kernel on the sample is exact."""
+    make, shape, across, options = ARCHITECTURES[f"dense {name}"]
+    model = make()
+    x = jax.random.normal(jax.random.key(1), (6, *shape))
+    rows, columns = (x[:3], x[3:]) if across else (x, None)
+    kernel = exact_kernel(model, rows, columns, **dict(options))
+    feature_map = ns.feature_map(model, x, ns.Nystroem(FULL.get(name, 6), residual=0.5), key=KEY)
+    close = feature_map.kernel_fn(x)
+    for kind in ("nngp", "ntk"):
+        gram, exact = np.asarray(getattr(close, kind)), np.asarray(getattr(kernel, kind))
+        gram = gram[:3, 3:] if across else gram
+        if not exact.any():  # Θ of a net whose nonlinearities have no derivative
+            assert not gram.any()
+        else:
+            assert relative(gram, exact) < 1e-6
+
+
+@pytest.mark.usefixtures("float64")
+def test_all_positions_behind_convolutions_and_pools():
+    model, x = conv_net(), images(3)
+    kernel = exact_kernel(model, x)
+    features = {}
+    for residual in (0.0, 0.5):
+        # 3 x 4 positions with a stride, 2 x 3 behind the pool, 1 behind the global pool.
+        method = ns.Nystroem((3 * 12, 3 * 6, 3), residual=residual)
+        feature_map = ns.feature_map(model, x, method, key=KEY)
+        close = feature_map.kernel_fn(x)
+        features[residual] = feature_map(x)
+        for kind in ("nngp", "ntk"):
+            assert relative(getattr(close, kind), getattr(kernel, kind)) < 1e-6
+    for kind in ("nngp", "ntk"):
+        assert np.array_equal(*(getattr(z, kind) for z in features.values()))
+
+
+# ------------------------------------------------------------------ errors
+
+
+class TestErrors:
+    def test_more_landmarks_than_positions(self):
+        x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+        x[5] = x[0]
+        for residual in (0.0, 0.5):
+            with pytest.raises(
+                ValueError,
+                match=r"width=9\) at Relu\(\).*only P = 5.*larger sample.*at most 5.*with_method",
+            ):
+                ns.feature_map(dense_net(), x, ns.Nystroem(9, residual), key=KEY)
+
+    def test_names_the_layer(self):
+        """The later one, whose positions a pool has made fewer."""
+        with pytest.raises(ValueError, match=r"width=20\) at Gelu\(\).*P = 18"):
+            ns.feature_map(conv_net(), images(3), ns.Nystroem(20), key=KEY)
+
+    @pytest.mark.parametrize("residual", [-0.1, 1, 1.0, 1.5, float("nan")])
+    def test_residual(self, residual):
+        with pytest.raises(ValueError, match=r"residual is the share .*0 <= residual < 1.*got"):
+            ns.Nystroem(4, residual=residual)
+
+    def test_sampling(self):
+        with pytest.raises(ValueError, match=r"sampling must be one of leverage, .*got 'best'"):
+            ns.Nystroem(4, sampling="best")  # pyright: ignore[reportArgumentType]
+
+    def test_precision(self):
+        with pytest.raises(ValueError, match=r"precision must be one of float32, .*got 'float16'"):
+            ns.Nystroem(4, precision="float16")  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.parametrize(
+        ("width", "error"), [(0, ValueError), ((4, -1), ValueError), (1.5, TypeError)]
+    )
+    def test_width(self, width, error):
+        with pytest.raises(error, match="width must be a positive integer"):
+            ns.Nystroem(width)
+
+    def test_empty_schedule(self):
+        with pytest.raises(ValueError, match="width is an empty schedule"):
+            ns.Nystroem(())
+
+    def test_schedule_of_another_length(self):
+        with pytest.raises(ValueError, match=r"has 2 entries for 3 nonlinearities"):
+            ns.feature_map(conv_net(), images(3), ns.Nystroem((4, 4)), key=KEY)
+        with pytest.raises(ValueError, match=r"has 2 entries for 1 nonlinearities"):
+            stax.with_method(stax.Relu(), ns.Nystroem((4, 4)))
+
+    def test_shapes_are_not_enough(self):
+        shapes = jax.ShapeDtypeStruct((4, 6), np.float32)
+        with pytest.raises(TypeError, match=r"^Nystroem at Relu\(\) takes.*Pass example inputs"):
+            ns.feature_map(dense_net(), shapes, ns.Nystroem(3), key=KEY)
+
+
+# ------------------------------------------------------------------ schedules
+
+
+def widths(feature_map):
+    """Numbers of landmarks, in the order of the model."""
+    found = []
+    jax.tree.map(
+        lambda node: found.append(len(node.q)) if hasattr(node, "q") else None,
+        feature_map.transform,
+        is_leaf=lambda node: hasattr(node, "roots"),
+    )
+    return found
+
+
+def relu(method=None):
+    layer = stax.serial(stax.Relu(), stax.Dense(3, 1.1, 0.1))
+    return layer if method is None else stax.with_method(layer, method)
+
+
+def branches(*layers):
+    return stax.serial(stax.FanOut(len(layers)), stax.parallel(*layers), stax.FanInSum())
+
+
+# (layers behind a Dense layer, method, landmarks of each nonlinearity)
+SCHEDULES = {
+    "one width": ([relu(), relu()], ns.Nystroem(7), [7, 7]),
+    "schedule": ([relu(), relu()], ns.Nystroem((8, 16)), [8, 16]),
+    "list": ([relu(), relu()], ns.Nystroem([8, 16]), [8, 16]),
+    "own method": (
+        [relu(), relu(ns.Nystroem(11)), relu()],
+        ns.Nystroem((8, 16)),
+        [8, 11, 16],
+    ),
+    "own schedule": (
+        [relu(), stax.with_method(stax.serial(relu(), relu()), ns.Nystroem((5, 6))), relu()],
+        ns.Nystroem((8, 16)),
+        [8, 5, 6, 16],
+    ),
+    "own schedule of one": ([relu(ns.Nystroem((11,))), relu()], ns.Nystroem((16,)), [11, 16]),
+    "branches": (
+        [branches(relu(), stax.serial(relu(), relu())), relu()],
+        ns.Nystroem((4, 5, 6, 13)),
+        [4, 5, 6, 13],
+    ),
+    "repeat": ([stax.repeat(relu(), 3), relu()], ns.Nystroem((4, 5, 6, 13)), [4, 5, 6, 13]),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name):
+    layers, method, expected = SCHEDULES[name]
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    feature_map = ns.feature_map(
+        stax.serial(stax.Dense(3, b_std=0.1), *layers), x, method, key=KEY, get="nngp"
+    )
+    assert widths(feature_map) == expected
+    # Features of the last nonlinearity, and the constant one of the bias behind it.
+    assert jax.eval_shape(feature_map, x).nngp.shape == (20, expected[-1] + 1)
+
+
+# ------------------------------------------------------------------ rates and keys
+
+
+@functools.cache
+def smooth_sample():
+    """Inputs on a curved surface; and other ones from it."""
+    t = np.random.default_rng(0).uniform(-1, 1, size=(140, 3))
+    grid = np.random.default_rng(1).normal(size=(3, 12))
+    x = np.cos(t @ grid) + t @ grid[:, ::-1]
+    return x[:100], x[100:]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("residual", [0.0, 0.5])
+def test_error_falls_with_width(residual):
+    x, other = smooth_sample()
+    model = dense_net()
+    kernel = exact_kernel(model, other)
+    errors = []
+    for width in (4, 16, 64):
+        maps = [
+            ns.feature_map(model, x, ns.Nystroem(width, residual), key=jax.random.key(k))
+            for k in range(3)
+        ]
+        close = [feature_map.kernel_fn(other) for feature_map in maps]
+        errors.append(
+            [
+                np.mean([relative(getattr(k, kind), getattr(kernel, kind)) for k in close])
+                for kind in ("nngp", "ntk")
+            ]
+        )
+    errors = np.array(errors)
+    # At least like width^(-1/2), the rate of random features.
+    assert np.all(errors[1:] < errors[:-1] / 2)
+
+
+def test_keys():
+    x, _ = smooth_sample()
+    x = x.astype(np.float32)
+    first, again, other = (
+        ns.feature_map(dense_net(), x, ns.Nystroem(8, 0.5), key=jax.random.key(k))(x)
+        for k in (0, 0, 1)
+    )
+    for kind in ("nngp", "ntk"):
+        a, b, c = (np.asarray(getattr(z, kind)) for z in (first, again, other))
+        assert np.array_equal(a, b)
+        assert not np.allclose(a @ a.T, c @ c.T)
+
+
+# ------------------------------------------------------------------ rounding
+
+
+def awkward_images():
+    """Duplicates, constants, zeros and multiples among smooth images."""
+    t = np.linspace(0, 1, 8)
+    rng = np.random.default_rng(0)
+    waves = rng.normal(size=(16, 2, 3))
+    x = np.stack([np.cos(t[:, None, None] * 3 * w[0] + t[:, None] * 3 * w[1]) for w in waves])
+    x[1] = x[0]
+    x[2] = 2 * x[0]
+    x[3] = 0.0
+    x[4] = 1.0
+    x[5] = -1.0
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize(("residual", "bias"), [(0.0, 0.1), (0.5, None)])
+def test_awkward_images_in_float32(residual, bias):
+    conv = functools.partial(stax.Conv, 4, (3, 3), W_std=1.4, b_std=bias, padding="SAME")
+    model = stax.serial(
+        conv(), stax.Relu(), stax.AvgPool((2, 2), (2, 2)), conv(), stax.Relu(), stax.GlobalAvgPool()
+    )
+    x = awkward_images()
+    feature_map = ns.feature_map(model, x, ns.Nystroem((32, 16), residual), key=KEY)
+    z = feature_map(x)
+    assert z.nngp.dtype == z.ntk.dtype == np.float32
+    assert np.isfinite(z.nngp).all()
+    assert np.isfinite(z.ntk).all()
+    # Duplicates have the same features, row by row the same sums.
+    assert relative(z.ntk[1], np.asarray(z.ntk[0])) < 100 * np.finfo(np.float32).eps
+    weights = np.random.default_rng(0).normal(size=z.ntk.shape).astype(np.float32)
+
+    def value(x):
+        z = feature_map(x)
+        return jnp.sum(z.ntk * weights) + jnp.sum(z.nngp**2)
+
+    assert np.isfinite(jax.grad(value)(x)).all()
+
+
+@pytest.mark.parametrize("name", ["Relu", "Gelu"])
+def test_diagonal_where_landmarks_are_dependent(name, record_property):
+    """In float32, with a Gram matrix of numerically low rank, variances at landmarks stay."""
+    conv = stax.Conv(4, (3, 3), b_std=0.1, padding="SAME")
+    model = stax.serial(conv, NONLINEARITIES[name](), stax.GlobalAvgPool())
+    [(dual, features)] = entering(model, awkward_images()[:6, :5, :5])
+    usable = usable_positions(features)
+    rng = np.random.default_rng(0)
+    chosen = np.unravel_index(rng.permutation(usable)[:64], (6, 5, 5))
+    landmarks = landmarks_at(dual, features, chosen)
+    z, _ = eqx.filter_jit(expansion(landmarks, dual))(features)
+    assert z.shape[-1] < 64  # eigenvalues are cut off
+    diagonal = np.sum(np.asarray(z, float)[chosen] ** 2, axis=-1)
+    exact = np.diag(landmarks.gram)
+    worst = np.max(np.abs(diagonal - exact) / exact)
+    record_property("relative error", float(worst))
+    # Rounding of a kernel value, eps, over the root of the smallest eigenvalue kept, m eps, in
+    # each of at most m directions.
+    assert worst < np.sqrt(64 * np.finfo(np.float32).eps)
+
+
+# ------------------------------------------------------------------ precision
+
+
+def smooth_net(kind):
+    if kind == "dense":
+        return stax.serial(
+            stax.Dense(5, 1.2, 0.3), stax.Gelu(), stax.Dense(4, 0.9, 0.1), stax.Erf()
+        )
+    return stax.serial(
+        stax.Conv(4, (3, 3), W_std=1.4, b_std=0.1),
+        stax.Gelu(),
+        stax.Conv(4, (2, 2), strides=(1, 2), b_std=0.1, padding="SAME"),
+        stax.Erf(),
+        stax.GlobalAvgPool(),
+    )
+
+
+PRECISE = {
+    "landmarks": lambda precision: ns.Nystroem(6, precision=precision, calibrate=False),
+    "landmarks and random": lambda precision: ns.Nystroem(
+        6, 0.5, precision=precision, calibrate=False
+    ),
+    "random": lambda precision: ns.RandomFeatures(32, precision=precision),
+}
+
+
+@pytest.mark.parametrize("method", PRECISE)
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_precision(kind, method, record_property):
+    """Of projections alone: features are float32, off by the rounding of two operands a layer."""
+    shape = (8,) if kind == "dense" else (5, 4, 2)
+    x, other = np.random.default_rng(0).normal(size=(2, 12, *shape)).astype(np.float32)
+    model = smooth_net(kind)
+    z = {}
+    for precision in ("float32", "tensorfloat32", "bfloat16"):
+        made = PRECISE[method](precision)
+        z[precision] = ns.feature_map(model, x, made, key=KEY)(other)
+    deviation = {}
+    for precision, unit in (("tensorfloat32", 2.0**-11), ("bfloat16", 2.0**-8)):
+        for name in ("nngp", "ntk"):
+            close, exact = getattr(z[precision], name), np.asarray(getattr(z["float32"], name))
+            assert close.dtype == np.float32
+            deviation[precision, name] = relative(close @ close.T, exact @ exact.T) / unit
+            record_property(f"{precision} {name}", float(deviation[precision, name]))
+    for value in deviation.values():
+        # Two operands in each of two projections, of one or both factors of the kernel's value,
+        # and this twice in a Gram matrix: 16 units if all roundings were largest and added up.
+        assert 0 < value < 16
+    for name in ("nngp", "ntk"):  # these units are 8 times as large
+        assert 8 * deviation["bfloat16", name] > deviation["tensorfloat32", name]
