@@ -27,8 +27,8 @@ class Variances(eqx.Module):
     """Covariances of positions `s` and `s + δ` of each example, for every `δ` of a product of
     offsets.
 
-    Arrays have the shape (n, S1, D1, S2, D2, ...): positions and offsets of each spatial axis side
-    by side. Pairs whose second position lies outside are 0.
+    Arrays have the shape (n, D1, D2, ..., S1, S2, ...): offsets, then positions, which lie side by
+    side in memory. Pairs whose second position lies outside are 0.
 
     Attributes:
         same: `K` within one pass of the network (NT's `cov1`): the variances that cosines divide
@@ -46,7 +46,7 @@ class Variances(eqx.Module):
 
     @property
     def space(self) -> tuple[int, ...]:
-        return self.same.shape[1::2]
+        return self.same.shape[1 + len(self.offsets) :]
 
     @property
     def independent(self) -> Array:
@@ -55,10 +55,7 @@ class Variances(eqx.Module):
 
     def diagonal(self, values: Array) -> Array:
         """`values` at offset 0: (n, *space)."""
-        index: tuple = (slice(None),)
-        for offsets in self.offsets:
-            index += (slice(None), offsets.index(0))
-        return values[index]
+        return values[(slice(None), *(offsets.index(0) for offsets in self.offsets))]
 
     def linear(self, fn: Callable[[Array], Array], offsets: tuple[tuple[int, ...], ...]):
         """The variances after a linear map `fn` that treats all covariances alike."""
@@ -76,7 +73,7 @@ class Variances(eqx.Module):
 
         def pick(values):
             for axis, (have, want) in enumerate(zip(self.offsets, offsets, strict=True)):
-                values = _columns(values, 2 + 2 * axis, have, want)
+                values = _columns(values, 1 + axis, have, want)
             return values
 
         return self.linear(pick, offsets)
@@ -125,40 +122,48 @@ class Variances(eqx.Module):
         """Variances of one pass grow by `1 / rate`; two independent passes do not see it."""
         centre = np.ones((), bool)
         for offsets in self.offsets:
-            centre = np.multiply.outer(centre, np.array([[o == 0 for o in offsets]]))
+            centre = np.multiply.outer(centre, np.array([o == 0 for o in offsets]))
+        centre = centre.reshape(*centre.shape, *(1,) * len(self.offsets))
         scale = jnp.where(centre, 1 / rate, 1.0).astype(self.same.dtype)
         return Variances(self.same * scale, self.independent, self.ntk, self.offsets)
 
 
 def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -> Variances:
     """`K(s, s+δ) = <x_s, x_{s+δ}> / c` of inputs (n, *space, c); `Θ = 0`."""
-    here = x
-    for axis in range(x.ndim - 2):
-        here = jnp.expand_dims(here, 2 + 2 * axis)
-    values = jnp.sum(here * _there(x, offsets), axis=-1) / x.shape[-1]
+    if x.shape[-1] <= 4:  # colours: one after the other, in loops over pixels
+        terms = [x[..., c] for c in range(x.shape[-1])]
+        values = sum(_here(term) * _there(term, offsets) for term in terms) / len(terms)
+    else:
+        here = jnp.moveaxis(x, -1, 1)
+        there = _there(here, offsets)
+        here = here.reshape(len(x), *(1,) * len(offsets), *here.shape[1:])
+        values = jnp.mean(here * there, axis=1 + len(offsets))
     values = jnp.where(band_mask(x.shape[1:-1], offsets), values, 0)
     return Variances(values, None, jnp.zeros_like(values) if ntk else None, offsets)
 
 
 def band_mask(space: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """Which pairs `(s, s + δ)` lie inside: (S1, D1, S2, D2, ...)."""
-    mask = np.ones((), bool)
-    for size, axis in zip(space, offsets, strict=True):
-        there = np.arange(size)[:, None] + np.array(axis)
-        mask = np.multiply.outer(mask, (there >= 0) & (there < size))
+    """Which pairs `(s, s + δ)` lie inside: (D1, D2, ..., S1, S2, ...)."""
+    k = len(space)
+    mask = np.ones((1,) * 2 * k, bool)
+    for axis, (size, along) in enumerate(zip(space, offsets, strict=True)):
+        there = np.arange(size) + np.array(along)[:, None]
+        shape = [1] * 2 * k
+        shape[axis], shape[k + axis] = there.shape
+        mask = mask & ((there >= 0) & (there < size)).reshape(shape)
     return mask
 
 
 def _here(q: Array) -> Array:
-    for axis in range(q.ndim - 1):
-        q = jnp.expand_dims(q, 2 + 2 * axis)
-    return q
+    """`q` (n, *space) at `s`, beside any offset."""
+    return q.reshape(len(q), *(1,) * (q.ndim - 1), *q.shape[1:])
 
 
 def _there(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
-    """`x` (n, *space, ...) at `s + δ`, 0 outside: (n, S1, D1, S2, D2, ..., ...)."""
+    """`x` (n, ..., *space) at `s + δ`, 0 outside: (n, D1, D2, ..., ..., *space)."""
     for axis in reversed(range(len(offsets))):
-        x = jnp.stack([_shifted(x, 1 + axis, o) for o in offsets[axis]], axis=2 + axis)
+        at = x.ndim - len(offsets) + axis
+        x = jnp.stack([_shifted(x, at, o) for o in offsets[axis]], axis=1)
     return x
 
 
@@ -224,20 +229,21 @@ def through_windows(
 
 
 def _along(values: Array, windows: Windows, space, axis: int, have, out, weights: str) -> Array:
-    """`through_windows` along one spatial axis: positions on axis `1 + 2 axis`, offsets next to it.
+    """`through_windows` along one spatial axis.
 
     A pair of taps `(u, v)` of the windows at `s` and `s + δ` is the pair of input positions
     `(i, i + o)` with `i = stride s + u - low` and `o = stride δ + v - u`: for all `s` and `δ` at
     once a strided slice of the band. Pairs that lie outside are 0 in the band already.
     """
-    at, size, stride = 1 + 2 * axis, space[axis], windows.strides[axis]
+    offset_axis, at = 1 + axis, 1 + len(space) + axis
+    size, stride = space[axis], windows.strides[axis]
     pool = weights != "equal taps"
     taps, count = range(windows.shape[axis]), len(windows.taps(space, axis))
 
     # The band at the offsets between taps; on a circle the sum of both laps, one of which is 0.
     steps = _tap_offsets(windows, axis, out, pool)
     laps = zip(*(_laps(windows, size, o) for o in steps), strict=True)
-    band = functools.reduce(jnp.add, (_columns(values, at + 1, have, lap) for lap in laps))
+    band = functools.reduce(jnp.add, (_columns(values, offset_axis, have, lap) for lap in laps))
 
     low, _ = windows.pads(space)[axis]
     pads = [(0, 0)] * band.ndim
@@ -247,7 +253,7 @@ def _along(values: Array, windows: Windows, space, axis: int, have, out, weights
         jax.lax.slice_in_dim(band, u, u + stride * (count - 1) + 1, stride, axis=at) for u in taps
     ]
     terms = (
-        _columns(seen[u], at + 1, steps, tuple(stride * o + v - u for o in out))
+        _columns(seen[u], offset_axis, steps, tuple(stride * o + v - u for o in out))
         for u in taps
         for v in (taps if pool else (u,))
     )
@@ -256,9 +262,10 @@ def _along(values: Array, windows: Windows, space, axis: int, have, out, weights
         return result
     inside = (windows.taps(space, axis) >= 0).sum(1)
     sizes = inside if weights == "average inside" else np.full(count, len(taps))
-    there = np.clip(np.arange(count)[:, None] + np.array(out), 0, count - 1)
-    shape = (*(1,) * at, count, len(out), *(1,) * (values.ndim - at - 2))
-    return result / jnp.asarray((sizes[:, None] * sizes[there]).reshape(shape), values.dtype)
+    there = np.clip(np.arange(count) + np.array(out)[:, None], 0, count - 1)
+    shape = [1] * values.ndim
+    shape[offset_axis], shape[at] = there.shape
+    return result / jnp.asarray((sizes * sizes[there]).reshape(shape), values.dtype)
 
 
 def _columns(values: Array, axis: int, have, want) -> Array:

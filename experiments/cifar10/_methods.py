@@ -5,5 +5,7 @@ from collections.abc import Callable
 import ntk_sketch as ns
 
 METHODS: dict[str, Callable] = {
+    "Nystroem": ns.Nystroem,
     "RandomFeatures": ns.RandomFeatures,
+    "LeverageScore": ns.LeverageScore,
 }

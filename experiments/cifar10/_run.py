@@ -16,7 +16,7 @@ from experiments._phases import Phases
 from experiments._record import command_line, environment, write_record
 
 from . import data
-from ._architectures import myrtle
+from ._architectures import BLOCKS, myrtle
 from ._methods import METHODS
 from ._preprocess import fit
 from ._regression import RidgePath, fit_path, predict_path
@@ -31,11 +31,14 @@ class Size:
 
     train: int
     test: int
-    width: int
+    widths: tuple[int, int, int]  # of the early nonlinearities, the last but one, the last
 
 
 # The CPU's is what ends within five minutes on two cores; see README.md for the measurement.
-SIZES = {"cpu": Size(15_000, 2_000, 128), "gpu": Size(50_000, 10_000, 1024)}
+SIZES = {
+    "cpu": Size(15_000, 2_000, (64, 128, 1024)),
+    "gpu": Size(50_000, 10_000, (512, 512, 2048)),
+}
 BATCH_BYTES = {"cpu": 2**26, "gpu": 2**33}  # the CPU is fastest when a batch stays in its cache
 
 
@@ -45,7 +48,7 @@ class Resolved:
 
     train: int
     test: int
-    width: int
+    width: tuple[int, ...]
     select: str
     batch_bytes: int
 
@@ -131,10 +134,23 @@ def _resolve(settings: Settings, source: data.Source) -> Resolved:
         sizes[split] = min(usual, there) if asked is None else asked
     return Resolved(
         **sizes,
-        width=settings.width or default.width,
+        width=settings.width or _widths(settings, source, default.widths),
         select=settings.select or ("loo" if settings.flip else "gcv"),
         batch_bytes=BATCH_BYTES[backend],
     )
+
+
+def _widths(
+    settings: Settings, source: data.Source, widths: tuple[int, int, int]
+) -> tuple[int, ...]:
+    """A schedule: small where positions are many, large last, where it costs little.
+
+    At most a quarter of the sample's positions at the last convolution: small images have few.
+    """
+    early, late, last = widths
+    most = SAMPLE * (source.shape[0] // 4) ** 2 // 4
+    schedule = (early,) * (sum(BLOCKS[settings.architecture]) - 2) + (late, last)
+    return tuple(min(width, most) for width in schedule)
 
 
 def _feature_map(
@@ -151,7 +167,9 @@ def _feature_map(
     return ns.feature_map(
         model,
         jnp.asarray(x[:SAMPLE]),
-        METHODS[settings.method](width=resolved.width),
+        METHODS[settings.method](
+            width=resolved.width[0] if len(resolved.width) == 1 else resolved.width
+        ),
         key=jax.random.key(settings.seed),
         get=(settings.kernel,),
     )
@@ -181,12 +199,16 @@ def _name(settings: Settings, resolved: Resolved, source: data.Source) -> str:
         settings.architecture,
         settings.activation.replace(":", "_"),
         settings.kernel,
-        f"{settings.method}{resolved.width}",
+        settings.method + _dashed(resolved.width),
         "flip" if settings.flip else "",
         f"{resolved.train}+{resolved.test}",
         f"seed{settings.seed}",
     ]
     return "-".join(part for part in parts if part)
+
+
+def _dashed(widths: tuple[int, ...]) -> str:
+    return "-".join(map(str, widths))
 
 
 def _report(record: dict[str, Any], phases: Phases) -> str:
@@ -213,7 +235,7 @@ def _draw(start: Path, record: dict[str, Any], outputs, images, labels, source) 
     title = (
         f"{source.dataset}, {record['settings']['architecture']} "
         f"{record['settings']['activation']}, {record['settings']['kernel'].upper()}, "
-        f"{record['settings']['method']} of width {resolved['width']}\n"
+        f"{record['settings']['method']} of width {_dashed(resolved['width'])}\n"
         f"{resolved['train']:,} training images: {results['accuracy']:.1%} of "
         f"{resolved['test']:,} test images right"
     )

@@ -25,8 +25,8 @@ class Settings:
     W_std: float = 2**0.5
     b_std: float | None = None
     kernel: str = "ntk"
-    method: str = "RandomFeatures"
-    width: int | None = None
+    method: str = "Nystroem"
+    width: tuple[int, ...] | None = None
     train: int | None = None
     test: int | None = None
     flip: bool = False
@@ -45,6 +45,14 @@ def parse(arguments: list[str] | None = None) -> Settings:
     given = vars(parser.parse_args(arguments))
     zca, zca_reg = given.pop("zca"), given.pop("zca_reg")
     steps = Steps(given.pop("standardise"), given.pop("layer_norm"), zca_reg if zca else None)
+    if given["width"] is not None:
+        widths, nonlinearities = tuple(given["width"]), sum(BLOCKS[given["architecture"]])
+        if len(widths) not in (1, nonlinearities):
+            parser.error(
+                f"argument --width: {len(widths)} numbers for {nonlinearities} nonlinearities of"
+                f" {given['architecture']}; give one, or one for each"
+            )
+        given["width"] = widths
     given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
     if given["train"] == 1 and given["select"] == "validation":
         parser.error("argument --select: validation needs at least two training images")
@@ -78,7 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--b-std", type=non_negative, help="of every layer (default: no bias)")
     choice(model, "--kernel", KERNELS, default.kernel)
     choice(model, "--method", METHODS, default.method)
-    model.add_argument("--width", type=count, help="features per nonlinearity")
+    model.add_argument(
+        "--width",
+        type=count,
+        nargs="+",
+        metavar="M",
+        help="features per nonlinearity: one number, or one for each nonlinearity",
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument("--data-dir", metavar="DIR", help="CIFAR-10: official files or packed pieces")

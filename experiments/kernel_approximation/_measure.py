@@ -13,6 +13,9 @@ import numpy as np
 import ntk_sketch as ns
 from experiments._phases import Phases
 
+_LARGE = 2048 if jax.default_backend() == "cpu" else 16384
+LARGE_PRODUCT_FLOPS = 2 * _LARGE**3
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -69,6 +72,13 @@ def interleaved_seconds(
             seconds[name].append(time.perf_counter() - start)
             progress(1)
     return seconds
+
+
+def large_product() -> Callable[[], jax.Array]:
+    """A matrix product that shows what the machine can do, `LARGE_PRODUCT_FLOPS` a call."""
+    a = jax.random.normal(jax.random.key(0), (_LARGE, _LARGE))
+    product = jax.jit(lambda a: a @ a)
+    return lambda: product(a)
 
 
 def memory(feature_map: ns.FeatureMap, x: jax.Array) -> dict[str, int | bool | None]:

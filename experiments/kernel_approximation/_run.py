@@ -19,10 +19,12 @@ from experiments.cifar10._preprocess import Steps, fit
 
 from ._exact import KERNELS, exact_kernels, fingerprint, load
 from ._measure import (
+    LARGE_PRODUCT_FLOPS,
     centred_error,
     feature_counts,
     grams,
     interleaved_seconds,
+    large_product,
     load_average,
     memory,
     relative_error,
@@ -154,25 +156,34 @@ def _speeds(
     with phases("compiling"), _bar("compiling", len(calls), " programs") as bar:
         interleaved_seconds(calls, 1, bar.update)
     loads = {"before timing": load_average()}
-    total = len(calls) * CHOOSING * (len(sizes) > 1) + len(maps) * repetitions
+    total = len(calls) * CHOOSING * (len(sizes) > 1) + (len(maps) + 1) * repetitions
     with phases("timing"), _bar("timing", total, " calls") as bar:
         best = dict.fromkeys(maps, sizes[0])
         if len(sizes) > 1:
             tried = interleaved_seconds(calls, CHOOSING, bar.update)
             for case in maps:
                 best[case] = min(sizes, key=lambda size: np.median(tried[case, size]) / size)
-        chosen = {case: calls[case, best[case]] for case in maps}
+        chosen: dict[Any, Any] = {case: calls[case, best[case]] for case in maps}
+        chosen["large product"] = large_product()
+        jax.block_until_ready(chosen["large product"]())
         seconds = interleaved_seconds(chosen, repetitions, bar.update)
+    product_rate = LARGE_PRODUCT_FLOPS / float(np.median(seconds["large product"]))
     loads["after timing"] = load_average()
     with phases("memory"):
         peaks = {case: memory(maps[case], batches[best[case]]) for case in maps}
     speeds = {}
     for case in maps:
         rates = best[case] / np.array(seconds[case])
+        flops = maps[case].cost((1, *x.shape[1:])).flops
+        flops_rate = flops * float(np.median(rates))
         speeds[case] = {
             "batch_size": best[case],
             "images_per_second": float(np.median(rates)),
             "images_per_second_all": [round(float(rate), 3) for rate in rates],
+            "flops_per_image": flops,
+            "flops_per_second": flops_rate,
+            "large_product_flops_per_second": product_rate,
+            "share_of_large_product": flops_rate / product_rate,
             "memory_bytes": peaks[case],
         }
     return speeds, loads
@@ -191,11 +202,16 @@ def _errors(close: list[dict[str, np.ndarray]], exact: dict[str, np.ndarray]) ->
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Errors (mean and standard deviation over keys), speed, memory of program and process."""
+    """Errors (mean and standard deviation over keys), speed, memory of program and process.
+
+    `share` is that of the rate of a large matrix product, interleaved with the maps.
+    """
     width = max(len(row["method"]) for row in rows)
     columns = [f"{k.upper()}{c}" for k in KERNELS for c in ("", " centred")]
     heading = "".join(f"{column:>17}" for column in columns)
-    lines = [f"{'':{width}} width{heading}  images/s  batch  program MiB  process MiB"]
+    lines = [
+        f"{'':{width}} width{heading}  images/s  GFLOP/s  share  batch  program MiB  process MiB"
+    ]
     for row in rows:
         cells = ""
         for kernel in KERNELS:
@@ -206,6 +222,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         program, process = (row["memory_bytes"][k] / 2**20 for k in ("program", "peak_rss"))
         lines.append(
             f"{row['method']:{width}} {row['width']:5}{cells}  {row['images_per_second']:8.1f}  "
+            f"{row['flops_per_second'] / 1e9:7.1f}  {row['share_of_large_product']:5.2f}  "
             f"{row['batch_size']:5}  {program:11.1f}  {process:11.0f}"
         )
     return "\n".join(lines)

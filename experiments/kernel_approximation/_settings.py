@@ -31,7 +31,7 @@ class Settings:
     W_std: float = 2**0.5
     b_std: float | None = None
     zca_reg: float = 0.1
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = ("Nystroem", "Nystroem-half-residual", "RandomFeatures")
     widths: tuple[int, ...] = (64, 128, 256)
     seeds: int = 3
     seed: int = 0
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--W-std", type=positive, default=default.W_std, help="of every layer (default: sqrt 2)")
     add("--b-std", type=non_negative, help="of every layer (default: no bias)")
     add("--zca-reg", type=non_negative, default=default.zca_reg, help="(default: 0.1)")
-    methods = f"any of {', '.join(METHODS)} (default: all)"
+    methods = f"any of {', '.join(METHODS)} (default: {', '.join(default.methods)})"
     add("--methods", type=one_of(METHODS), nargs="+", default=default.methods, help=methods)
     add("--widths", type=count, nargs="+", default=default.widths, metavar="M")
     add("--seeds", type=count, default=default.seeds, metavar="N", help="number of keys")

@@ -9,8 +9,17 @@ from jax.extend import core as jex_core
 
 from .._typing import Array
 
-# atan(t) / t - 1 as a polynomial in t², |t| <= tan(π/8): Cephes, atanf.c.
-_ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+# (atan(t) / t - 1) / t² as a polynomial in t², |t| <= 1, to 2e-8: Abramowitz and Stegun 4.4.49.
+_ATAN = (
+    0.0028662257,
+    -0.0161657367,
+    0.0429096138,
+    -0.0752896400,
+    0.1065626393,
+    -0.1420889944,
+    0.1999355085,
+    -0.3333314528,
+)
 
 
 def vectorised(fn: Callable[..., Sequence[Array]]) -> Callable[..., list[Array]]:
@@ -59,23 +68,18 @@ def _apply(equation, inputs) -> Sequence[Array]:
 
 
 def atan2(y: Array, x: Array) -> Array:
-    """The angle of (x, y), to about one unit in the last place of float32."""
-    rise, run = jnp.abs(y), jnp.abs(x)
-    small, large = jnp.minimum(rise, run), jnp.maximum(rise, run)
-    # tan(a - π/4) = (tan a - 1) / (tan a + 1) beyond π/8.
-    beyond = small > 0.41421356 * large
-    over = jnp.where(beyond, small - large, small)
-    under = jnp.where(beyond, small + large, large)
-    t = over / jnp.where(under == 0, 1, under)
+    """The angle of (x, y), to a few units in the last place of float32.
+
+    Twice the angle whose tangent is `y / (|x| + √(x² + y²))`. For coordinates whose squares are
+    float32 numbers, as Neural Tangents' own formulas for angles need it.
+    """
+    t = y / jnp.maximum(jnp.abs(x) + jnp.sqrt(x * x + y * y), jnp.finfo(jnp.float32).tiny)
     square = t * t
     series = jnp.zeros_like(t)
     for coefficient in _ATAN:
         series = series * square + coefficient
-    angle = t + t * (square * series)
-    angle = jnp.where(beyond, angle + jnp.pi / 4, angle)
-    angle = jnp.where(rise > run, jnp.pi / 2 - angle, angle)
-    angle = jnp.where(x < 0, jnp.pi - angle, angle)
-    return jnp.where(y < 0, -angle, angle)
+    angle = 2 * (t + t * (square * series))
+    return jnp.where(x < 0, jnp.where(y < 0, -jnp.pi, jnp.pi) - angle, angle)
 
 
 def _asin(x: Array, **_) -> Array:

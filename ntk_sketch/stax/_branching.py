@@ -143,7 +143,7 @@ class ConcatSpaceTransform(eqx.Module):
             branch = branch.map(lambda block, pad=pad: pad(block, self.axis))
             if self.offsets is not None:
                 variances = branch.variances.linear(
-                    lambda k, pad=pad: pad(k, 2 * self.axis - 1), branch.variances.offsets
+                    lambda k, pad=pad: pad(k, k.ndim // 2 + self.axis), branch.variances.offsets
                 )
                 branch = branch.replace(variances=variances)
             padded.append(branch)
