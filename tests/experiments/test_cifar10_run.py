@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,9 +15,10 @@ import pytest
 import ntk_sketch as ns
 from experiments._phases import Phases
 from experiments.cifar10 import __main__ as entry
-from experiments.cifar10 import data
+from experiments.cifar10 import _run, data
 from experiments.cifar10._architectures import ACTIVATIONS, BLOCKS, activation, myrtle
 from experiments.cifar10._regression import fit_path, predict_path
+from experiments.cifar10._settings import Settings
 from experiments.cifar10.data._tfds import Unavailable
 from ntk_sketch import stax
 
@@ -68,6 +70,14 @@ def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
     assert f"test accuracy {results['accuracy']:.4f}" in printed.out
     assert "NO CIFAR-10: no network" in printed.err
     assert "images/s" in printed.err
+
+
+def test_the_default_schedule_fits_small_images(no_cifar10):
+    settings, source = Settings(), data.find(None)
+    widths = _run._widths(settings, source, (64, 128, 1024))
+    assert widths == (64, 64, 128, 256)  # 256 images of 2x2 positions, a quarter of them
+    deeper = replace(settings, architecture="myrtle7")
+    assert len(_run._widths(deeper, source, (64, 128, 1024))) == 6
 
 
 def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatch):

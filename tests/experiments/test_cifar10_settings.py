@@ -20,7 +20,7 @@ def test_everything():
     assert settings.architecture == "myrtle7"
     assert settings.activation == "gelu"
     assert settings.method == "RandomFeatures"
-    assert (settings.width, settings.train, settings.test) == (32, 100, 50)
+    assert (settings.width, settings.train, settings.test) == ((32,), 100, 50)
     assert settings.diag_reg == (1e-3, 1.0)
     assert settings.select == "loo"
     assert settings.b_std == 0.1
@@ -37,12 +37,13 @@ def test_everything():
         ("--activation swish", "unknown name 'swish'; known: " + ", ".join(ACTIVATIONS)),
         ("--activation leakyrelu", "Numbers go after a colon"),
         ("--activation relu:a", "Numbers go after a colon"),
-        ("--method magic", "unknown name 'magic'; known: RandomFeatures"),
+        ("--method magic", "unknown name 'magic'; known: Nystroem"),
         ("--architecture vgg", "known: myrtle5, myrtle7, myrtle10"),
         ("--kernel ck", "known: ntk, nngp"),
         ("--select test", "known: gcv, loo, validation"),
         ("--width 0", "argument --width: at least 1 needed, got 0"),
         ("--width ten", "an integer needed, got 'ten'"),
+        ("--width 8 16", "2 numbers for 4 nonlinearities of myrtle5; give one, or one for each"),
         ("--batch-size -4", "argument --batch-size: at least 1 needed, got -4"),
         ("--diag-reg 1e-3 -0.1", "argument --diag-reg: a finite number >= 0 needed, got -0.1"),
         ("--diag-reg nan", "a finite number >= 0 needed, got nan"),

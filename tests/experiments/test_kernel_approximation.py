@@ -13,7 +13,7 @@ import ntk_sketch as ns
 from experiments.cifar10 import data
 from experiments.cifar10.data._tfds import Unavailable
 from experiments.kernel_approximation import __main__ as entry
-from experiments.kernel_approximation import _measure
+from experiments.kernel_approximation import _measure, scaling
 from experiments.kernel_approximation._exact import (
     DamagedFile,
     exact_kernels,
@@ -59,6 +59,11 @@ def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
     assert (row["method"], row["width"], row["batch_size"]) == ("RandomFeatures", 8, 4)
     assert row["n_features"] == {"nngp": 8, "ntk": 16}
     assert len(row["images_per_second_all"]) == 2
+    # Two projections of 3x3 patches of 8 features at the second convolution, 8x8 pixels, and more.
+    assert row["flops_per_image"] > 2 * 64 * 9 * 8 * (8 + 2 * 8)
+    ratio = row["flops_per_second"] / row["large_product_flops_per_second"]
+    assert row["share_of_large_product"] == pytest.approx(ratio)
+    assert 0 < ratio < 1
     # At least the directions of two convolutions: 3x3 patches of 8 features, for both kernels.
     assert 2 * 9 * 8 * 8 * 4 < row["memory_bytes"]["program"] < row["memory_bytes"]["peak_rss"]
     for kernel in ("nngp", "ntk"):
@@ -206,7 +211,7 @@ def test_the_fingerprint_tells_apart_what_matters():
 def test_nonsense_ends_with_code_2(no_cifar10, tmp_path, capsys):
     for words, message in (
         ("--images 1", "at least 2 needed"),
-        ("--methods Nope", "unknown name 'Nope'; known: RandomFeatures"),
+        ("--methods Nope", "unknown name 'Nope'; known: Nystroem"),
         ("--layers 6", "known: 5, 7, 10"),
         ("--train 20 --sample 21", "more than the 20 training images"),
     ):
@@ -230,3 +235,19 @@ def test_the_readme_shows_the_records():
         assert {row["method"] for row in record["results"]} <= set(METHODS)
         for line in table(record["results"]).splitlines()[1:]:
             assert re.sub(r" +", " ", line) in readme
+
+
+def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "SIDES", (16, 32))
+    words = f"--width 4 --repetitions 1 --images 20 40 --out {tmp_path}"
+    assert scaling.main(words.split()) == 0
+    (path,) = tmp_path.glob("*.json")
+    results = json.loads(path.read_text())["results"]
+    assert set(results["seconds_by_images"]) == set(results["peak_rss_bytes"]) == {"20", "40"}
+    times = results["seconds_by_side"]
+    slope = np.log(times["32"] / times["16"]) / np.log(4)
+    assert results["slope_by_pixels"] == pytest.approx(slope)
+    assert f"against log pixels: {slope:.3f}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        scaling.main(["--images", "20", "30"])
+    assert "two different multiples of 20" in capsys.readouterr().err
