@@ -123,7 +123,7 @@ class Variances(eqx.Module):
         centre = np.ones((), bool)
         for offsets in self.offsets:
             centre = np.multiply.outer(centre, np.array([o == 0 for o in offsets]))
-        centre = centre.reshape(*centre.shape, *(1,) * len(self.offsets))
+        centre = centre.reshape((*centre.shape, *(1,) * len(self.offsets)))
         scale = jnp.where(centre, 1 / rate, 1.0).astype(self.same.dtype)
         return Variances(self.same * scale, self.independent, self.ntk, self.offsets)
 
@@ -136,7 +136,7 @@ def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -
     else:
         here = jnp.moveaxis(x, -1, 1)
         there = _there(here, offsets)
-        here = here.reshape(len(x), *(1,) * len(offsets), *here.shape[1:])
+        here = here.reshape((len(x), *(1,) * len(offsets), *here.shape[1:]))
         values = jnp.mean(here * there, axis=1 + len(offsets))
     values = jnp.where(band_mask(x.shape[1:-1], offsets), values, 0)
     return Variances(values, None, jnp.zeros_like(values) if ntk else None, offsets)
@@ -156,7 +156,7 @@ def band_mask(space: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]) -> n
 
 def _here(q: Array) -> Array:
     """`q` (n, *space) at `s`, beside any offset."""
-    return q.reshape(len(q), *(1,) * (q.ndim - 1), *q.shape[1:])
+    return q.reshape((len(q), *(1,) * (q.ndim - 1), *q.shape[1:]))
 
 
 def _there(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:

@@ -70,10 +70,12 @@ def _apply(equation, inputs) -> Sequence[Array]:
 def atan2(y: Array, x: Array) -> Array:
     """The angle of (x, y), to a few units in the last place of float32.
 
-    Twice the angle whose tangent is `y / (|x| + √(x² + y²))`. For coordinates whose squares are
-    float32 numbers, as Neural Tangents' own formulas for angles need it.
+    Twice the angle whose tangent is `y / (|x| + √(x² + y²))`, scaled so that squares neither
+    overflow nor vanish.
     """
-    t = y / jnp.maximum(jnp.abs(x) + jnp.sqrt(x * x + y * y), jnp.finfo(jnp.float32).tiny)
+    scale = 1 / jnp.clip(jnp.maximum(jnp.abs(x), jnp.abs(y)), 1e-37, 1e37)
+    run, rise = x * scale, y * scale
+    t = rise / jnp.maximum(jnp.abs(run) + jnp.sqrt(run * run + rise * rise), 1e-37)
     square = t * t
     series = jnp.zeros_like(t)
     for coefficient in _ATAN:

@@ -56,6 +56,7 @@ def calibrated(
     count = min(map(len, sides))
     if count < _POSITIONS_PER_FEATURE * width:
         return expansion
+    count = min(count // width * width, wanted)  # few shapes to compile
     index, other = (np.unravel_index(side[:count], (examples, *space)) for side in sides)
     pairs = _features_and_kernels(expansion, dual, features, index, other)
     ridge = _RIDGE if expansion.roots.random is None else _RIDGE_RANDOM

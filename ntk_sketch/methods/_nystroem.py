@@ -78,7 +78,7 @@ class Nystroem(Method):
     def __init__(
         self,
         width: int | Sequence[int],
-        residual: float | None = None,
+        residual: float | int | None = None,
         sampling: Sampling = "leverage",
         calibrate: bool = True,
         precision: Precision = "float32",
@@ -135,6 +135,7 @@ class Nystroem(Method):
         return width - residual, residual
 
 
+@eqx.filter_jit
 def residual_directions(
     z: Array, z_ntk: Array | None, count: int, *, key: PRNGKey
 ) -> tuple[Array, Array | None]:

@@ -33,7 +33,7 @@ def usable_positions(features: Features) -> np.ndarray:
 
     Two positions are the same if their variances and the directions of their vectors, seen in
     random projections, agree to √eps. Rounding may part a pair that a cell's border runs through,
-    but not twice: cells are laid out twice.
+    but hardly twice: cells are laid out twice.
     """
     directions, q = map(np.asarray, _fingerprints(features))
     usable = np.flatnonzero(q > 0)
@@ -107,26 +107,28 @@ def _kernel_of(dual: DualActivation, features: Features, pool: np.ndarray, count
     """
     space = features.nngp_vectors().space
     index = np.unravel_index(pool, (features.nngp[0].shape[0], *space))
-    z, q = _vectors_at(features, index)
+    z, q, own = _vectors_at(features, index)
 
     def columns(chosen: np.ndarray) -> np.ndarray:
         # Filled up to a multiple of `count`, so that few shapes are compiled.
         filled = np.resize(chosen, math.ceil(len(chosen) / count) * count)
-        return np.asarray(_columns(dual, z, q, filled), np.float64)[:, : len(chosen)]
+        return np.asarray(_columns(dual, z, q, own, filled), np.float64)[:, : len(chosen)]
 
     return columns, np.asarray(_diagonal(dual, features), np.float64)[pool]
 
 
 @eqx.filter_jit
-def _vectors_at(features: Features, index: tuple[Inputs, ...]) -> tuple[Array, Array]:
+def _vectors_at(features: Features, index: tuple[Inputs, ...]):
+    """Vectors (m, d), variances (m,), and covariances of two independent passes (m,)."""
     variances = features.variances
-    return features.nngp_vectors().at(index), variances.diagonal(variances.same)[index]
+    q, own = (variances.diagonal(v)[index] for v in (variances.same, variances.independent))
+    return features.nngp_vectors().at(index), q, own
 
 
 @eqx.filter_jit
-def _columns(dual: DualActivation, z: Array, q: Array, chosen: Inputs) -> Array:
+def _columns(dual: DualActivation, z: Array, q: Array, own: Array, chosen: Inputs) -> Array:
     same = jnp.arange(len(q))[:, None] == chosen
-    covariance = jnp.where(same, q[:, None], matmul(z, z[chosen].T, "float32"))
+    covariance = jnp.where(same, own[:, None], matmul(z, z[chosen].T, "float32"))
     return dual(covariance, q[:, None], q[chosen])[0]
 
 
@@ -145,7 +147,7 @@ def ridge_leverage_scores(
 
         l_i = (K - K S (SᵀKS + λI)⁻¹ SᵀK)_ii / λ.
 
-    λ is the mean of the eigenvalues that rank `count / (4 log count)` leaves.
+    λ is the sum of the eigenvalues that rank `k = count / (4 log count)` leaves, over k.
 
     Args:
         columns: gives the columns of `K` at an array of indices.
