@@ -124,11 +124,17 @@ class FeatureMap(eqx.Module):
         if memory_bytes is None:
             memory_bytes = 2**25 if jax.default_backend() == "cpu" else 2**31
         dtype = jnp.zeros((), dtype).dtype
-        example = jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
         dynamic, static = eqx.partition(self, eqx.is_array)
-        per_example = peak_bytes(
-            lambda d, x: _features.__wrapped__(eqx.combine(d, static), x, {}), dynamic, example
-        )
+
+        def features(dynamic, x):
+            return _features.__wrapped__(eqx.combine(dynamic, static), x, {})
+
+        def peak(n):
+            examples = jax.ShapeDtypeStruct((n, *self.input_shape), dtype)
+            return peak_bytes(features, dynamic, examples)
+
+        # The difference leaves out what does not grow with the batch, such as scaled filters.
+        per_example = max((peak(17) - peak(1)) / 16, 1.0)
         return 2 ** int(np.clip(math.log2(max(memory_bytes / per_example, 1)), 0, 12))
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
