@@ -18,3 +18,12 @@ def float64():
     owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
     with owner.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Compiled programs go with their test module: each holds memory maps, of which a process may
+    have only so many before XLA's compiler crashes.
+    """
+    yield
+    jax.clear_caches()

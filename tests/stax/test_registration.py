@@ -165,7 +165,7 @@ class ReverseTransform(eqx.Module):
         if self.offsets is not None:
             mirrored = (tuple(-o for o in self.offsets[0]),)
             variances = features.variances.select(mirrored)
-            variances = variances.linear(lambda k: k[:, ::-1], self.offsets)
+            variances = variances.linear(lambda k: k[..., ::-1], self.offsets)
         return features.replace(variances=variances)
 
 
