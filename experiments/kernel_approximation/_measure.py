@@ -13,9 +13,6 @@ import numpy as np
 import ntk_sketch as ns
 from experiments._phases import Phases
 
-_LARGE = 2048 if jax.default_backend() == "cpu" else 16384
-LARGE_PRODUCT_FLOPS = 2 * _LARGE**3
-
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -74,11 +71,13 @@ def interleaved_seconds(
     return seconds
 
 
-def large_product() -> Callable[[], jax.Array]:
-    """A matrix product that shows what the machine can do, `LARGE_PRODUCT_FLOPS` a call."""
-    a = jax.random.normal(jax.random.key(0), (_LARGE, _LARGE))
+def large_product() -> tuple[Callable[[], jax.Array], int]:
+    """A matrix product that shows what the machine can do, compiled, and its FLOPs."""
+    size = 2048 if jax.default_backend() == "cpu" else 16384
+    a = jax.random.normal(jax.random.key(0), (size, size))
     product = jax.jit(lambda a: a @ a)
-    return lambda: product(a)
+    jax.block_until_ready(product(a))
+    return lambda: product(a), 2 * size**3
 
 
 def memory(feature_map: ns.FeatureMap, x: jax.Array) -> dict[str, int | bool | None]:

@@ -42,9 +42,8 @@ class Nystroem(Method):
             a landmark Gram matrix is rank-deficient); or a schedule, one number for each
             nonlinearity in the order of the model. Early nonlinearities have many positions and
             cost most, late ones decide about the rank of the features: small early and large late.
-        residual: share `m₂ / width`, 0 <= residual < 1. `None` is 0: at equal width landmarks alone
-            had the smaller kernel error and the better regression in the study of
-            `experiments/kernel_approximation`. A kernel close to diagonal is the exception.
+        residual: share `m₂ / width`, 0 <= residual < 1. `None` is 0. A share lowers the error of
+            the centred kernel, and of kernels close to diagonal; it takes rank from a regression.
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
             ("diagonal") or all alike ("uniform"). Equal positions count once.

@@ -9,6 +9,7 @@ from architectures import ARCHITECTURES, NONLINEARITIES
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.stax import _layer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -252,3 +253,17 @@ def test_keys():
         a, b, c = (np.asarray(getattr(z, kind)) for z in (first, again, other))
         assert np.array_equal(a, b)
         assert not np.allclose(a @ a.T, c @ c.T)
+
+
+def test_a_large_sample_in_parts_is_the_same_sample(monkeypatch):
+    model = stax.serial(
+        stax.Conv(1, (3,), b_std=0.1), stax.Relu(), stax.Conv(1, (2,)), stax.Relu(), stax.Flatten()
+    )
+    x = np.random.default_rng(0).normal(size=(7, 6, 2))
+    whole = ns.feature_map(model, x, ns.Nystroem(5), key=jax.random.key(0))(x)
+    monkeypatch.setattr(_layer, "_PART_BYTES", 800)
+    parts = ns.feature_map(model, x, ns.Nystroem(5), key=jax.random.key(0))(x)
+    for kind in ("nngp", "ntk"):
+        np.testing.assert_allclose(
+            getattr(parts, kind), getattr(whole, kind), rtol=1e-8, atol=1e-10
+        )
