@@ -117,12 +117,12 @@ class FeatureMap(eqx.Module):
         exists, so that the estimate is on the safe side.
 
         Args:
-            memory_bytes: the budget. `None`: 32 MiB on a CPU, where small batches stay in its
-                caches and are faster, 2 GiB elsewhere.
+            memory_bytes: the budget. `None`: 16 MiB on a CPU, where small batches stay in the
+                caches of the core that computes them, 2 GiB elsewhere.
             dtype: of the inputs; `None`: JAX's default.
         """
         if memory_bytes is None:
-            memory_bytes = 2**25 if jax.default_backend() == "cpu" else 2**31
+            memory_bytes = 2**24 if jax.default_backend() == "cpu" else 2**31
         dtype = jnp.zeros((), dtype).dtype
         dynamic, static = eqx.partition(self, eqx.is_array)
 
@@ -213,7 +213,7 @@ def feature_map(
 
     _check_with_nt(model, shape[1:], dtype, get, kwargs)
 
-    method.split([model.rule.nonlinearities])  # a schedule has one width for each
+    [method] = method.split([model.rule.nonlinearities])  # a schedule has one width for each
     offsets = model.rule.needs(None, shape, method=method)
     enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
     if model.rule.looks_at_data(method) and not abstract:

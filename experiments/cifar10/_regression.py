@@ -1,5 +1,6 @@
 """Images → features → sums → weights, with the time of each told apart."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 import ntk_sketch as ns
 from experiments._phases import Phases
-from ntk_sketch.solvers import GCV, GramState, LeaveOneOut, Validation, accumulate, solve
+from ntk_sketch.solvers import GCV, GramState, LeaveOneOut, Validation, accumulate, solve, stream
 
 CHUNK = 2048  # examples that go from "features" to "Gram" at a time
 HELD_OUT = 0.2  # share of the training images in `select="validation"`
@@ -151,13 +152,11 @@ def _chunks(
 ) -> Iterator[tuple[int, jax.Array]]:
     """Yields `(start, features of x[start : start + CHUNK or so])`; batches have one shape."""
     per_chunk = batch_size * max(1, CHUNK // batch_size)
+    batches = stream(feature_map, x, get=get, batch_size=batch_size, progress=progress)
     for start in range(0, len(x), per_chunk):
-        stop = min(start + per_chunk, len(x))
-        parts = []
-        for first in range(start, stop, batch_size):
-            with phases("features"):
-                index = np.arange(first, first + batch_size)
-                z = getattr(feature_map(jnp.asarray(x[np.minimum(index, len(x) - 1)])), get)
-                parts.append(jax.block_until_ready(z)[: stop - first])
-            progress(min(batch_size, stop - first))
+        with phases("features"):
+            parts = [
+                z[: stop - first]
+                for first, stop, z in itertools.islice(batches, per_chunk // batch_size)
+            ]
         yield start, jnp.concatenate(parts)

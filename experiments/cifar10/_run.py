@@ -39,7 +39,7 @@ SIZES = {
     "cpu": Size(15_000, 2_000, (64, 128, 1024)),
     "gpu": Size(50_000, 10_000, (512, 512, 2048)),
 }
-BATCH_BYTES = {"cpu": 2**26, "gpu": 2**33}  # the CPU is fastest when a batch stays in its cache
+BATCH_BYTES = {"cpu": 2**24, "gpu": 2**33}  # the CPU is fastest when a batch stays in its cache
 
 
 @dataclass(frozen=True)

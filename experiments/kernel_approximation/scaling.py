@@ -6,13 +6,13 @@ memory of the process for every number of images. All sizes take turns in every 
 """
 
 import argparse
+import collections
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import ntk_sketch as ns
@@ -20,6 +20,7 @@ from experiments._phases import Phases
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._architectures import myrtle
 from experiments.cifar10._settings import count
+from ntk_sketch.solvers import stream
 
 from ._measure import interleaved_seconds, load_average
 from ._settings import OUTPUT
@@ -32,26 +33,24 @@ SIDE, BATCH, SAMPLE = 32, 20, 60
 def run(width: int, repetitions: int, images: tuple[int, ...], out: Path) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
     rng = np.random.default_rng(0)
-    maps, batches = {}, {}
+    maps, examples = {}, {}
     for side in SIDES:
         x = rng.standard_normal((SAMPLE, side, side, 3)).astype(np.float32)
         model = myrtle("myrtle5", (side, side, 3))
         maps[side] = ns.feature_map(model, x, ns.Nystroem(width), key=jax.random.key(0))
-        batches[side] = jnp.asarray(x[:BATCH])
-        jax.block_until_ready(maps[side](batches[side]))
-
-    def compute(n: int):
-        for _ in range(n // BATCH):
-            z = jax.block_until_ready(maps[SIDE](batches[SIDE]))
-        return z
+        examples[side] = x[:BATCH]
+        compute(maps[side], examples[side], BATCH)
 
     phases = Phases()
     for n in images:
         with phases(f"{n} images"):
-            compute(n)
-    by_images = interleaved_seconds({n: lambda n=n: compute(n) for n in images}, repetitions)
+            compute(maps[SIDE], examples[SIDE], n)
+    by_images = interleaved_seconds(
+        {n: lambda n=n: compute(maps[SIDE], examples[SIDE], n) for n in images}, repetitions
+    )
     by_side = interleaved_seconds(
-        {side: lambda side=side: maps[side](batches[side]) for side in SIDES}, 3 * repetitions
+        {side: lambda side=side: compute(maps[side], examples[side], 10 * BATCH) for side in SIDES},
+        repetitions,
     )
     record = {
         "experiment": "kernel_approximation.scaling",
@@ -74,6 +73,12 @@ def run(width: int, repetitions: int, images: tuple[int, ...], out: Path) -> dic
     for n in images:
         print(f"{n:5} images: peak {results['peak_rss_bytes'][str(n)] / 2**20:.0f} MiB")
     return record
+
+
+def compute(feature_map: ns.FeatureMap, x: np.ndarray, n: int) -> None:
+    """The features of `n` images: those of `x`, again and again."""
+    batches = stream(feature_map, x, batch_size=BATCH, order=np.arange(n) % len(x))
+    collections.deque(batches, maxlen=0)
 
 
 def _slope(seconds: dict[int, list[float]]) -> float:

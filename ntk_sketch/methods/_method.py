@@ -44,6 +44,17 @@ class Method(eqx.Module):
             key: of `jax.random`.
         """
 
+    def check_sample(self, dual: DualActivation, positions: int) -> None:
+        """Refuses a sample that cannot do, before anything is computed.
+
+        Args:
+            dual: a nonlinearity.
+            positions: of the sample there; later, some may turn out to be equal or zero.
+
+        Raises:
+            ValueError: the sample is too small.
+        """
+
     def split(self, counts: Sequence[int]) -> "list[Method]":
         """The methods of layers that hold `counts` nonlinearities each: a schedule is cut up.
 

@@ -116,8 +116,7 @@ class Nystroem(Method):
         others = np.setdiff1d(positions, chosen)
         return calibrated(drawn, dual, features, others, generator(key_fit))
 
-    def shares(self, dual: DualActivation, positions: int) -> tuple[int, int]:
-        """Numbers of landmarks and of residual features where the sample has so many positions."""
+    def check_sample(self, dual: DualActivation, positions: int) -> None:
         width = self.width
         assert isinstance(width, int)  # a schedule was cut up layer by layer
         if width > positions:
@@ -128,6 +127,12 @@ class Nystroem(Method):
                 f" width of at most {positions}, by a schedule Nystroem(width=(..., {positions},"
                 " ...)) or stax.with_method."
             )
+
+    def shares(self, dual: DualActivation, positions: int) -> tuple[int, int]:
+        """Numbers of landmarks and of residual features where the sample has so many positions."""
+        self.check_sample(dual, positions)
+        width = self.width
+        assert isinstance(width, int)
         if width == positions:
             return width, 0
         residual = math.floor((self.residual or 0.0) * width)

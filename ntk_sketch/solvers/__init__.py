@@ -1,7 +1,7 @@
 """Regression on features: x → features → sufficient statistics → weights → predictions.
 
 `ridge` does it all; `accumulate`, `GramState.merge` and `solve` are its parts, for data that come
-in pieces.
+in pieces. `stream` gives the features alone, batch by batch.
 """
 
 from ._gram_state import GramState as GramState
@@ -12,3 +12,4 @@ from ._selection import GCV as GCV
 from ._selection import LeaveOneOut as LeaveOneOut
 from ._selection import Validation as Validation
 from ._solution import RidgeSolution as RidgeSolution
+from ._streaming import stream as stream

@@ -120,7 +120,7 @@ class RidgeSolution(eqx.Module):
                 "training examples"
             )
         rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
-        batches = stream(self.feature_map, x, get=self.get, rows=rows)
+        batches = stream(self.feature_map, x, get=self.get, batch_size=rows)
         means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in batches]
         return jnp.asarray(np.concatenate(means))
 
@@ -146,7 +146,7 @@ def solution_from(
 
     def features(x, order=None):
         rows = batch_rows(feature_map, x.shape[0], batch_size)
-        return stream(feature_map, x, get=get, rows=rows, order=order)
+        return stream(feature_map, x, get=get, batch_size=rows, order=order)
 
     scores, chosen = None, None if is_path else 0
     if selector is not None:

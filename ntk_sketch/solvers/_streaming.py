@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -86,40 +89,79 @@ def stream(
     feature_map: FeatureMapLike,
     x: Inputs,
     *,
-    get: str,
-    rows: int,
+    get: str = "ntk",
+    batch_size: int | None = None,
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, int, Float[Array, "b p"]]]:
-    """Yields `(start, stop, z)`: features (rows, p) of examples `order[start:stop]`.
+    """Yields `(start, stop, z)`: features z (b, p) of the examples `order[start:stop]`.
 
-    The last batch is padded with copies of its last example, whose features are then zeroed. Two
-    batches are on the device at a time: while one is used, the next is already computed.
+    The last batch is padded with copies of its last example, whose features are then zeroed: every
+    z has `b = min(batch_size, n)` rows, of which `stop - start` count. On a CPU a batch is computed
+    on each core, elsewhere two at a time, also while one that was yielded is used.
+
+    Args:
+      feature_map, x, get, batch_size: as in `ridge`.
+      order: indices into x (n,), in any number; None: all of x.
+      progress: called after every batch with its number of examples; `tqdm(...).update` fits.
 
     Raises:
       ValueError: features that are not finite, with the examples they belong to.
     """
-    n = x.shape[0]
+    n, at_once = len(x) if order is None else len(order), _workers()
+    rows = batch_rows(feature_map, n, batch_size)
+    program = None
 
-    def dispatch(start: int):
-        stop = min(start + rows, n)
+    def inputs(start: int):
         index = np.minimum(np.arange(start, start + rows), n - 1)
-        batch = jnp.asarray(x[index if order is None else order[index]])
-        return start, stop, _masked_features(feature_map, batch, jnp.asarray(stop - start), get)
+        examples = jnp.asarray(x[index if order is None else order[index]])
+        return feature_map, examples, jnp.asarray(min(rows, n - start)), get
 
-    ahead = dispatch(0)
-    while ahead is not None:
-        start, stop, (z, finite) = ahead
-        ahead = dispatch(stop) if stop < n else None
-        if not finite:
-            raise ValueError(
-                f"the {get} features of examples {start} to {stop - 1} (in the order used) are not "
-                f"finite although their inputs are: the feature map overflows {z.dtype}; scale the "
-                "inputs or W_std down"
-            )
-        if progress is not None:
-            progress(stop - start)
-        yield start, stop, z
+    with ThreadPoolExecutor(at_once) as pool:
+        pending: collections.deque[tuple[int, Future]] = collections.deque()
+        try:
+            for start in range(0, n, rows):
+                arguments = inputs(start)
+                # Compiled here: JAX's settings, such as that of float64, hold for one thread.
+                program = program or _masked_features.lower(*arguments).compile()
+                pending.append((start, pool.submit(_computed, program, arguments)))
+                if len(pending) > at_once:
+                    yield _checked(*pending.popleft(), rows, n, get, progress)
+            while pending:
+                yield _checked(*pending.popleft(), rows, n, get, progress)
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _workers() -> int:
+    """Batches that `stream` computes at a time.
+
+    On a CPU one for each core: most operations on a batch that fits its caches are too small for
+    XLA to divide among cores. Elsewhere two, one of them waiting for the device.
+    """
+    if jax.default_backend() != "cpu":
+        return 2
+    usable = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _computed(program: Callable, arguments: tuple) -> tuple[Array, Array]:
+    return jax.block_until_ready(program(*arguments))
+
+
+def _checked(start: int, future: Future, rows: int, n: int, get: str, progress: Progress | None):
+    stop = min(start + rows, n)
+    z, finite = future.result()
+    if not finite:
+        raise ValueError(
+            f"the {get} features of examples {start} to {stop - 1} (in the order used) are not "
+            f"finite although their inputs are: the feature map overflows {z.dtype}; scale the "
+            "inputs or W_std down"
+        )
+    if progress is not None:
+        progress(stop - start)
+    return start, stop, z
 
 
 @jax.jit
@@ -151,7 +193,7 @@ def gram_of_stream(
     per_block = min(-(-BLOCK_ROWS // rows), -(-n // rows))
     block: list[Array] = []
     first = 0
-    for start, stop, z in stream(feature_map, x, get=get, rows=rows, progress=progress):
+    for start, stop, z in stream(feature_map, x, get=get, batch_size=rows, progress=progress):
         if not block:
             first = start
         block.append(z)
@@ -172,6 +214,6 @@ def collect(
 ) -> Float[np.ndarray, "n p"]:
     """All features on the host; for fewer examples than features. n p numbers of memory."""
     z_all = np.empty((x.shape[0], spec.shape[1]), spec.dtype)
-    for start, stop, z in stream(feature_map, x, get=get, rows=rows):
+    for start, stop, z in stream(feature_map, x, get=get, batch_size=rows):
         z_all[start:stop] = np.asarray(z)[: stop - start]
     return z_all

@@ -28,8 +28,9 @@ class Serial(Combinator):
         for layer in self.layers:
             shapes.append(output_shape(layer, shapes[-1]))
         needed = [offsets]
-        for layer, into in zip(self.layers[::-1], shapes[-2::-1], strict=True):
-            needed.append(layer.rule.needs(needed[-1], into, method=method))
+        layers = zip(self.layers, self.methods(method), shapes[:-1], strict=True)
+        for layer, own, into in reversed(list(layers)):
+            needed.append(layer.rule.needs(needed[-1], into, method=own))
         return shapes, needed[::-1]
 
     def needs(self, offsets, shape, *, method):
@@ -75,8 +76,10 @@ def repeat(layer, inner, n):
 class Parallel(Combinator):
     def needs(self, offsets, shape, *, method):
         return [
-            layer.rule.needs(wanted, into, method=method)
-            for layer, wanted, into in zip(self.layers, offsets, shape, strict=True)
+            layer.rule.needs(wanted, into, method=own)
+            for layer, own, wanted, into in zip(
+                self.layers, self.methods(method), offsets, shape, strict=True
+            )
         ]
 
     def fit(self, features, *, method, offsets, key):

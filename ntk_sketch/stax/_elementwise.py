@@ -1,5 +1,6 @@
 """The rule of every nonlinearity at once: its kernels and its value come from NT's own triple."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +22,7 @@ class Nonlinearity(Rule):
         self.dual = dual
 
     def needs(self, offsets, shape, *, method):
+        method.check_sample(self.dual, math.prod(shape[:-1]))
         if offsets is None and not method.uses_variances:
             return None
         return union(offsets, ((0,),) * (len(shape) - 2))

@@ -101,14 +101,22 @@ class TestErrors:
         for residual in (0.0, 0.5):
             with pytest.raises(
                 ValueError,
-                match=r"width=9\) at Relu\(\).*only P = 5.*larger sample.*at most 5.*with_method",
+                match=r"width=6\) at Relu\(\).*only P = 5.*larger sample.*at most 5.*with_method",
             ):
-                ns.feature_map(dense_net(), x, ns.Nystroem(9, residual), key=KEY)
+                ns.feature_map(dense_net(), x, ns.Nystroem(6, residual), key=KEY)
+
+    def test_before_anything_is_computed(self, monkeypatch):
+        """Where a sample cannot have so many positions, by its shape alone."""
+        monkeypatch.setattr(ns.Nystroem, "expand", None)
+        with pytest.raises(ValueError, match=r"width=19\) at Gelu\(\).*P = 18"):
+            ns.feature_map(conv_net(), images(3), ns.Nystroem((8, 19, 3)), key=KEY)
 
     def test_names_the_layer(self):
-        """The later one, whose positions a pool has made fewer."""
-        with pytest.raises(ValueError, match=r"width=20\) at Gelu\(\).*P = 18"):
-            ns.feature_map(conv_net(), images(3), ns.Nystroem(20), key=KEY)
+        """The later one, whose positions a pool has made fewer; two images are equal."""
+        x = images(3)
+        x[2] = x[0]
+        with pytest.raises(ValueError, match=r"width=18\) at Gelu\(\).*P = 12"):
+            ns.feature_map(conv_net(), x, ns.Nystroem((8, 18, 2)), key=KEY)
 
     @pytest.mark.parametrize("residual", [-0.1, 1, 1.0, 1.5, float("nan")])
     def test_residual(self, residual):
