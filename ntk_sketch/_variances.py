@@ -57,6 +57,11 @@ class Variances(eqx.Module):
         """`values` at offset 0: (n, *space)."""
         return values[(slice(None), *(offsets.index(0) for offsets in self.offsets))]
 
+    def diagonals(self) -> tuple[Array, Array, Array | None]:
+        """`same`, `independent` and `ntk` at offset 0: (n, *space) each."""
+        ntk = None if self.ntk is None else self.diagonal(self.ntk)
+        return self.diagonal(self.same), self.diagonal(self.independent), ntk
+
     def linear(self, fn: Callable[[Array], Array], offsets: tuple[tuple[int, ...], ...]):
         """The variances after a linear map `fn` that treats all covariances alike."""
         return Variances(

@@ -59,7 +59,7 @@ def calibrated(
     count = min(count // width * width, wanted)  # few shapes to compile
     index, other = (np.unravel_index(side[:count], (examples, *space)) for side in sides)
     pairs = _features_and_kernels(expansion, dual, features, index, other)
-    ridge = _RIDGE if expansion.roots.random is None else _RIDGE_RANDOM
+    ridge = _RIDGE if expansion.roots.projection is None else _RIDGE_RANDOM
     roots = expansion.roots.then(_transform(*pairs[0], ridge))
     roots_ntk = expansion.roots_ntk
     if roots_ntk is not None and pairs[1] is not None:
@@ -81,16 +81,17 @@ def _features_and_kernels(
     other: tuple[Inputs, ...],
 ):
     """`(A, B, E)` of the NNGP kernel and, or `None`, of the NTK."""
-    variances = features.variances
+    diagonals = features.variances.diagonals()
 
     def at(index):
         z = features.nngp_vectors().at(index)
-        q = variances.diagonal(variances.same)[index]
+        q, independent, ntk = diagonals
+        q, independent, ntk = q[index], independent[index], None if ntk is None else ntk[index]
         u, z_ntk, v = matmul(z, expansion.filters, "float32"), None, None
         if features.ntk is not None and expansion.filters_ntk is not None:
             z_ntk = features.ntk_vectors().at(index)
             v = matmul(z_ntk, expansion.filters_ntk, "float32")
-        return z, z_ntk, q, expansion.of_projections(u, v, q)
+        return z, z_ntk, q, expansion.of_projections(u, v, q, independent, ntk)
 
     z_a, z_ntk_a, q_a, (nngp_a, ntk_a) = at(index)
     z_b, z_ntk_b, q_b, (nngp_b, ntk_b) = at(other)

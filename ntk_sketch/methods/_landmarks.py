@@ -1,7 +1,6 @@
 """Landmarks: positions of the sample whose kernel values become features."""
 
 import equinox as eqx
-import jax
 import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
@@ -10,6 +9,10 @@ from .._features import Features
 from .._precision import Precision, matmul
 from .._typing import Array, Inputs
 from ..activations import DualActivation
+from ._norms import with_norm
+
+#: Of the kernel's diagonal, in eps: what landmarks miss less of, as they do of themselves, is 0.
+_ROUNDING = 64
 
 
 class Landmarks(eqx.Module):
@@ -50,42 +53,56 @@ def landmarks_at(dual: DualActivation, features: Features, index: tuple[Inputs, 
 
 
 class Roots(eqx.Module):
-    """From kernel values to features, for one of the two kernels: `φ' = k M + σ(Wφ) N`.
+    """From kernel values to features, for one of the two kernels.
+
+    `φ' = [k M, (g - k P) / √m₂] R`, for values k (m₁,) of the kernel with the landmarks and values
+    g (m₂,) of the random functions.
 
     Attributes:
-        landmarks: `M` (m₁, p).
-        random: `N` (m₂, p), or `None` without random features.
+        landmarks: `M` (m₁, r).
+        projection: `P` (m₁, m₂), or `None` without random functions.
+        fit: `R` (r + m₂, p), or `None` for the identity.
     """
 
     landmarks: Array
-    random: Array | None
+    projection: Array | None = None
+    fit: Array | None = None
 
-    def __call__(self, k: Array, random: Array | None) -> Array:
+    def __call__(self, k: Array, g: Array | None, squared_norm: Array | None) -> Array:
+        """The features; those of the random functions rescaled, so that `[k M, (g - k P) / √m₂]`
+        has the given squared norms (without `R`), unless these are `None`.
+        """
         z = matmul(k, self.landmarks, "float32")
-        if self.random is None or random is None:
-            return z
-        return z + matmul(random, self.random, "float32")
+        if self.projection is not None and g is not None:
+            missed = g.shape[-1] ** -0.5 * (g - matmul(k, self.projection, "float32"))
+            if squared_norm is not None:
+                left = squared_norm - jnp.sum(z**2, axis=-1)
+                rounding = _ROUNDING * jnp.finfo(z.dtype).eps * squared_norm
+                missed = with_norm(missed, jnp.where(left > rounding, left, 0.0))
+            z = jnp.concatenate([z, missed], axis=-1)
+        return z if self.fit is None else matmul(z, self.fit, "float32")
 
     def then(self, matrix: np.ndarray) -> "Roots":
         """Features multiplied by `matrix` (p, p)."""
-        return jax.tree.map(
-            lambda root: jnp.asarray(np.asarray(root, np.float64) @ matrix, root.dtype), self
-        )
+        fit, dtype = jnp.asarray(matrix, self.landmarks.dtype), self.landmarks.dtype
+        if self.projection is not None:
+            return Roots(self.landmarks, self.projection, fit)
+        return Roots(jnp.asarray(np.asarray(self.landmarks, np.float64) @ matrix, dtype))
 
 
 class LandmarkExpansion(eqx.Module):
     """Features of one nonlinearity from its kernels with landmarks, and random features of what
     these miss.
 
-    With `k = k_σ(φ, Z)` and `k_ψ = k_σ'(φ, Z) ⊙ <ψ, Z_ψ>`,
-
-        φ' = k M + σ(Wφ) N,        ψ' = k_ψ M_ψ + (σ'(Wφ) ⊙ Sψ) N_ψ.
+    With `k = k_σ(φ, Z)` and `k_ψ = k_σ'(φ, Z) ⊙ <ψ, Z_ψ>`, and `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ` the random
+    functions of the two kernels, `Roots` makes features of them.
 
     Attributes:
         filters: `[Z, Wᵀ]` (d, m₁ + m₂): projected in one pass.
         q: variances of the landmarks (m₁,).
-        roots: `M` and `N`.
-        filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]`, `M_ψ` and `N_ψ`, or `None`.
+        roots: of the NNGP features.
+        filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
+        normalize: what the landmarks miss has its exact norm at every position.
     """
 
     filters: Array
@@ -95,24 +112,29 @@ class LandmarkExpansion(eqx.Module):
     roots_ntk: Roots | None
     dual: DualActivation = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
+    normalize: bool = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:
         u, v = features.project(self.filters, self.filters_ntk, self.precision)
-        variances = features.variances
-        return self.of_projections(u, v, variances.diagonal(variances.same))
+        return self.of_projections(u, v, *features.variances.diagonals())
 
-    def of_projections(self, u: Array, v: Array | None, q: Array) -> tuple[Array, Array | None]:
+    def of_projections(
+        self, u: Array, v: Array | None, q: Array, independent: Array, ntk: Array | None
+    ) -> tuple[Array, Array | None]:
         """Features from the projections on `filters` and `filters_ntk` and the exact variances."""
         m = self.q.shape[0]
         k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
-        value = derivative = None
+        value = derivative = norm = norm_ntk = None
         if u.shape[-1] > m:
             value, derivative = self.dual.value_and_derivative(u[..., m:])
-        nngp = self.roots(k, value)
+            if self.normalize:
+                norm, norm_ntk = self.dual(independent, q, q)
+        nngp = self.roots(k, value, norm)
         if v is None or self.roots_ntk is None:
             return nngp, None
         random = None if derivative is None else derivative * v[..., m:]
-        return nngp, self.roots_ntk(k_derivative * v[..., :m], random)
+        norm = None if norm_ntk is None or ntk is None else norm_ntk * ntk
+        return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm)
 
 
 def expansion(
@@ -121,6 +143,7 @@ def expansion(
     w: Array | None = None,
     s: Array | None = None,
     precision: Precision = "float32",
+    normalize: bool = False,
 ) -> LandmarkExpansion:
     """Features from landmarks and, given directions `w` (d, m₂) and `s` (d_ψ, m₂), from what they
     miss.
@@ -128,6 +151,9 @@ def expansion(
     A random function `g` whose covariance is the kernel, `g(x) = σ(w·φ)` or `σ'(w·φ) s·ψ`, minus
     its projection on the landmarks, `g(x) - k(x, Z) B g(Z)`, has the covariance `k - k(·, Z) B
     k(Z, ·)` exactly if `B K B = B`. `B` is a pseudo-inverse, which has that property.
+
+    With `normalize`, m₂ such functions have squared norm `k(x, x) - k(x, Z) B k(Z, x)` at every
+    position x instead of on average: a bias of order `1 / m₂`, and less variance.
     """
     filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
     if w is not None:
@@ -143,6 +169,7 @@ def expansion(
         None if landmarks.gram_ntk is None else _roots(landmarks.gram_ntk, values_ntk),
         dual,
         precision,
+        normalize,
     )
 
 
@@ -156,15 +183,12 @@ def _random_at_landmarks(landmarks: Landmarks, dual: DualActivation, w: Array, s
 
 
 def _roots(gram: Array, values: Array | None) -> Roots:
-    """`M = [B^½, -B g(Z) / √m₂]` and `N = [0, I / √m₂]`, computed in float64."""
+    """`M = B^½` and `P = B g(Z)`, computed in float64."""
     root = inverse_root(gram)
     if values is None:
-        return Roots(jnp.asarray(root, gram.dtype), None)
-    scale = values.shape[1] ** -0.5
+        return Roots(jnp.asarray(root, gram.dtype))
     projection = root @ (root.T @ np.asarray(values, np.float64))
-    landmarks = np.concatenate([root, -scale * projection], axis=1)
-    random = np.eye(values.shape[1], landmarks.shape[1], root.shape[1])
-    return Roots(jnp.asarray(landmarks, gram.dtype), jnp.asarray(scale * random, gram.dtype))
+    return Roots(jnp.asarray(root, gram.dtype), jnp.asarray(projection, gram.dtype))
 
 
 def inverse_root(gram: Float[Inputs, "m m"]) -> Float[np.ndarray, "m r"]:

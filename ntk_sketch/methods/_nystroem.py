@@ -48,7 +48,8 @@ class Nystroem(Method):
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
             ("diagonal") or all alike ("uniform"). Equal positions count once.
         calibrate: fit to kernel values at positions that are not landmarks, where the sample has at
-            least four of them for each feature in either half of its examples.
+            least four of them for each feature in either half of its examples; and give residual
+            features their exact norm, which is that of the kernel's diagonal minus the landmarks'.
         precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16". What
             is decomposed and what multiplies kernel values stays in full precision.
 
@@ -110,7 +111,7 @@ class Nystroem(Method):
         z, w, s = landmarks_at(dual, features, index), None, None
         if residual:
             w, s = residual_directions(z.z, z.z_ntk, residual, key=key_residual)
-        drawn = expansion(z, dual, w, s, self.precision)
+        drawn = expansion(z, dual, w, s, self.precision, normalize=self.calibrate)
         if not self.calibrate:
             return drawn
         others = np.setdiff1d(positions, chosen)

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax
-from jax import numpy as jnp
-from jaxtyping import Float
 
 from .._features import Features
 from .._precision import Precision, checked_precision
@@ -13,6 +11,7 @@ from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
+from ._norms import with_norm
 
 
 class RandomFeatures(Method):
@@ -99,12 +98,11 @@ class RandomExpansion(eqx.Module):
         ntk = None if v is None else scale * v * derivative
         if not self.normalize:
             return nngp, ntk
-        variances = features.variances
-        q = variances.diagonal(variances.same)
-        k, k_derivative = self.dual(variances.diagonal(variances.independent), q, q)
-        nngp = _with_norm(nngp, k)
-        if ntk is not None:
-            ntk = _with_norm(ntk, k_derivative * variances.diagonal(variances.ntk))
+        q, independent, norm_ntk = features.variances.diagonals()
+        k, k_derivative = self.dual(independent, q, q)
+        nngp = with_norm(nngp, k)
+        if ntk is not None and norm_ntk is not None:
+            ntk = with_norm(ntk, k_derivative * norm_ntk)
         return nngp, ntk
 
 
@@ -119,14 +117,3 @@ def _draw(key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bo
         return jax.random.normal(key, (d, m), dtype)
 
     return draw(key_w, d, True), None if d_ntk is None else draw(key_s, d_ntk, False)
-
-
-def _with_norm(
-    z: Float[Array, "*positions m"], squared_norm: Float[Array, "*positions"]
-) -> Float[Array, "*positions m"]:
-    """`z` (..., m) rescaled to the given squared norms (...,); 0 stays 0, with a gradient of 0."""
-    own = jnp.sum(z**2, axis=-1)
-    usable = (own > 0) & (squared_norm > 0)
-    ratio = jnp.where(usable, squared_norm, 0) / jnp.where(usable, own, 1)
-    root = jnp.sqrt(jnp.where(usable, ratio, 1))
-    return z * jnp.where(usable, root, 0)[..., None]

@@ -150,3 +150,20 @@ def test_share_of_the_width():
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(made)]
         assert (width - count,) in shapes  # the variances of landmarks
         assert feature_map(x).nngp.shape == (30, width)
+
+
+def test_exact_norms():
+    """Rescaled, every feature vector has the kernel's diagonal, landmarks or not."""
+    dual, features, landmarks = features_at("Gelu", tuple(range(LANDMARKS)))
+    w, s = residual_directions(landmarks.z, landmarks.z_ntk, WIDTH, key=jax.random.key(0))
+    kernel = model("Gelu")[2](points(), None, ("nngp", "ntk"))
+    plain = expansion(landmarks, dual, w, s)(features)
+    rescaled = expansion(landmarks, dual, w, s, normalize=True)(features)
+    for kind, before, after in zip(("nngp", "ntk"), plain, rescaled, strict=True):
+        diagonal = np.diag(getattr(kernel, kind))
+        np.testing.assert_allclose(np.sum(np.square(after), axis=-1), diagonal, rtol=1e-9)
+        assert not np.allclose(np.sum(np.square(before), axis=-1), diagonal, rtol=1e-2)
+        # Each position's random features keep their direction.
+        before, after = (np.asarray(z)[LANDMARKS:, LANDMARKS:] for z in (before, after))
+        ratio = after / before
+        np.testing.assert_allclose(ratio, ratio[:, :1] * np.ones_like(ratio), rtol=1e-9)
