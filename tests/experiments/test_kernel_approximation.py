@@ -13,7 +13,7 @@ import ntk_sketch as ns
 from experiments.cifar10 import data
 from experiments.cifar10.data._tfds import Unavailable
 from experiments.kernel_approximation import __main__ as entry
-from experiments.kernel_approximation import _measure, scaling
+from experiments.kernel_approximation import _measure, scaling, truncation
 from experiments.kernel_approximation._exact import (
     DamagedFile,
     exact_kernels,
@@ -251,3 +251,18 @@ def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         scaling.main(["--images", "20", "30"])
     assert "two different multiples of 20" in capsys.readouterr().err
+
+
+def test_truncation_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(truncation, "TRAIN", 100)
+    monkeypatch.setattr(truncation, "TEST", 50)
+    monkeypatch.setattr(truncation, "IMAGES", 4)
+    monkeypatch.setattr(truncation, "KEPT", (2, 5))
+    assert truncation.main(["--width", "6", "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    rows = json.loads(path.read_text())["results"]
+    assert [row["kept"] for row in rows] == [2, 5, 12]
+    assert rows[0]["energy"] < rows[1]["energy"] < rows[2]["energy"]
+    assert rows[2]["energy"] == pytest.approx(1)
+    assert rows[2]["relative"] < rows[0]["relative"]
+    assert truncation.table(rows) in capsys.readouterr().out
