@@ -1,8 +1,14 @@
 """What the series of this package refuse, before any long work."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 
 from .._typing import Inputs
+
+#: Norms `√q` of what enters a nonlinearity: a number or an array of any shape.
+Norms: TypeAlias = float | int | Inputs | Sequence[float]
 
 #: The largest degree: above it Hermite polynomials reach the ends of the quadrature's range.
 MAX_DEGREE = 200
@@ -17,8 +23,8 @@ def checked_degree(degree: int) -> int:
     return int(degree)
 
 
-def checked_radius(radius: float | Inputs) -> np.ndarray:
-    """Norms `√q` of what enters a nonlinearity, in float64: positive and finite."""
+def checked_radius(radius: Norms) -> np.ndarray:
+    """Norms in float64: positive and finite."""
     radius = real(radius, "radius")
     wrong = ~(np.isfinite(radius) & (radius > 0))
     if wrong.any():

@@ -9,19 +9,18 @@ Cost: O(degree) a norm. All raise as `hermite_coefficients` does on degrees and 
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from .._typing import Inputs
-from ._checks import checked_degree, checked_radius, real
+from ._checks import Norms, checked_degree, checked_radius, real
 
-Radius = float | Inputs
-Coefficients = Float[np.ndarray, "*r l"]
+Coefficients: TypeAlias = Float[np.ndarray, "*r l"]
 _ROOT_2_PI = np.sqrt(2 * np.pi)
 
 
-def exp_coefficients(radius: Radius, degree: int, a: float = 1.0, b: float = 1.0) -> Coefficients:
+def exp_coefficients(radius: Norms, degree: int, a: float = 1.0, b: float = 1.0) -> Coefficients:
     """`a e^{bx}`: `F = a e^{b²r²/2 + brt}`."""
     r, degree = checked_radius(radius), checked_degree(degree)
     with np.errstate(over="ignore"):
@@ -35,26 +34,26 @@ def exp_coefficients(radius: Radius, degree: int, a: float = 1.0, b: float = 1.0
 
 
 def sin_coefficients(
-    radius: Radius, degree: int, a: float = 1.0, b: float = 1.0, c: float = 0.0
+    radius: Norms, degree: int, a: float = 1.0, b: float = 1.0, c: float = 0.0
 ) -> Coefficients:
     """`a sin(bx + c)`: `F = a e^{-b²r²/2} sin(brt + c)`."""
     return a * _waves(radius, degree, b, [np.sin(c), np.cos(c), -np.sin(c), -np.cos(c)])
 
 
 def cos_coefficients(
-    radius: Radius, degree: int, a: float = 1.0, b: float = 1.0, c: float = 0.0
+    radius: Norms, degree: int, a: float = 1.0, b: float = 1.0, c: float = 0.0
 ) -> Coefficients:
     """`a cos(bx + c)`, a sine with its phase a quarter on."""
     return a * _waves(radius, degree, b, [np.cos(c), -np.sin(c), -np.cos(c), np.sin(c)])
 
 
-def rbf_coefficients(radius: Radius, degree: int, gamma: float = 1.0) -> Coefficients:
+def rbf_coefficients(radius: Norms, degree: int, gamma: float = 1.0) -> Coefficients:
     """`√2 sin(√(2γ) x + π/4)`."""
     return sin_coefficients(radius, degree, np.sqrt(2), np.sqrt(2 * gamma), np.pi / 4)
 
 
 def gaussian_coefficients(
-    radius: Radius, degree: int, a: float = 1.0, b: float = -1.0
+    radius: Norms, degree: int, a: float = 1.0, b: float = -1.0
 ) -> Coefficients:
     r"""`a e^{bx²}`: `F = a (1 - 2br²)^{-1/2} e^{st²}`, `s = br² / (1 - 2br²)`.
 
@@ -78,7 +77,7 @@ def gaussian_coefficients(
     return values
 
 
-def gabor_coefficients(radius: Radius, degree: int) -> Coefficients:
+def gabor_coefficients(radius: Norms, degree: int) -> Coefficients:
     r"""`e^{-x²} sin x`.
 
     With `v = 1 + 2r²`, F is the imaginary part of `v^{-1/2} exp((-r²t² + irt - r²/2) / v)`, the
@@ -97,7 +96,7 @@ def gabor_coefficients(radius: Radius, degree: int) -> Coefficients:
 
 
 def erf_coefficients(
-    radius: Radius, degree: int, a: float = 1.0, b: float = 1.0, c: float = 0.0
+    radius: Norms, degree: int, a: float = 1.0, b: float = 1.0, c: float = 0.0
 ) -> Coefficients:
     """`a erf(bx) + c`: `F = a erf(ut) + c`, `u = br / √(1 + 2b²r²)`.
 
@@ -109,7 +108,7 @@ def erf_coefficients(
     return values
 
 
-def gelu_coefficients(radius: Radius, degree: int) -> Coefficients:
+def gelu_coefficients(radius: Norms, degree: int) -> Coefficients:
     """`x Φ(x)`, from the coefficients p_l of `Φ = (1 + erf(x / √2)) / 2`.
 
         c_l = r (√(l+1) p_{l+1} + √l p_{l-1}),    since g h_l = √(l+1) h_{l+1} + √l h_{l-1}.
@@ -122,14 +121,14 @@ def gelu_coefficients(radius: Radius, degree: int) -> Coefficients:
     return r[..., None] * _times_argument(p)
 
 
-def sign_coefficients(radius: Radius, degree: int) -> Coefficients:
+def sign_coefficients(radius: Norms, degree: int) -> Coefficients:
     """`sign(x)`, whatever the norm: `c_l = 2 φ(0) h_{l-1}(0) / √l`, l odd."""
     values = 2 * rectified_monomial_coefficients(radius, degree, 0)
     values[..., 0] = 0
     return values
 
 
-def ab_relu_coefficients(radius: Radius, degree: int, a: float, b: float) -> Coefficients:
+def ab_relu_coefficients(radius: Norms, degree: int, a: float, b: float) -> Coefficients:
     """`a min(x, 0) + b max(x, 0)`: Relu (0, 1), LeakyRelu (α, 1), Abs (-1, 1)."""
     r = checked_radius(radius)
     values = (b - a) * rectified_monomial_coefficients(r, degree, 1)
@@ -138,7 +137,7 @@ def ab_relu_coefficients(radius: Radius, degree: int, a: float, b: float) -> Coe
     return values
 
 
-def rectified_monomial_coefficients(radius: Radius, degree: int, power: int) -> Coefficients:
+def rectified_monomial_coefficients(radius: Norms, degree: int, power: int) -> Coefficients:
     """`(x >= 0) x^p`: `c_l √l = p r` times `c_{l-1}` of p - 1, down to the step function."""
     r, degree = checked_radius(radius), checked_degree(degree)
     power = _checked_power(power)
@@ -151,12 +150,12 @@ def rectified_monomial_coefficients(radius: Radius, degree: int, power: int) -> 
     return values
 
 
-def monomial_coefficients(radius: Radius, degree: int, power: int) -> Coefficients:
+def monomial_coefficients(radius: Norms, degree: int, power: int) -> Coefficients:
     """`x^p`."""
     return polynomial_coefficients(radius, degree, [0.0] * _checked_power(power) + [1.0])
 
 
-def polynomial_coefficients(radius: Radius, degree: int, coef: Sequence[float]) -> Coefficients:
+def polynomial_coefficients(radius: Norms, degree: int, coef: Sequence[float]) -> Coefficients:
     """`Σ_p coef[p] x^p`, by Horner's rule: multiplication by `x = r g` is tridiagonal in h_l."""
     r, degree = checked_radius(radius), checked_degree(degree)
     size = max(degree + 1, len(coef)) + 1
@@ -168,7 +167,7 @@ def polynomial_coefficients(radius: Radius, degree: int, coef: Sequence[float]) 
 
 
 def exp_normalized_coefficients(
-    radius: Radius, degree: int, gamma: float = 1.0, shift: float = -1.0
+    radius: Norms, degree: int, gamma: float = 1.0, shift: float = -1.0
 ) -> Coefficients:
     """Of NT's ExpNormalized, a kernel `r r' e^{γ (ρ + shift)}` without a σ; γ >= 0.
 
@@ -177,21 +176,21 @@ def exp_normalized_coefficients(
     r, degree = checked_radius(radius), checked_degree(degree)
     if not gamma >= 0:
         raise ValueError(f"gamma must be 0 or more for a positive definite kernel, got {gamma}")
-    root = np.sqrt(np.asarray(gamma, np.float64))
+    root = float(np.sqrt(gamma))
     return r[..., None] * np.exp(gamma * shift / 2) * _powers(root, degree)
 
 
-def _waves(radius: Radius, degree: int, b: float, phases: list) -> Coefficients:
+def _waves(radius: Norms, degree: int, b: float, phases: list) -> Coefficients:
     """`e^{-b²r²/2} (br)^l / √l!` times the phases in turn: of a wave and its derivatives at 0."""
     r, degree = checked_radius(radius), checked_degree(degree)
     decay = np.exp(-((b * r) ** 2) / 2)[..., None]
     return decay * _powers(b * r, degree) * np.array(phases)[np.arange(degree + 1) % 4]
 
 
-def _erf(r: np.ndarray, degree: int) -> np.ndarray:
+def _erf(r: np.ndarray | float, degree: int) -> np.ndarray:
     """Of `erf`: `√l! (-1)^k 2 u^l / (√π k! l)`, l = 2k + 1."""
     u = r / np.sqrt(1 + 2 * r**2)
-    values = np.zeros((*r.shape, degree + 1))
+    values = np.zeros((*np.shape(r), degree + 1))
     term = 2 / np.sqrt(np.pi) * u
     for l in range(1, degree + 1, 2):
         values[..., l] = term
@@ -199,7 +198,7 @@ def _erf(r: np.ndarray, degree: int) -> np.ndarray:
     return values
 
 
-def _powers(x: np.ndarray, degree: int) -> np.ndarray:
+def _powers(x: np.ndarray | float, degree: int) -> np.ndarray:
     """`x^l / √l!`, l = 0..degree, on a new last axis."""
     factors = np.asarray(x)[..., None] / np.sqrt(np.arange(1, degree + 1))
     return np.concatenate([np.ones((*np.shape(x), 1)), np.cumprod(factors, axis=-1)], axis=-1)

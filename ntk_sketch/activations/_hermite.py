@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Inputs
-from ._checks import checked_degree, checked_radius, real
+from ._checks import Norms, checked_degree, checked_radius, real
 from ._dual import DualActivation
 from ._quadrature import gaussian_moments
 
@@ -33,12 +34,12 @@ class HermiteCoefficients(NamedTuple):
         """
         kept = np.sum(self.values**2, axis=-1)
         whole = np.where(self.second_moment > 0, self.second_moment, 1)
-        return np.maximum(1 - kept / whole, 0) * (self.second_moment > 0)
+        return np.asarray(np.maximum(1 - kept / whole, 0) * (self.second_moment > 0))
 
 
 def hermite_coefficients(
     sigma: DualActivation | Callable,
-    radius: float | Inputs,
+    radius: Norms,
     degree: int,
     *,
     derivative: bool = False,
@@ -96,7 +97,7 @@ def hermite_coefficients(
 
 
 def derivative_coefficients(
-    values: Float[Inputs, "*r l_plus_1"], radius: float | Inputs
+    values: Float[Inputs, "*r l_plus_1"], radius: Norms
 ) -> Float[np.ndarray, "*r l"]:
     r"""`c'_l(r) = E[σ'(r g) h_l(g)] = √(l+1) c_{l+1}(r) / r` of an absolutely continuous σ.
 
@@ -121,7 +122,7 @@ def elementwise_function(
 ) -> tuple[Callable, str]:
     """σ or σ' as a plain function, and what errors call it."""
     if isinstance(sigma, DualActivation):
-        return (lambda x: sigma.value_and_derivative(x)[int(derivative)]), sigma.name
+        return (lambda x: sigma.value_and_derivative(jnp.asarray(x))[int(derivative)]), sigma.name
     if derivative:
         raise TypeError(
             "the derivative of a plain function is not known: pass that function itself, or a"

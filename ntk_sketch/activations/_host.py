@@ -1,11 +1,11 @@
 """Elementwise functions, NumPy or JAX, evaluated in float64 on the host."""
 
-import importlib
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from .._precision import float64
 from ._checks import real
 
 #: Points at a time, so that JAX compiles few shapes and memory stays small.
@@ -23,9 +23,7 @@ def on_host(fn: Callable, x: np.ndarray, name: str) -> np.ndarray:
         ValueError: another shape than that of `x`.
     """
     parts, start = [], 0
-    # `jax.experimental.enable_x64` became `jax.enable_x64` and was then removed.
-    owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    with owner.enable_x64(True), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
+    with float64(), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
         while start < len(x):
             part = x[start : start + _LARGEST]
             size = max(_SMALLEST, 1 << (len(part) - 1).bit_length())

@@ -48,7 +48,7 @@ def test_series_of_layers(name, power):
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 17, 200])
-@pytest.mark.parametrize(("a", "b"), [(0, 1), (-1, 1), (0.2, 1), (-0.3, 0.9)])
+@pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (-1.0, 1.0), (0.2, 1.0), (-0.3, 0.9)])
 def test_closed_form_of_rectifiers(a, b, degree):
     closed = ab_relu_dual(degree, a, b)
     found = homogeneous_dual(lambda x: a * np.minimum(x, 0) + b * np.maximum(x, 0), degree)
