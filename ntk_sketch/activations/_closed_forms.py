@@ -23,12 +23,11 @@ _ROOT_2_PI = np.sqrt(2 * np.pi)
 def exp_coefficients(radius: Norms, degree: int, a: float = 1.0, b: float = 1.0) -> Coefficients:
     """`a e^{bx}`: `F = a e^{b²r²/2 + brt}`."""
     r, degree = checked_radius(radius), checked_degree(degree)
-    with np.errstate(over="ignore"):
-        values = a * np.exp((b * r) ** 2 / 2)[..., None] * _powers(b * r, degree)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = a * _powers(b * r, degree, np.exp((b * r) ** 2 / 2))
     if not np.isfinite(values).all():
-        largest = r.max()
         raise ValueError(
-            f"coefficients of Exp({a}, {b}) overflow at norm {largest:.6g}: use smaller norms"
+            f"coefficients of Exp({a}, {b}) overflow at norm {r.max():.6g}: use smaller norms"
         )
     return values
 
@@ -57,7 +56,7 @@ def gaussian_coefficients(
 ) -> Coefficients:
     r"""`a e^{bx²}`: `F = a (1 - 2br²)^{-1/2} e^{st²}`, `s = br² / (1 - 2br²)`.
 
-    `c_{2k}² ` falls like `(2s)^{2k}`: for b > 0 the series converges where `4br² < 1`.
+    `c_{2k}²` falls like `(2s)^{2k}`: for b > 0 the series converges where `4br² < 1`.
 
     Raises:
         ValueError: `4br² >= 1`.
@@ -176,15 +175,15 @@ def exp_normalized_coefficients(
     r, degree = checked_radius(radius), checked_degree(degree)
     if not gamma >= 0:
         raise ValueError(f"gamma must be 0 or more for a positive definite kernel, got {gamma}")
-    root = float(np.sqrt(gamma))
-    return r[..., None] * np.exp(gamma * shift / 2) * _powers(root, degree)
+    powers = _powers(np.sqrt(gamma), degree, np.exp(gamma * shift / 2))
+    return r[..., None] * powers
 
 
 def _waves(radius: Norms, degree: int, b: float, phases: list) -> Coefficients:
     """`e^{-b²r²/2} (br)^l / √l!` times the phases in turn: of a wave and its derivatives at 0."""
     r, degree = checked_radius(radius), checked_degree(degree)
-    decay = np.exp(-((b * r) ** 2) / 2)[..., None]
-    return decay * _powers(b * r, degree) * np.array(phases)[np.arange(degree + 1) % 4]
+    size = _powers(b * r, degree, np.exp(-((b * r) ** 2) / 2))
+    return size * np.array(phases)[np.arange(degree + 1) % 4]
 
 
 def _erf(r: np.ndarray | float, degree: int) -> np.ndarray:
@@ -198,10 +197,15 @@ def _erf(r: np.ndarray | float, degree: int) -> np.ndarray:
     return values
 
 
-def _powers(x: np.ndarray | float, degree: int) -> np.ndarray:
-    """`x^l / √l!`, l = 0..degree, on a new last axis."""
+def _powers(
+    x: np.ndarray | float, degree: int, first: np.ndarray | float
+) -> Float[np.ndarray, "*r l"]:
+    """`first x^l / √l!`, l = 0..degree, on a new last axis.
+
+    A tiny `first` goes in first: without it large powers overflow.
+    """
     factors = np.asarray(x)[..., None] / np.sqrt(np.arange(1, degree + 1))
-    return np.concatenate([np.ones((*np.shape(x), 1)), np.cumprod(factors, axis=-1)], axis=-1)
+    return np.cumprod(np.concatenate([np.asarray(first)[..., None], factors], axis=-1), axis=-1)
 
 
 def _times_argument(values: np.ndarray) -> np.ndarray:

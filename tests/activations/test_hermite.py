@@ -97,6 +97,17 @@ def test_closed_forms_are_the_integrals(name):
         np.testing.assert_allclose(short, closed[:, : degree + 1], rtol=1e-15)
 
 
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_closed_forms_at_extremes(name):
+    """Neither overflow nor more mass than there is, at tiny and huge norms and at high degrees."""
+    function, parameters = CLOSED_FORMS[name]
+    values = function([1e-6, 30.0 if name == "Exp" else 1e3], 200, *parameters)
+    assert np.isfinite(values).all()
+    if name in ("Sin", "Cos", "Rbf", "Erf", "Sign", "Gabor", "Gaussian"):
+        bound = {"Sin": 1.21, "Cos": 0.64, "Rbf": 2.0}.get(name, 1.0)  # the square of max |σ|
+        assert np.sum(values**2, axis=1).max() <= bound * (1 + 1e-12)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", [n for n in CLOSED_FORMS if n != "Monomial(0)"] + ["Sigmoid_like"])
 def test_mehler(name):
