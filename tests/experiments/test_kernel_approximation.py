@@ -237,6 +237,13 @@ def test_the_readme_shows_the_records():
             assert re.sub(r" +", " ", line) in readme
 
 
+def test_the_readme_shows_the_dual_kernels():
+    readme = (FOLDER / "README.md").read_text()
+    (path,) = (FOLDER / "results").glob("dual-kernels-*.json")
+    assert dual_kernels.table(json.loads(path.read_text())["results"]) in readme
+    assert path.name in readme
+
+
 def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "SIDES", (16, 32))
     words = f"--width 4 --repetitions 1 --images 20 40 --out {tmp_path}"
