@@ -1,7 +1,9 @@
-"""Matrix products and convolutions at a chosen precision of their inputs."""
+"""Precision of the inputs of matrix products and convolutions, and float64 on the host."""
 
+import importlib
 from typing import Any, Literal, TypeAlias, get_args
 
+import jax
 from jax import lax
 from jax import numpy as jnp
 
@@ -18,6 +20,13 @@ def checked_precision(value) -> Precision:
     if value not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {value!r}.")
     return value
+
+
+def float64():
+    """A context in which JAX has 64 bits, in this thread alone; the user's default comes back."""
+    # `jax.experimental.enable_x64` became `jax.enable_x64` and was then removed.
+    owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return owner.enable_x64(True)
 
 
 def matmul(a: Array, b: Array, precision: Precision) -> Array:

@@ -9,6 +9,8 @@
 | `d` | dimension of the vectors that a nonlinearity projects (patches and bias included) |
 | `m` | number of random directions or landmarks, a method's `width` |
 | `k` | outputs of a regression |
+| `l` | degrees of a series, 0 to its largest |
+| `*r` | norms at which a series is taken |
 """
 
 from collections.abc import Sequence

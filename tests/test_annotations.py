@@ -12,8 +12,12 @@ CHOSEN = [
     "methods/test_random_features.py",
     "methods/test_leverage_score.py",
     "methods/test_nystroem.py",
+    "activations/test_hermite.py",
+    "activations/test_gegenbauer.py",
+    "activations/test_series_fit.py",
 ]
 NAMES = "memory or ridge or Relu or residual or normalised or dropout or directions"
+NAMES += " or integrals or test_shapes or test_powers or recovery"
 NAMES = f"({NAMES} or schedules or test_keys) and not Errors"  # wrong types are refused earlier
 
 

@@ -13,7 +13,7 @@ import ntk_sketch as ns
 from experiments.cifar10 import data
 from experiments.cifar10.data._tfds import Unavailable
 from experiments.kernel_approximation import __main__ as entry
-from experiments.kernel_approximation import _measure, scaling, truncation
+from experiments.kernel_approximation import _measure, dual_kernels, scaling, truncation
 from experiments.kernel_approximation._exact import (
     DamagedFile,
     exact_kernels,
@@ -237,6 +237,13 @@ def test_the_readme_shows_the_records():
             assert re.sub(r" +", " ", line) in readme
 
 
+def test_the_readme_shows_the_dual_kernels():
+    readme = (FOLDER / "README.md").read_text()
+    (path,) = (FOLDER / "results").glob("dual-kernels-*.json")
+    assert dual_kernels.table(json.loads(path.read_text())["results"]) in readme
+    assert path.name in readme
+
+
 def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "SIDES", (16, 32))
     words = f"--width 4 --repetitions 1 --images 20 40 --out {tmp_path}"
@@ -266,3 +273,35 @@ def test_truncation_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch,
     assert rows[2]["energy"] == pytest.approx(1)
     assert rows[2]["relative"] < rows[0]["relative"]
     assert truncation.table(rows) in capsys.readouterr().out
+
+
+def test_dual_kernels_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
+    chosen = {name: dual_kernels.NONLINEARITIES[name] for name in ("Relu", "Sin")}
+    monkeypatch.setattr(dual_kernels, "NONLINEARITIES", chosen)
+    words = f"--points 30 --dimension 3 --norms 0.5 2 --widths 256 32 --seeds 3 --out {tmp_path}"
+    assert dual_kernels.main(words.split()) == 0
+    (path,) = tmp_path.glob("*.json")
+    assert path.with_suffix(".png").exists()
+    rows = json.loads(path.read_text())["results"]
+    assert [(row["nonlinearity"], row["norm"]) for row in rows] == [
+        (name, norm) for name in chosen for norm in (0.5, 2.0)
+    ]
+    for row in rows:
+        assert (np.diff(row["series"]) <= 1e-15).all()
+        few, many = row["monte_carlo"]["mean"]
+        assert 0.1 < many / few < 0.8  # 8^(-1/2) is 0.35
+    relu, relu_again, sine, _ = rows
+    np.testing.assert_allclose(relu["series"], relu_again["series"], atol=1e-14)
+    # sin's kernel is e^{-r²} sinh(r² ρ): of degree 1, but for r⁶ρ³/6 and so on.
+    u = np.random.default_rng(0).standard_normal((30, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    c = u @ u.T
+    exact = np.sinh(0.25 * c)
+    rest = exact - 0.25 * c
+    np.fill_diagonal(rest, 0)
+    expected = np.linalg.norm(rest) / np.linalg.norm(exact)
+    assert sine["series"][0] == pytest.approx(expected, rel=1e-6)
+    assert f"| Sin | 0.5 | {sine['series'][3]:.1e} |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        dual_kernels.main(["--points", "1"])
+    assert "two points in two dimensions" in capsys.readouterr().err

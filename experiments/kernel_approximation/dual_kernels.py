@@ -1,0 +1,241 @@
+"""`python -m experiments.kernel_approximation.dual_kernels`: dual kernels, by series and sampling.
+
+Error of the truncated Hermite series at the norm of the inputs against its degree, and of Monte
+Carlo features `σ(Wx)/√m` against their width, for the Gram matrix of σ's dual kernel on Gaussian
+directions, relative in the Frobenius norm. The series keeps its tail: its diagonal is exact. `grid`
+is the error of the series alone, without its tail, on a grid of cosines in [-1, 1]: relative in the
+2-norm, and at most, relative to the kernel at cosine 1.
+"""
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from tqdm import tqdm
+
+from experiments._record import command_line, environment, write_record
+from experiments.cifar10._settings import count, positive
+from ntk_sketch import stax
+from ntk_sketch._precision import float64
+from ntk_sketch.activations import DualActivation, hermite_coefficients
+
+from ._settings import OUTPUT
+
+NONLINEARITIES = {
+    "Relu": stax.Relu,
+    "Abs": stax.Abs,
+    "Sin": stax.Sin,
+    "Gaussian": stax.Gaussian,
+    "Erf": stax.Erf,
+    "Gelu": stax.Gelu,
+}
+DEGREES, WIDTHS = tuple(range(1, 21)), tuple(2**k for k in range(5, 17))
+NORMS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
+BLOCK, LARGEST_DEGREE, BAR = 4096, 200, 1e-3
+GRID = np.linspace(-1, 1, 2001)
+
+
+def run(
+    points: int,
+    dimension: int,
+    norms: tuple[float, ...],
+    seeds: int,
+    widths: tuple[int, ...],
+    out: Path,
+) -> dict[str, Any]:
+    """Measures, prints, writes and returns the record."""
+    rng = np.random.default_rng(0)
+    directions = rng.standard_normal((points, dimension))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    cosines = np.clip(directions @ directions.T, -1, 1)
+    np.fill_diagonal(cosines, 1.0)
+    rows = []
+    cases = [(name, norm) for name in NONLINEARITIES for norm in norms]
+    for name, norm in tqdm(cases, desc="dual kernels", unit="kernel"):
+        layer = NONLINEARITIES[name]()
+        dual = DualActivation(layer, layer.name)
+        exact = exact_kernel(dual, cosines, norm)
+        start = time.perf_counter()
+        rows.append(
+            {
+                "nonlinearity": name,
+                "norm": norm,
+                **series_errors(dual, exact, cosines, norm),
+                "series_seconds": time.perf_counter() - start,
+                "monte_carlo": monte_carlo_errors(dual, exact, directions * norm, seeds, widths),
+            }
+        )
+    record = {
+        "experiment": "kernel_approximation.dual_kernels",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "settings": {
+            "points": points,
+            "dimension": dimension,
+            "seeds": seeds,
+            "degrees": list(DEGREES),
+            "widths": list(widths),
+        },
+        "environment": environment(),
+        "results": rows,
+    }
+    path = out / f"dual-kernels-{points}points-{dimension}d.json"
+    write_record(path, record)
+    figure(path.with_suffix(".png"), rows, widths)
+    print(table(rows))
+    return record
+
+
+def exact_kernel(dual: DualActivation, cosines: np.ndarray, norm: float) -> np.ndarray:
+    """NT's kernel in float64, at one norm."""
+    with float64():
+        q = jnp.full(cosines.shape, norm**2)
+        return np.asarray(dual(jnp.asarray(cosines) * q, q, q)[0])
+
+
+def series_errors(dual: DualActivation, exact, cosines, norm: float) -> dict[str, Any]:
+    """Errors at every degree, those on the grid, and the degrees at which these pass the bar."""
+    found = hermite_coefficients(dual, norm, LARGEST_DEGREE)
+    squares = found.values**2
+    on_grid = exact_kernel(dual, GRID, norm)
+    series, errors = np.full_like(exact, squares[0]), []
+    power = np.ones_like(cosines)
+    for degree in DEGREES:
+        power = power * cosines
+        series += squares[degree] * power
+        np.fill_diagonal(series, np.diagonal(exact))  # the tail
+        errors.append(relative(series, exact))
+    grid = on_grid - np.cumsum(squares[:, None] * GRID ** np.arange(len(squares))[:, None], axis=0)
+    grid_relative = np.linalg.norm(grid, axis=1) / np.linalg.norm(on_grid)
+    grid_largest = np.abs(grid).max(axis=1) / on_grid[-1]
+    return {
+        "series": errors,
+        "grid": [float(grid_relative[degree]) for degree in DEGREES],
+        "grid_largest": [float(grid_largest[degree]) for degree in DEGREES],
+        "grid_degree": first_below(grid_relative),
+        "grid_largest_degree": first_below(grid_largest),
+    }
+
+
+def first_below(errors: np.ndarray) -> int | None:
+    """The degree at which they reach the bar, if any up to the largest does."""
+    degrees = np.flatnonzero(errors <= BAR)
+    return int(degrees[0]) if len(degrees) else None
+
+
+def monte_carlo_errors(
+    dual: DualActivation, exact, x, seeds: int, widths
+) -> dict[str, list[float]]:
+    """Mean and standard deviation over keys of the error at every width, columns in blocks."""
+    x = jnp.asarray(x, jnp.float32)
+    errors = np.zeros((seeds, len(widths)))
+    for seed in range(seeds):
+        total, done = np.zeros_like(exact), 0
+        for i, width in enumerate(widths):
+            while done < width:
+                m = min(BLOCK, width - done)
+                key = jax.random.fold_in(jax.random.key(seed), done)
+                total += np.asarray(_block(dual, x, key, m))
+                done += m
+            errors[seed, i] = relative(total / width, exact)
+    spread = errors.std(axis=0, ddof=1) if seeds > 1 else np.zeros(len(widths))
+    return {"mean": errors.mean(axis=0).tolist(), "std": spread.tolist()}
+
+
+def _gram(dual, x, key, m):
+    w = jax.random.normal(key, (x.shape[1], m), x.dtype)
+    value, _ = dual.value_and_derivative(jnp.matmul(x, w, precision="highest"))
+    return jnp.matmul(value, value.T, precision="highest")
+
+
+_block = jax.jit(_gram, static_argnums=(0, 3))
+
+
+def relative(approximate: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(approximate - exact) / np.linalg.norm(exact))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line for each nonlinearity and norm."""
+    lines = [
+        "| σ | norm | degree 4 | 8 | 16 | 20 | grid, 16 | at most | reached at | at most at |"
+        " sampling, least width | largest |",
+        "|" + "---|" * 12,
+    ]
+    for row in rows:
+        at = dict(zip(DEGREES, row["series"], strict=True))
+        grid = DEGREES.index(16)
+        sampled = row["monte_carlo"]["mean"]
+        numbers = [at[4], at[8], at[16], at[20], row["grid"][grid], row["grid_largest"][grid]]
+        degrees = [
+            f">{LARGEST_DEGREE}" if row[measure] is None else row[measure]
+            for measure in ("grid_degree", "grid_largest_degree")
+        ]
+        lines.append(
+            f"| {row['nonlinearity']} | {row['norm']:g} | "
+            + " | ".join(f"{number:.1e}" for number in numbers)
+            + f" | {degrees[0]} | {degrees[1]} | {sampled[0]:.1e} | {sampled[-1]:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(path: Path, rows: list[dict[str, Any]], widths) -> None:
+    """Error against degree above, against width below, a column for each nonlinearity."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row["nonlinearity"] for row in rows))
+    norms = list(dict.fromkeys(row["norm"] for row in rows))
+    drawn, axes = plt.subplots(
+        2, len(names), figsize=(3 * len(names), 6), sharey="row", layout="constrained"
+    )
+    for row in rows:
+        column = names.index(row["nonlinearity"])
+        colour = plt.get_cmap("viridis")(norms.index(row["norm"]) / max(len(norms) - 1, 1))
+        axes[0, column].plot(DEGREES, row["series"], color=colour, label=f"{row['norm']:g}")
+        axes[1, column].errorbar(
+            widths, row["monte_carlo"]["mean"], row["monte_carlo"]["std"], color=colour
+        )
+    for column, name in enumerate(names):
+        axes[0, column].set(title=name, xlabel="degree", yscale="log")
+        axes[1, column].set(xlabel="width of Monte Carlo features", xscale="log", yscale="log")
+    for axis in axes.ravel():
+        axis.grid(alpha=0.3)
+    axes[0, 0].set(ylabel="relative error of the series", ylim=(1e-16, 1))
+    axes[1, 0].set_ylabel("relative error of sampling")
+    axes[0, 0].legend(title="norm", fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(path, dpi=110)
+    plt.close(drawn)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the measurement; 0 when it is done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.kernel_approximation.dual_kernels",
+        description="Dual kernels by Hermite series against degree, and by sampling against width.",
+    )
+    parser.add_argument("--points", type=count, default=1000, metavar="N")
+    parser.add_argument("--dimension", type=count, default=256, metavar="D")
+    parser.add_argument("--norms", type=positive, nargs="+", default=NORMS, metavar="R")
+    parser.add_argument("--widths", type=count, nargs="+", default=WIDTHS, metavar="M")
+    parser.add_argument("--seeds", type=count, default=2, metavar="N", help="number of keys")
+    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
+    given = parser.parse_args(arguments)
+    if given.dimension < 2 or given.points < 2:
+        parser.error("two points in two dimensions needed at least")
+    norms, widths = (tuple(sorted(set(values))) for values in (given.norms, given.widths))
+    run(given.points, given.dimension, norms, given.seeds, widths, given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

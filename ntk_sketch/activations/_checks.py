@@ -1,0 +1,64 @@
+"""What the series of this package refuse, before any long work."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from .._typing import Inputs
+
+#: Norms `√q` of what enters a nonlinearity: a number or an array of any shape.
+Norms: TypeAlias = float | int | Inputs | Sequence[float]
+
+#: The largest degree: above it Hermite polynomials reach the ends of the quadrature's range.
+MAX_DEGREE = 200
+
+
+def checked_degree(degree: int) -> int:
+    """The largest degree of a series: an integer from 0 to 200."""
+    if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)):
+        raise TypeError(f"degree must be an integer, got {degree!r}")
+    if not 0 <= degree <= MAX_DEGREE:
+        raise ValueError(f"degree must be from 0 to {MAX_DEGREE}, got {degree}")
+    return int(degree)
+
+
+def checked_radius(radius: Norms) -> np.ndarray:
+    """Norms in float64: positive and finite."""
+    radius = real(radius, "radius")
+    wrong = ~(np.isfinite(radius) & (radius > 0))
+    if wrong.any():
+        raise ValueError(
+            f"radius must be positive and finite, got {radius[wrong].flat[0]}. At a norm of 0, σ is"
+            " the constant σ(0): take a tiny radius for the limit."
+        )
+    return radius
+
+
+def checked_dimension(dimension: int) -> int:
+    """The dimension d of the space that holds the sphere S^{d-1}: an integer of 2 or more."""
+    if isinstance(dimension, bool) or not isinstance(dimension, (int, np.integer)):
+        raise TypeError(f"dimension must be an integer, got {dimension!r}")
+    if dimension < 2:
+        raise ValueError(
+            f"dimension must be 2 or more, got {dimension}: the sphere in one dimension is two"
+            " points, and has no Gegenbauer polynomials."
+        )
+    return int(dimension)
+
+
+def real(values, name: str) -> np.ndarray:
+    """`values` as a float64 array; complex numbers are refused, not cut."""
+    values = np.asarray(values)
+    if np.iscomplexobj(values):
+        raise TypeError(f"{name} must be real, got {values.dtype}")
+    return values.astype(np.float64)
+
+
+def finite(values: np.ndarray, arguments: np.ndarray, name: str) -> np.ndarray:
+    """`values` of `name` at `arguments` (same shape), all of them numbers."""
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        where, what = arguments[wrong].flat[0], values[wrong].flat[0]
+        raise ValueError(f"{name} is {what} at {where:.6g}; it must be finite")
+    return values
