@@ -34,7 +34,7 @@ from ._methods import METHODS
 from ._settings import Settings
 
 BATCH_SIZES = {"cpu": (2, 4, 8), "gpu": (128, 512, 2048)}
-BATCHES = 8  # of the largest size: images on which the speed is measured
+TIMED = {"cpu": 256, "gpu": 16384}  # images on which the speed is measured
 CHOOSING = 3  # repetitions that choose the batch size; others time the chosen one
 MEASURES = {"relative": relative_error, "centred": centred_error}
 
@@ -149,9 +149,9 @@ def _speeds(
     phases: Phases,
 ) -> tuple[dict[Case, dict[str, Any]], dict[str, float | None]]:
     """Batch size, images per second and peak memory of every map, and the load meanwhile."""
-    timed = np.resize(x, (BATCHES * max(sizes), *x.shape[1:]))
+    timed = TIMED["cpu" if jax.default_backend() == "cpu" else "gpu"]
     calls = {
-        (case, size): lambda m=feature_map, size=size: _stream(m, timed, size)
+        (case, size): lambda m=feature_map, size=size: _stream(m, x, size, timed // 4)
         for case, feature_map in maps.items()
         for size in sizes
     }
@@ -165,7 +165,10 @@ def _speeds(
             tried = interleaved_seconds(calls, CHOOSING, bar.update)
             for case in maps:
                 best[case] = min(sizes, key=lambda size: np.median(tried[case, size]))
-        chosen: dict[Any, Any] = {case: calls[case, best[case]] for case in maps}
+        chosen: dict[Any, Any] = {
+            case: lambda m=feature_map, size=best[case]: _stream(m, x, size, timed)
+            for case, feature_map in maps.items()
+        }
         chosen["large product"], product_flops = large_product()
         seconds = interleaved_seconds(chosen, repetitions, bar.update)
     product_rate = product_flops / float(np.median(seconds["large product"]))
@@ -174,7 +177,7 @@ def _speeds(
         peaks = {case: memory(maps[case], jnp.asarray(x[: best[case]])) for case in maps}
     speeds = {}
     for case in maps:
-        rates = len(timed) / np.array(seconds[case])
+        rates = timed / np.array(seconds[case])
         flops = maps[case].cost((1, *x.shape[1:])).flops
         flops_rate = flops * float(np.median(rates))
         speeds[case] = {
@@ -190,9 +193,10 @@ def _speeds(
     return speeds, loads
 
 
-def _stream(feature_map: ns.FeatureMap, x: np.ndarray, batch_size: int) -> None:
-    """Computes the NTK features of all of `x`, as a regression does."""
-    collections.deque(stream(feature_map, x, batch_size=batch_size), maxlen=0)
+def _stream(feature_map: ns.FeatureMap, x: np.ndarray, batch_size: int, n: int) -> None:
+    """Computes the NTK features of n images as a regression does: those of `x`, again and again."""
+    batches = stream(feature_map, x, batch_size=batch_size, order=np.arange(n) % len(x))
+    collections.deque(batches, maxlen=0)
 
 
 def _errors(close: list[dict[str, np.ndarray]], exact: dict[str, np.ndarray]) -> dict[str, Any]:
