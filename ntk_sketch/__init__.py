@@ -11,8 +11,10 @@ from ._feature_map import FeatureMap as FeatureMap
 from ._feature_map import feature_map as feature_map
 from ._features import Features as Features
 from .methods import Exact as Exact
+from .methods import Gegenbauer as Gegenbauer
 from .methods import LeverageScore as LeverageScore
 from .methods import Nystroem as Nystroem
+from .methods import PolySketch as PolySketch
 from .methods import RandomFeatures as RandomFeatures
 from .solvers import RidgeSolution as RidgeSolution
 from .solvers import ridge as ridge

@@ -20,6 +20,7 @@ from ._variances import input_variances
 from .methods import Method
 from .stax import Layer
 from .stax._combinators import output_shape
+from .stax._whole_network import WholeNetwork
 
 KERNELS = ("nngp", "ntk")
 
@@ -213,14 +214,16 @@ def feature_map(
 
     _check_with_nt(model, shape[1:], dtype, get, kwargs)
 
-    [method] = method.split([model.rule.nonlinearities])  # a schedule has one width for each
-    offsets = model.rule.needs(None, shape, method=method)
+    rule = WholeNetwork(model) if method.whole_network else model.rule
+    [method] = method.split([rule.nonlinearities])  # a schedule has one width for each
+    offsets = rule.needs(None, shape, method=method)
     enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
-    if model.rule.looks_at_data(method) and not abstract:
-        features = enter(jnp.asarray(x))
+    if rule.looks_at_data(method) and not abstract:
+        with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
+            features = enter(jnp.asarray(x))
     else:
         features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
-    transform = model.rule.fit(features, method=method, offsets=None, key=key)
+    transform = rule.fit(features, method=method, offsets=None, key=key)
     return FeatureMap(transform, offsets, shape[1:], get, model[2])
 
 
@@ -300,21 +303,29 @@ def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:
             f"x has dtype {x.dtype}; features need floating point inputs. Convert and scale them"
             " first, for images for example `x.astype(np.float32) / 255`."
         )
-    if finite and not isinstance(x, Tracer) and not bool(jnp.all(jnp.isfinite(jnp.asarray(x)))):
-        bad = int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
-        raise ValueError(
-            f"x has {bad} entries that are NaN or infinite. Remove or replace them first."
-        )
+    if finite and not isinstance(x, Tracer):
+        with jax.ensure_compile_time_eval():  # a number even while a map is made under jit
+            bad = int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
+        if bad:
+            raise ValueError(
+                f"x has {bad} entries that are NaN or infinite. Remove or replace them first."
+            )
 
 
 def check_method(method) -> None:
     if isinstance(method, Method):
         return
-    known = sorted(kind.__name__ for kind in Method.__subclasses__())
+    known = sorted(_kinds(Method))
     raise TypeError(
         f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024);"
         f" got {method!r}."
     )
+
+
+def _kinds(base: type) -> list[str]:
+    """Names of the classes below `base` that have none below them."""
+    below = [name for kind in base.__subclasses__() for name in _kinds(kind)]
+    return below or [base.__name__]
 
 
 def check_call_arguments(kwargs: dict) -> None:

@@ -25,6 +25,8 @@ METHODS = {
     "leverage score": ns.LeverageScore(16),
     "nystroem": ns.Nystroem(3, residual=0.0),
     "nystroem, residual": ns.Nystroem(2, residual=0.5),
+    "poly sketch": ns.PolySketch(3, 16),
+    "gegenbauer": ns.Gegenbauer(3, 16),
     "exact": ns.Exact(),
 }
 OBLIVIOUS = [name for name, method in METHODS.items() if not method.looks_at_data]

@@ -12,6 +12,20 @@ METHODS: dict[str, Callable] = _methods.METHODS | {
         ns.Nystroem, residual=0.5, calibrate=False
     ),
     "Nystroem-uncalibrated": functools.partial(ns.Nystroem, calibrate=False),
+    **{
+        f"Nystroem-rcond{rcond:g}": functools.partial(ns.Nystroem, rcond=rcond)
+        for rcond in (1e-4, 1e-3, 1e-2)
+    },
+    **{
+        f"Nystroem-uncalibrated-rcond{rcond:g}": functools.partial(
+            ns.Nystroem, calibrate=False, rcond=rcond
+        )
+        for rcond in (1e-4, 1e-3, 1e-2)
+    },
+    "PolySketch": functools.partial(ns.PolySketch, 8),
+    "PolySketch-network": functools.partial(ns.PolySketch, 8, scope="network"),
+    "Gegenbauer": functools.partial(ns.Gegenbauer, 8),
+    "Gegenbauer-network": functools.partial(ns.Gegenbauer, 12, scope="network"),
     "Nystroem-diagonal": functools.partial(ns.Nystroem, sampling="diagonal"),
     "Nystroem-uniform": functools.partial(ns.Nystroem, sampling="uniform"),
     "Nystroem-tensorfloat32": functools.partial(ns.Nystroem, precision="tensorfloat32"),

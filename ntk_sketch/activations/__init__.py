@@ -3,6 +3,7 @@
 Coefficients are computed on the host, in NumPy float64.
 """
 
+from ._checks import checked_degree as checked_degree
 from ._closed_forms import ab_relu_coefficients as ab_relu_coefficients
 from ._closed_forms import cos_coefficients as cos_coefficients
 from ._closed_forms import erf_coefficients as erf_coefficients
@@ -23,9 +24,14 @@ from ._gegenbauer import gegenbauer_coefficients as gegenbauer_coefficients
 from ._gegenbauer import gegenbauer_from_powers as gegenbauer_from_powers
 from ._gegenbauer import gegenbauer_polynomials as gegenbauer_polynomials
 from ._gegenbauer import log_harmonic_dimension as log_harmonic_dimension
+from ._gegenbauer import orthonormal_sequence as orthonormal_sequence
 from ._hermite import HermiteCoefficients as HermiteCoefficients
 from ._hermite import derivative_coefficients as derivative_coefficients
 from ._hermite import hermite_coefficients as hermite_coefficients
+from ._power_series import KernelSeries as KernelSeries
+from ._power_series import input_series as input_series
+from ._radial import GegenbauerFactors as GegenbauerFactors
+from ._radial import RadialFactors as RadialFactors
 from ._recovery import ZonalRecovery as ZonalRecovery
 from ._recovery import recover_zonal as recover_zonal
 from ._series_fit import Coreset as Coreset

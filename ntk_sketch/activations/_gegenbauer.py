@@ -149,7 +149,7 @@ def gauss_rule(dimension: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     t = np.asarray(eigvalsh_tridiagonal(np.zeros(nodes), off[:-1]))
     t = (t - t[::-1]) / 2
     with np.errstate(over="ignore", invalid="ignore"):
-        total = np.asarray(sum(p**2 for p in _orthonormal(t, dimension, nodes - 1)))
+        total = np.asarray(sum(p**2 for p in orthonormal_sequence(t, dimension, nodes - 1)))
         kept = total < 1 / _LEAST_WEIGHT
     weights = 1 / total[kept]
     return t[kept], weights / weights.sum()
@@ -157,12 +157,13 @@ def gauss_rule(dimension: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def orthonormal_polynomials(t: np.ndarray, dimension: int, degree: int) -> np.ndarray:
     """`p_l(t) = √α_l P_l(t)`, (*t.shape, degree + 1); `∫ p_l p_m dμ = 1[l = m]`."""
-    return np.stack(list(_orthonormal(t, dimension, degree)), axis=-1)
+    return np.stack(list(orthonormal_sequence(t, dimension, degree)), axis=-1)
 
 
-def _orthonormal(t, dimension: int, degree: int):
-    off = _orthonormal_recurrence(dimension, degree + 1)
-    below, p = np.zeros_like(t), np.ones_like(t)
+def orthonormal_sequence(t, dimension: int, degree: int):
+    """`p_l(t)`, l = 0..degree, one after the other, of a NumPy or JAX array."""
+    off = [float(b) for b in _orthonormal_recurrence(dimension, degree + 1)]
+    below, p = 0 * t, 0 * t + 1
     for l in range(degree + 1):
         yield p
         below, p = p, (t * p - (off[l - 1] if l else 0) * below) / off[l]

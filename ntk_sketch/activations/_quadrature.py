@@ -92,6 +92,7 @@ def _panels(fn, radius, low, high, degree: int, name: str) -> Float[np.ndarray, 
         g = (high[part] + low[part])[:, None] / 2 + half * x
         argument = radius[part, None] * g
         value = on_host(fn, argument.ravel(), name).reshape(g.shape)
+        _check_overflow(value, radius[part], g, name)
         value = finite(value, argument, name)
         root_density = (2 * np.pi) ** -0.25 * np.exp(-(g**2) / 4)
         value = value * root_density
@@ -100,6 +101,20 @@ def _panels(fn, radius, low, high, degree: int, name: str) -> Float[np.ndarray, 
             out[part, l] = np.einsum("pk,pk->p", weighted, h)
         out[part, -1] = np.einsum("pk,pk->p", weighted, value)
     return out
+
+
+def _check_overflow(value: np.ndarray, radius: np.ndarray, g: np.ndarray, name: str) -> None:
+    """Infinities say that the series diverges, or that nobody can tell."""
+    infinite = np.argwhere(np.isinf(value))
+    if len(infinite):
+        panel, node = infinite[0]
+        r, g = radius[panel], g[panel, node]
+        raise ValueError(
+            f"the Hermite series of {name} does not converge at norm {r:.6g} in float64: {name} is"
+            f" {value[panel, node]} at {r * g:.6g}, {abs(g):.3g} standard deviations out, so that"
+            " the tail of its series has no bound. Use smaller norms (a smaller W_std, or the"
+            " `radii` of a method)."
+        )
 
 
 def _hermite_functions(g: np.ndarray, first: np.ndarray, degree: int):

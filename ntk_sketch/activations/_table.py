@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
-from jax import numpy as jnp
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 
@@ -12,6 +11,7 @@ from .._typing import Array
 from ._checks import checked_degree, checked_radius
 from ._dual import DualActivation
 from ._hermite import hermite_coefficients
+from ._spline import LogSpline
 
 _FIRST_INTERVALS, _MAX_INTERVALS = 32, 4096
 
@@ -23,13 +23,13 @@ class HermiteTable(eqx.Module):
     and a norm outside of the table can be moved to its nearest end, where `ĉ` is close to its
     limit. The kernel's own diagonal gives the scale back.
 
-    Built on the host in float64, the number of intervals doubled until midpoints are right to
-    `tolerance`; a call follows the dtype of the norm and can be jitted, batched and differentiated.
+    The number of intervals is doubled until midpoints are right to `tolerance`.
 
     Args:
-        sigma, degree, derivative: as in `hermite_coefficients`.
+        sigma, degree, derivative, max_tail: as in `hermite_coefficients`.
         radii: the least and the largest norm.
         tolerance: aim for the absolute error of `ĉ`.
+        tail: one more entry, the root `√(1 - Σ_l ĉ_l²)` of what the series leaves out.
 
     Attributes:
         error: the largest error that was found at midpoints.
@@ -37,9 +37,7 @@ class HermiteTable(eqx.Module):
     Cost of a call: 6 (degree + 1) FLOPs and 4 (degree + 1) numbers read for each norm.
     """
 
-    coefficients: Float[Array, "intervals 4 l"]
-    start: float = eqx.field(static=True)
-    step: float = eqx.field(static=True)
+    spline: LogSpline
     error: float = eqx.field(static=True)
 
     def __init__(
@@ -50,51 +48,40 @@ class HermiteTable(eqx.Module):
         derivative: bool = False,
         radii: tuple[float, float] = (1e-3, 1e2),
         tolerance: float = 1e-7,
+        tail: bool = False,
+        max_tail: float | None = None,
     ):
         degree, ends = checked_degree(degree), checked_radius(np.asarray(radii))
         if ends.shape != (2,) or not ends[0] < ends[1]:
             raise ValueError(f"radii must be the least and the largest norm, got {radii}")
-        self.start = float(np.log(ends[0]))
-        width = float(np.log(ends[1])) - self.start
+        start, width = float(np.log(ends[0])), float(np.log(ends[1] / ends[0]))
 
         def scaled(u):
             found = hermite_coefficients(
-                sigma, np.exp(self.start + width * u), degree, derivative=derivative
+                sigma,
+                np.exp(start + width * u),
+                degree,
+                derivative=derivative,
+                max_tail=max_tail,
             )
             root = np.sqrt(found.second_moment)[:, None]
-            return np.divide(found.values, root, out=np.zeros_like(found.values), where=root > 0)
+            values = np.divide(found.values, root, out=np.zeros_like(found.values), where=root > 0)
+            return np.c_[values, np.sqrt(found.tail)] if tail else values
 
         intervals = _FIRST_INTERVALS
-        grid = np.linspace(0, 1, intervals + 1)
-        values = scaled(grid)
+        values = scaled(np.linspace(0, 1, intervals + 1))
         while True:
-            spline = CubicSpline(grid, values)
-            between = (grid[:-1] + grid[1:]) / 2
-            truth = scaled(between)
+            between = np.arange(intervals) + 0.5
+            truth = scaled(between / intervals)
+            spline = CubicSpline(np.arange(intervals + 1), values)
             error = float(np.max(np.abs(spline(between) - truth)))
             if error <= tolerance or intervals >= _MAX_INTERVALS:
                 break
-            intervals *= 2
-            merged = np.empty((intervals + 1, degree + 1))
+            merged = np.empty((2 * intervals + 1, values.shape[1]))
             merged[::2], merged[1::2] = values, truth
-            grid, values = np.linspace(0, 1, intervals + 1), merged
-        self.step = width / intervals
-        self.error = error
-        # In the local coordinate from 0 to 1 of each interval, highest power first.
-        powers = intervals ** -np.arange(3.0, -1, -1)
-        self.coefficients = jnp.asarray(
-            np.moveaxis(spline.c * powers[:, None, None], 1, 0), jnp.result_type(float)
-        )
+            intervals, values = 2 * intervals, merged
+        self.spline, self.error = LogSpline(ends[0], ends[1], values), error
 
     def __call__(self, radius: Float[Array, "*r"]) -> Float[Array, "*r l"]:
         """`ĉ_l` at norms r >= 0; those outside of the table as at its nearest end."""
-        intervals, _, _ = self.coefficients.shape
-        tiny = float(jnp.finfo(radius.dtype).tiny)
-        u = (jnp.log(jnp.maximum(radius, tiny)) - self.start) / self.step
-        u = jnp.clip(u, 0, intervals)
-        cell = jnp.minimum(u.astype(jnp.int32), intervals - 1)
-        rest = (u - cell)[..., None]
-        third, second, first, value = jnp.moveaxis(
-            self.coefficients.astype(radius.dtype)[cell], -2, 0
-        )
-        return ((third * rest + second) * rest + first) * rest + value
+        return self.spline(radius)

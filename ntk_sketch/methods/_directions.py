@@ -1,5 +1,7 @@
 """Random directions, orthogonal in groups."""
 
+import functools
+
 import jax
 from jax import numpy as jnp
 from jaxtyping import Float
@@ -10,6 +12,7 @@ from .._typing import Array, PRNGKey
 _MAX_GROUP = 1024
 
 
+@functools.partial(jax.jit, static_argnames=("d", "m", "dtype", "chi_norms"))
 def orthogonal_directions(
     key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool
 ) -> Float[Array, "{d} {m}"]:

@@ -144,6 +144,7 @@ def expansion(
     s: Array | None = None,
     precision: Precision = "float32",
     normalize: bool = False,
+    rcond: float | None = None,
 ) -> LandmarkExpansion:
     """Features from landmarks and, given directions `w` (d, m₂) and `s` (d_ψ, m₂), from what they
     miss.
@@ -164,9 +165,9 @@ def expansion(
     return LandmarkExpansion(
         filters,
         landmarks.q,
-        _roots(landmarks.gram, values),
+        _roots(landmarks.gram, values, rcond),
         filters_ntk,
-        None if landmarks.gram_ntk is None else _roots(landmarks.gram_ntk, values_ntk),
+        None if landmarks.gram_ntk is None else _roots(landmarks.gram_ntk, values_ntk, rcond),
         dual,
         precision,
         normalize,
@@ -182,24 +183,29 @@ def _random_at_landmarks(landmarks: Landmarks, dual: DualActivation, w: Array, s
     return value, derivative * matmul(landmarks.z_ntk.T, s, "float32")
 
 
-def _roots(gram: Array, values: Array | None) -> Roots:
+def _roots(gram: Array, values: Array | None, rcond: float | None) -> Roots:
     """`M = B^½` and `P = B g(Z)`, computed in float64."""
-    root = inverse_root(gram)
+    root = inverse_root(gram, rcond)
     if values is None:
         return Roots(jnp.asarray(root, gram.dtype))
     projection = root @ (root.T @ np.asarray(values, np.float64))
     return Roots(jnp.asarray(root, gram.dtype), jnp.asarray(projection, gram.dtype))
 
 
-def inverse_root(gram: Float[Inputs, "m m"]) -> Float[np.ndarray, "m r"]:
+def inverse_root(
+    gram: Float[Inputs, "m m"], rcond: float | None = None
+) -> Float[np.ndarray, "m r"]:
     """`R` (m, r) with `R Rᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank
     r.
 
-    Decomposed in float64 on the host. Eigenvalues below m eps of the largest, with the eps of the
-    input's dtype, are rounding and are cut off: clamped, they would be blown up instead.
+    Decomposed in float64 on the host. Eigenvalues below `rcond` of the largest are cut off; `None`:
+    those below m eps, with the eps of the input's dtype, which are rounding. Clamped, they would be
+    blown up instead.
     """
+    if rcond is None:
+        rcond = len(gram) * float(np.finfo(gram.dtype).eps)
     values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
-    kept = values > len(values) * np.finfo(gram.dtype).eps * max(values[-1], 0.0)
+    kept = values > rcond * max(values[-1], 0.0)
     if not kept.any():  # the zero kernel
         return np.zeros((len(values), 1))
     return vectors[:, kept] / np.sqrt(values[kept])

@@ -44,6 +44,11 @@ class Method(eqx.Module):
             key: of `jax.random`.
         """
 
+    @property
+    def whole_network(self) -> bool:
+        """Whether one expansion stands for the whole model (`SeriesMethod.expand_series`)."""
+        return False
+
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         """Refuses a sample that cannot do, before anything is computed.
 

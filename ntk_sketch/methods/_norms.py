@@ -1,10 +1,14 @@
 """Feature vectors rescaled to norms that are known exactly."""
 
+import functools
+
 import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from .._features import Features
 from .._typing import Array
+from ..activations import DualActivation
 
 
 def with_norm(
@@ -17,3 +21,40 @@ def with_norm(
     z = z / jnp.where(usable, largest, 1)
     own = jnp.where(usable, jnp.sum(z**2, axis=-1, keepdims=True), 1)
     return jnp.where(usable, z * jnp.sqrt(jnp.where(usable, squared_norm[..., None], 1) / own), 0)
+
+
+def with_exact_norms(
+    nngp: Array, ntk: Array | None, dual: DualActivation, features: Features
+) -> tuple[Array, Array | None]:
+    """φ' and ψ' of a nonlinearity with `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖² = Θ'(s, s)`."""
+    q, independent, norm_ntk = features.variances.diagonals()
+    k, k_derivative = dual(independent, q, q)
+    nngp = with_norm(nngp, k)
+    if ntk is not None and norm_ntk is not None:
+        ntk = with_norm(ntk, k_derivative * norm_ntk)
+    return nngp, ntk
+
+
+def safe_sqrt(q: Array) -> Array:
+    """`√q`, and 0 with a gradient of 0 at 0."""
+    positive = q > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1)), 0)
+
+
+def unit_scale(radius: Array) -> Array:
+    """`1 / r`, and 0 at 0: vectors without a direction stay 0."""
+    return jnp.where(radius > 0, 1 / jnp.where(radius > 0, radius, 1), 0)
+
+
+def input_radius(features: Features) -> Array:
+    """The norm of φ where it is exact, as at the input of a network."""
+    return safe_sqrt(
+        functools.reduce(jnp.add, (jnp.sum(block**2, axis=-1) for block in features.nngp))
+    )
+
+
+def scaled_to(z: Array, squared_norm: Array, exactly: bool) -> Array:
+    """`z` of expected norm 1 scaled to the given squared norms, exactly or on average."""
+    if exactly:
+        return with_norm(z, squared_norm)
+    return safe_sqrt(squared_norm)[..., None] * z

@@ -11,7 +11,7 @@ from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
-from ._norms import with_norm
+from ._norms import with_exact_norms
 
 
 class RandomFeatures(Method):
@@ -98,12 +98,7 @@ class RandomExpansion(eqx.Module):
         ntk = None if v is None else scale * v * derivative
         if not self.normalize:
             return nngp, ntk
-        q, independent, norm_ntk = features.variances.diagonals()
-        k, k_derivative = self.dual(independent, q, q)
-        nngp = with_norm(nngp, k)
-        if ntk is not None and norm_ntk is not None:
-            ntk = with_norm(ntk, k_derivative * norm_ntk)
-        return nngp, ntk
+        return with_exact_norms(nngp, ntk, self.dual, features)
 
 
 @eqx.filter_jit

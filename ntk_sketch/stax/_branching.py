@@ -24,6 +24,9 @@ class FanOut(Rule):
     def fit(self, features, *, method, offsets, key):
         return FanOutTransform(tuple(offsets))
 
+    def series(self, series):
+        return [series] * self.num
+
 
 class FanOutTransform(eqx.Module):
     offsets: tuple[Offsets, ...] = eqx.field(static=True)
@@ -49,6 +52,9 @@ class FanIn(Rule):
 
     def fit(self, features, *, method, offsets, key):
         return FanInTransform(offsets)
+
+    def series(self, series):
+        return functools.reduce(lambda a, b: a.plus(b), series)
 
 
 class FanInTransform(eqx.Module):
@@ -89,6 +95,11 @@ def fan_in_sum(layer):
 
 class FanInConcatChannels(FanIn):
     """`K' = Σ_i (c_i / Σc) K_i` with c the finite channel counts."""
+
+    def series(self, series):
+        total = sum(branch.channels for branch in series)
+        scaled = [branch.scaled(branch.channels / total) for branch in series]
+        return super().series(scaled)._replace(channels=total)
 
     def fit(self, features, *, method, offsets, key):
         return ConcatChannelsTransform(offsets)
@@ -166,6 +177,9 @@ class FanInConcat(Rule):
 
     def needs(self, offsets, shape, *, method):
         return self._rule(len(shape[0])).needs(offsets, shape, method=method)
+
+    def series(self, series):
+        return self._rule(2).series(series)
 
     def fit(self, features, *, method, offsets, key):
         rule = self._rule(len(features[0].space) + 2)

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 
-from ._layer import Layer, Rule, abstracted, advance, as_layer
+from ._layer import Layer, Rule, abstracted, advance, as_layer, naming
 
 
 class Combinator(Rule):
@@ -54,6 +54,11 @@ class Serial(Combinator):
             ahead.append(transform)
         return SerialTransform(tuple(transforms))
 
+    def series(self, series):
+        for layer in self.layers:
+            series = naming(layer.rule.series, layer.name)(series)
+        return series
+
 
 class SerialTransform(eqx.Module):
     transforms: tuple
@@ -91,6 +96,10 @@ class Parallel(Combinator):
                 for layer, own, branch, wanted, branch_key in branches
             )
         )
+
+    def series(self, series):
+        branches = zip(self.layers, series, strict=True)
+        return [naming(layer.rule.series, layer.name)(branch) for layer, branch in branches]
 
 
 class ParallelTransform(eqx.Module):

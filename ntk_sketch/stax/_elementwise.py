@@ -39,6 +39,9 @@ class Nonlinearity(Rule):
         expansion = method.expand(self.dual, features, key=key)
         return NonlinearityTransform(expansion, self.dual, offsets)
 
+    def series(self, series):
+        return series.nonlinearity(self.dual)
+
 
 class NonlinearityTransform(eqx.Module):
     expansion: Any

@@ -75,6 +75,20 @@ class Rule:
         """
         raise NotImplementedError
 
+    def series(self, series: Any) -> Any:
+        """The kernels after the layer as power series of the cosine of the network's inputs.
+
+        Only methods that expand a whole fully connected net at once need it
+        (`PolySketch(scope="network")`).
+
+        Args:
+            series: a `KernelSeries`, of the kernels before the layer.
+        """
+        raise NotImplementedError(
+            "This layer has no power series in the cosine of the network's inputs, which"
+            ' scope="network" needs. Use scope="layer".'
+        )
+
 
 class Layer(tuple):
     """NT's triple `(init_fn, apply_fn, kernel_fn)` that also knows its features.
@@ -92,7 +106,7 @@ class Layer(tuple):
     def __new__(cls, triple, rule: Rule | None = None, name: str | None = None):
         init_fn, apply_fn, kernel_fn = triple
         name = str(name or getattr(kernel_fn, "__name__", "layer"))
-        layer = super().__new__(cls, (_naming(init_fn, name), apply_fn, _naming(kernel_fn, name)))
+        layer = super().__new__(cls, (naming(init_fn, name), apply_fn, naming(kernel_fn, name)))
         layer.name = name
         layer.rule = NoRule(name) if rule is None else rule
         return layer
@@ -114,6 +128,9 @@ class NoRule(Rule):
         )
 
     def needs(self, offsets, shape, *, method):
+        raise NotImplementedError(self.message)
+
+    def series(self, series):
         raise NotImplementedError(self.message)
 
 
@@ -140,6 +157,11 @@ def with_method(layer: Layer, method: Method) -> Layer:
     """
     if not isinstance(method, Method):
         raise TypeError(f"with_method needs a method such as RandomFeatures(256), got {method!r}.")
+    if method.whole_network:
+        raise ValueError(
+            f'{type(method).__name__}(scope="network") expands a whole model at once: give it to'
+            ' feature_map. with_method takes scope="layer".'
+        )
     layer = as_layer(layer)
     [method] = method.split([layer.rule.nonlinearities])
     return Layer(layer, WithMethod(layer.rule, method), layer.name)
@@ -207,7 +229,7 @@ def _short(value) -> str:
     return text if len(text) <= 40 else "..."
 
 
-def _naming(fn, name: str):
+def naming(fn, name: str):
     """`init_fn` or `kernel_fn`, whose errors say in which layer they arose."""
 
     @functools.wraps(fn)

@@ -36,16 +36,26 @@ class Weights(Rule):
             return offsets
         return window_offsets(self.windows, tuple(shape[1:-1]), offsets, pool=False)
 
-    def fit(self, features, *, method, offsets, key):
+    def affine(self, channels: int) -> Affine:
+        """The layer's action behind one of so many channels."""
         size = 1 if self.windows is None else self.windows.size
         weight = self.W_std / size**0.5
         if self.standard:
-            ntk_weight = (features.channels / self.s[0]) ** 0.5
+            ntk_weight = (channels / self.s[0]) ** 0.5
             ntk_bias = None if self.b_std is None else 1.0
         else:
             ntk_weight, ntk_bias = weight, self.b_std
-        affine = Affine(weight, self.b_std, ntk_weight, ntk_bias, self.windows)
-        return AffineTransform(affine, self.channels, offsets)
+        return Affine(weight, self.b_std, ntk_weight, ntk_bias, self.windows)
+
+    def fit(self, features, *, method, offsets, key):
+        return AffineTransform(self.affine(features.channels), self.channels, offsets)
+
+    def series(self, series):
+        if self.windows is not None:
+            return super().series(series)
+        a = self.affine(series.channels)
+        after = series.affine(a.weight, a.bias, a.ntk_weight, a.ntk_bias)
+        return after._replace(channels=self.channels)
 
 
 class AffineTransform(eqx.Module):
@@ -112,6 +122,9 @@ class Identity(Rule):
 
     def fit(self, features, *, method, offsets, key):
         return SelectTransform(offsets)
+
+    def series(self, series):
+        return series
 
 
 class SelectTransform(eqx.Module):

@@ -37,6 +37,9 @@ class LayerNorm(Rule):
         together = self.normalised(channel_axis + 1) - {channel_axis}
         return LayerNormTransform(tuple(sorted(together)), self.eps, offsets)
 
+    def series(self, series):
+        return series.layer_norm(self.eps)
+
 
 class LayerNormTransform(eqx.Module):
     """`together`: the spatial axes of (n, *space) over which variances are averaged."""

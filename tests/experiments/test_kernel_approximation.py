@@ -13,7 +13,13 @@ import ntk_sketch as ns
 from experiments.cifar10 import data
 from experiments.cifar10.data._tfds import Unavailable
 from experiments.kernel_approximation import __main__ as entry
-from experiments.kernel_approximation import _measure, dual_kernels, scaling, truncation
+from experiments.kernel_approximation import (
+    _measure,
+    dual_kernels,
+    exact_time,
+    scaling,
+    truncation,
+)
 from experiments.kernel_approximation._exact import (
     DamagedFile,
     exact_kernels,
@@ -258,6 +264,22 @@ def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         scaling.main(["--images", "20", "30"])
     assert "two different multiples of 20" in capsys.readouterr().err
+
+
+def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(exact_time, "SAMPLE", 20)
+    words = f"--width 4 --repetitions 1 --out {tmp_path}"
+    assert exact_time.main(words.split()) == 0
+    (path,) = tmp_path.glob("*.json")
+    results = json.loads(path.read_text())["results"]
+    assert results["pairs"] == 50_000 * 50_001 // 2 + 50_000 * 10_000
+    exact = results["exact_seconds_per_pair"] * results["pairs"]
+    features = results["features_seconds_per_image"] * 60_000
+    assert results["ratio"] == pytest.approx(exact / features)
+    assert f"ratio: {results['ratio']:.4g}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        exact_time.main(["--width", "4", "5"])
+    assert "one number, or 4" in capsys.readouterr().err
 
 
 def test_truncation_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):

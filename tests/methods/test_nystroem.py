@@ -123,6 +123,11 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"residual is the share .*0 <= residual < 1.*got"):
             ns.Nystroem(4, residual=residual)
 
+    @pytest.mark.parametrize("rcond", [-0.1, 1, float("nan")])
+    def test_rcond(self, rcond):
+        with pytest.raises(ValueError, match=r"rcond is a share, 0 <= rcond < 1, or None; got"):
+            ns.Nystroem(4, rcond=rcond)
+
     def test_sampling(self):
         with pytest.raises(ValueError, match=r"sampling must be one of leverage, .*got 'best'"):
             ns.Nystroem(4, sampling="best")  # pyright: ignore[reportArgumentType]

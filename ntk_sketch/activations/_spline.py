@@ -1,0 +1,72 @@
+"""Functions of a norm, tabulated."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+
+from .._typing import Array
+
+
+class LogSpline(eqx.Module):
+    """Cubic splines in log r through values on a uniform grid of log r.
+
+    Built on the host in float64; a call follows the dtype of the norm and can be jitted, batched
+    and differentiated.
+
+    Args:
+        first, last: the least and the largest norm of the grid.
+        values: at the norms of the grid, on the first axis.
+        beyond: outside of the grid the value of its nearest end ("constant"), or the tangent there
+            ("linear"), which for logarithms of values is a power law.
+
+    Cost of a call: 6 FLOPs and 4 numbers read for each norm and value.
+    """
+
+    coefficients: Float[Array, "intervals 4 ..."]
+    start: float = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+    beyond: Literal["constant", "linear"] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        first: float,
+        last: float,
+        values: Float[np.ndarray, "r ..."],
+        beyond: Literal["constant", "linear"] = "constant",
+    ):
+        intervals = len(values) - 1
+        self.start = float(np.log(first))
+        self.step = float(np.log(last) - np.log(first)) / intervals
+        self.beyond = beyond
+        # In the local coordinate from 0 to 1 of each interval, highest power first.
+        spline = CubicSpline(np.arange(intervals + 1), values)
+        with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
+            self.coefficients = jnp.asarray(np.moveaxis(spline.c, 1, 0), jnp.result_type(float))
+
+    def on_host(self, radius: Float[np.ndarray, " r"]) -> np.ndarray:
+        """The values (r, ...) in NumPy, also while another function is traced."""
+        with jax.ensure_compile_time_eval():
+            return np.asarray(self(jnp.asarray(radius)), np.float64)
+
+    def __call__(self, radius: Float[Array, "*r"]) -> Array:
+        """The values (*r, ...) at norms r >= 0."""
+        intervals, _, *rest_of_shape = self.coefficients.shape
+        tiny = float(jnp.finfo(radius.dtype).tiny)
+        u = (jnp.log(jnp.maximum(radius, tiny)) - self.start) / self.step
+        inside = jnp.clip(u, 0, intervals)
+        cell = jnp.minimum(inside.astype(jnp.int32), intervals - 1)
+        shape = (*radius.shape, *(1,) * len(rest_of_shape))
+        rest = (inside - cell).reshape(shape)
+        third, second, first, value = jnp.moveaxis(
+            self.coefficients.astype(radius.dtype)[cell], radius.ndim, 0
+        )
+        result = ((third * rest + second) * rest + first) * rest + value
+        if self.beyond == "linear":
+            tangent = (3 * third * rest + 2 * second) * rest + first
+            result = result + tangent * (u - inside).reshape(shape)
+        return result

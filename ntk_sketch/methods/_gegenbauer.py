@@ -1,0 +1,69 @@
+"""Random Gegenbauer features: orthogonal polynomials of random projections on the sphere."""
+
+import jax
+
+from .._features import Features
+from .._typing import PRNGKey
+from ..activations import DualActivation, GegenbauerFactors, KernelSeries
+from ._harmonics import Directions, HarmonicExpansion, Polynomials, harmonic_features
+from ._series_method import SeriesMethod
+
+
+class Gegenbauer(SeriesMethod):
+    r"""Random Gegenbauer features of kernels that depend on cosine and norms.
+
+    With `u = φ / r` of norm `r = √q` (the exact one), d its dimension, `w_j` uniform on the sphere
+    and `p_l` the orthonormal Gegenbauer polynomials, `E_w[p_l(<w, u>) p_n(<w, u'>)] = 1[l = n]
+    P_l(<u, u'>)`. So the expansions `k_σ = √(k_σ k_σ') Σ_l Σ_i h_{l,i}(r) h_{l,i}(r') P_l(ρ)`
+    (`GegenbauerFactors`) give features
+
+        φ'_j = √(k_σ(q, q, q) / m) z_j,        z_j = Σ_l p_l(<w_j, u>) Σ_i ε_{j,l,i} h_{l,i}(r),
+        ψ'_j = √(k_σ'(q, q, q) / m) z'_j (Sψ)_j,
+
+    with `z'` of the derivative's kernel, `ε_{j,l,i}` random signs (1 for the first component i, the
+    only one of a homogeneous σ) and `S` a random projection. The kernels are those of the truncated
+    expansion on average, with exact input features and `normalize=False`.
+
+    As d grows, `p_l` become Hermite polynomials and `z_j` the truncated series of `σ(<w_j, φ>)`,
+    that is `RandomFeatures`. In few dimensions directions alone are sampled, not norms.
+
+    With `scope="network"` both kernels of a whole fully connected net are expanded at once, in the
+    dimension of the *inputs*: few dimensions, and no error of earlier layers. Degrees of which the
+    width holds all spherical harmonics are then exact (`harmonic_features`), and only what is left
+    is sampled.
+
+    Args: see `SeriesMethod`: degree, width, scope, normalize, radii, max_tail, precision.
+
+    Cost: `2 n |space| (d + d_ψ) m` FLOPs for the projections and O(n |space| m degree) for the
+    polynomials; memory as `RandomFeatures`.
+
+    Raises, from `feature_map`:
+        ValueError: the series does not converge at the largest of `radii`, or leaves out more than
+            `max_tail`; "network" with inputs that have positions.
+        NotImplementedError: a kernel without a finite network; "network" with a layer that has no
+            power series.
+
+    Source: Han, Zandieh and Avron 2022 (arXiv 2202.03474), random Gegenbauer features and
+    generalised zonal kernels; here with one feature for each direction, whatever the number of
+    radial components, and with exact low degrees.
+    """
+
+    def projection(self, features: Features, key: PRNGKey) -> Directions:
+        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
+        return Directions.draw(features, self.width, self.precision, key)
+
+    def factors(self, dual: DualActivation, derivative: bool, projection: Directions):
+        return GegenbauerFactors(
+            dual, self.degree, projection.dimension, derivative=derivative, **self.table
+        )
+
+    def sums(self, factors: GegenbauerFactors, projection: Directions, key: PRNGKey):
+        return Polynomials.draw(factors, self.degree, projection, key)
+
+    def expand_series(
+        self, series: KernelSeries, radii: tuple[float, float], features: Features, *, key: PRNGKey
+    ):
+        kernels = zip(series.kernels(), jax.random.split(key), strict=False)
+        return HarmonicExpansion(
+            tuple(harmonic_features(self, kernel, radii, features, own) for kernel, own in kernels)
+        )

@@ -1,0 +1,147 @@
+"""Sketches of power series in the cosine: one sketch of all powers, shared by both kernels."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from .._features import Features
+from .._precision import Precision
+from .._typing import Array, PRNGKey
+from ..activations import DualActivation, HermiteTable, KernelSeries, RadialFactors
+from ..sketches import SRHT, PowerTree
+from ._norms import input_radius, scaled_to, unit_scale
+from ._series_method import SeriesMethod
+
+
+class PolySketch(SeriesMethod):
+    r"""Sketches of the power series of kernels in the cosine, at every norm.
+
+    With `u = φ / r` of norm `r = √q` (the exact one) and `S_l` a sketch of `u^{⊗l}` to m numbers,
+
+        φ' = √k_σ(q, q, q) Σ_l ĉ_l(r) ε_l ⊙ S_l(u),
+        ψ' = √k_σ'(q, q, q) (Sψ) ⊙ Σ_l ĉ'_l(r) ε'_l ⊙ S_l(u),
+
+    where `ĉ_l(r) = c_l(r) / √k_σ` are the Hermite coefficients at this norm, `ε_l` random signs and
+    `S` a random projection. Since `k_σ(x, x') = Σ_l c_l(r) c_l(r') ρ^l` at every pair of norms, the
+    kernels are those of the truncated series on average (with exact input features and
+    `normalize=False`). What the series leaves out is added to its last power, which keeps the
+    diagonal. All powers come from one tree of TensorSRHTs over independent projections of u
+    (`sketches.PowerTree`), in a pass linear in the degree.
+
+    With `scope="network"` both kernels of a whole fully connected net are expanded at once: its
+    layers are composed as power series of the cosine ρ of the *inputs*, whose coefficients depend
+    on both norms (`RadialFactors`).
+
+    Args: see `SeriesMethod`: degree, width, scope, normalize, radii, max_tail, precision.
+
+    Cost: `2 n |space| d m degree` FLOPs for the projections of φ, `2 n |space| d_ψ m` for that of
+    ψ, and O(n |space| m √m degree) for the tree; memory `n |space| m degree` numbers.
+
+    Raises, from `feature_map`:
+        ValueError: the series does not converge at the largest of `radii`, or leaves out more than
+            `max_tail`; "network" with inputs that have positions.
+        NotImplementedError: a kernel without a finite network; "network" with a layer that has no
+            power series.
+
+    Source: Zandieh, Han et al. 2021 (arXiv 2106.07880), NTKSketch and CNTKSketch, for ReLU; Han et
+    al. 2022 (arXiv 2209.04121), Hermite series of general activations at norm one. Here at every
+    norm; and sums with random signs and an elementwise product in the place of further sketches.
+    """
+
+    def projection(self, features: Features, key: PRNGKey) -> "Powers":
+        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
+        key_projections, key_tree = jax.random.split(key)
+        d, m = features.nngp_vectors().dimension, self.width
+        dtype = features.nngp[0].dtype
+        tree = PowerTree(m, self.degree, key=key_tree, dtype=dtype)
+        w = _projections(jax.random.split(key_projections, self.degree), d, m, dtype)
+        return Powers(w, tree, m, self.precision)
+
+    def factors(self, dual: DualActivation, derivative: bool, projection: "Powers"):
+        return HermiteTable(dual, self.degree, derivative=derivative, tail=True, **self.table)
+
+    def sums(self, factors, projection: "Powers", key: PRNGKey) -> "SignedPowers":
+        m, dtype = projection.m, projection.w.dtype
+        shape = jax.eval_shape(factors, jax.ShapeDtypeStruct((), dtype)).shape
+        powers, components = shape if len(shape) == 2 else (*shape, 1)
+        return SignedPowers(factors, jax.random.rademacher(key, (powers, components, m), dtype))
+
+    def expand_series(
+        self, series: KernelSeries, radii: tuple[float, float], features: Features, *, key: PRNGKey
+    ):
+        key_projection, key_sums = jax.random.split(key)
+        projection, sums = self.projection(features, key_projection), []
+        kernels = zip(series.kernels(), jax.random.split(key_sums), strict=False)
+        for (coefficients, diagonal), own in kernels:
+            # What the last power stands for: all from it on.
+            kept, above = np.split(coefficients, [self.degree], axis=-1)
+            kept = np.concatenate([kept, above.sum(axis=-1, keepdims=True)], axis=-1)
+            sums.append(self.sums(RadialFactors(*radii, kept, diagonal), projection, own))
+        return NetworkExpansion(projection, tuple(sums), self.normalize)
+
+
+@eqx.filter_jit
+def _projections(keys: PRNGKey, d: int, m: int, dtype) -> Array:
+    """SRHTs as the matrices they stand for, side by side: (d, len(keys) m).
+
+    A dense product, behind a convolution one with the columns as filters, does not form patches.
+    """
+    w = jax.lax.map(lambda key: SRHT(d, m, key=key, dtype=dtype)(jnp.eye(d, dtype=dtype)), keys)
+    return jnp.moveaxis(w, 0, 1).reshape(d, -1)
+
+
+class NetworkExpansion(eqx.Module):
+    """Drawn sketches of the kernels of a whole network."""
+
+    projection: "Powers"
+    sums: tuple["SignedPowers", ...]
+    normalize: bool = eqx.field(static=True)
+
+    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+        radius = input_radius(features)
+        powers, _ = self.projection(features, None, radius)
+        z = [
+            scaled_to(kernel(radius, powers), kernel.factors.diagonal(radius), self.normalize)
+            for kernel in self.sums
+        ]
+        return z[0], z[1] if len(z) > 1 else None
+
+
+class Powers(eqx.Module):
+    """Sketches of all powers of the direction of φ: independent projections `w` (d, degree m), and
+    a tree.
+    """
+
+    w: Array
+    tree: PowerTree
+    m: int = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __call__(self, features: Features, s: Array | None, radius: Array):
+        """`S_l(φ / r)` (..., degree + 1, m), and ψ projected on `s`."""
+        t, v = features.project(self.w, s, self.precision)
+        t = (t * unit_scale(radius)[..., None]).reshape(*t.shape[:-1], -1, self.m)
+        return self.tree(t), v
+
+
+class SignedPowers(eqx.Module):
+    """`Σ_l Σ_i h_{l,i}(r) ε_{l,i} ⊙ S_l`: sketches of different powers in the same m features.
+
+    Signs `ε` make their inner products 0 on average, with a variance of order 1 / m, that of any
+    sketch to m dimensions of all powers side by side. A factor more than there are powers, that of
+    the tail, goes with the last power.
+    """
+
+    factors: Any  # a HermiteTable or RadialFactors
+    signs: Float[Array, "l i m"]
+
+    def __call__(self, radius: Array, powers: Array) -> Array:
+        factors = self.factors(radius).reshape(*radius.shape, *self.signs.shape[:2])
+        weights = jnp.einsum("...li,lim->...lm", factors, self.signs, precision="highest")
+        if len(self.signs) > powers.shape[-2]:
+            powers = jnp.concatenate([powers, powers[..., -1:, :]], axis=-2)
+        return jnp.sum(weights * powers, axis=-2)

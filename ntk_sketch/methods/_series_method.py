@@ -1,0 +1,167 @@
+"""What the methods that expand kernels in series share."""
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import equinox as eqx
+import jax
+
+from .._features import Features
+from .._precision import Precision, checked_precision
+from .._typing import Array, PRNGKey
+from ..activations import DualActivation, KernelSeries, checked_degree
+from ._directions import orthogonal_directions
+from ._method import Method, checked_width, positive_integer
+from ._norms import safe_sqrt, scaled_to, with_exact_norms
+
+Scope: TypeAlias = Literal["layer", "network"]
+SCOPES: tuple[str, ...] = get_args(Scope)
+
+
+class SeriesMethod(Method):
+    """A method that expands the series of kernels, of one nonlinearity or of a whole network.
+
+    Of one nonlinearity, with both kernels scaled to a diagonal of 1, that is
+
+        φ' = √k_σ(q, q, q) sums(r, seen),        ψ' = √k_σ'(q, q, q) sums'(r, seen) ⊙ Sψ,
+
+    where `seen` is what `projection` sees of `φ / r`, `r = √q`, and S a random projection.
+
+    Args:
+        degree: the largest degree, from 1 to 200.
+        width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
+            number for each nonlinearity in the order of the model. With `scope="network"` the
+            number of features of either kernel, all in all.
+        scope: "layer"; or "network" for inputs (n, d) and models of `Dense`, nonlinearities,
+            `LayerNorm`, and sums of branches.
+        normalize: rescale every feature vector to its exact norm, `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖²
+            = Θ'(s, s)`, as `RandomFeatures` does.
+        radii: the least and the largest norm r at which series are tabulated; at others they are
+            those of the nearest end. `None`: 1e-3 to 100; with `scope="network"` the norms of the
+            example inputs, where these are given.
+        max_tail: refuse nonlinearities whose series leaves out more than this share of `k_σ` at a
+            norm within `radii`.
+        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
+    """
+
+    degree: int = eqx.field(static=True)
+    width: int | tuple[int, ...] = eqx.field(static=True)
+    scope: Scope = eqx.field(static=True)
+    normalize: bool = eqx.field(static=True)
+    radii: tuple[float, float] | None = eqx.field(static=True)
+    max_tail: float | None = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(
+        self,
+        degree: int,
+        width: int | Sequence[int],
+        scope: Scope = "layer",
+        normalize: bool = True,
+        radii: tuple[float, float] | None = None,
+        max_tail: float | None = None,
+        precision: Precision = "float32",
+    ):
+        self.degree = checked_degree(positive_integer("degree", degree))
+        self.width = checked_width(width)
+        if scope not in SCOPES:
+            raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}.")
+        if scope == "network" and not isinstance(self.width, int):
+            raise ValueError(
+                f'scope="network" makes one expansion, got width={width!r}: give one integer.'
+            )
+        self.scope = scope
+        self.normalize = bool(normalize)
+        self.radii = _checked_radii(radii)
+        if max_tail is not None and not max_tail >= 0:
+            raise ValueError(f"max_tail is a share, 0 or more, or None; got {max_tail!r}.")
+        self.max_tail = None if max_tail is None else float(max_tail)
+        self.precision = checked_precision(precision)
+
+    @property
+    def whole_network(self) -> bool:
+        return self.scope == "network"
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """How a nonlinearity's series is tabulated."""
+        return {"radii": self.radii or (1e-3, 1e2), "max_tail": self.max_tail}
+
+    @abc.abstractmethod
+    def projection(self, features: Features, key: PRNGKey) -> Any:
+        """What both kernels see of the direction of φ: `projection(features, s, radius)` gives that
+        and the projection of ψ on `s`.
+        """
+
+    @abc.abstractmethod
+    def factors(self, dual: DualActivation, derivative: bool, projection: Any) -> Any:
+        """`h_{l,i}(r)` of a nonlinearity's kernel or of its derivative's."""
+
+    @abc.abstractmethod
+    def sums(self, factors: Any, projection: Any, key: PRNGKey) -> Any:
+        """`sums(radius, seen)` gives features of a kernel of diagonal 1."""
+
+    @abc.abstractmethod
+    def expand_series(
+        self, series: KernelSeries, radii: tuple[float, float], features: Features, *, key: PRNGKey
+    ) -> Any:
+        """Draws an `Expansion` of the kernels of a whole fully connected net.
+
+        Args:
+            series: the kernels, at the norms of a uniform grid of log r.
+            radii: the least and the largest of these norms.
+            features: shapes of the inputs.
+            key: of `jax.random`.
+        """
+
+    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
+        key_projection, key_sums, key_ntk = jax.random.split(key, 3)
+        projection = self.projection(features, key_projection)
+        kinds, s = (False, True), None
+        if features.ntk is None:
+            kinds = (False,)
+        else:
+            d, m = features.ntk_vectors().dimension, self.width
+            assert isinstance(m, int)  # a schedule was cut up layer by layer
+            s = orthogonal_directions(key_ntk, d, m, features.nngp[0].dtype, chi_norms=False)
+        sums = tuple(
+            self.sums(self.factors(dual, derivative, projection), projection, own)
+            for derivative, own in zip(kinds, jax.random.split(key_sums), strict=False)
+        )
+        return SeriesExpansion(projection, s, sums, dual, self.normalize)
+
+
+class SeriesExpansion(eqx.Module):
+    """Drawn features of one nonlinearity."""
+
+    projection: Any
+    s: Array | None
+    sums: tuple[Any, ...]
+    dual: DualActivation = eqx.field(static=True)
+    normalize: bool = eqx.field(static=True)
+
+    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+        q, _, _ = features.variances.diagonals()
+        radius = safe_sqrt(q)
+        seen, v = self.projection(features, self.s, radius)
+        z = [
+            scaled_to(kernel(radius, seen), diagonal, exactly=False)
+            for kernel, diagonal in zip(self.sums, self.dual(q, q, q), strict=False)
+        ]
+        nngp, ntk = z[0], None if v is None else v * z[1]
+        if self.normalize:
+            return with_exact_norms(nngp, ntk, self.dual, features)
+        return nngp, ntk
+
+
+def _checked_radii(value) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    least, largest = map(float, value)
+    if not 0 < least < largest < math.inf:
+        raise ValueError(
+            f"radii must be the least and the largest norm, 0 < least < largest, got {value!r}."
+        )
+    return least, largest

@@ -1,0 +1,51 @@
+"""The dense Gaussian projection: the reference for all other sketches."""
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from .._typing import Array, Inputs, PRNGKey
+from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
+
+
+class GaussianSketch(Sketch):
+    r"""`S x = Gᵀ x / √m` with independent standard normal entries G (d, m).
+
+        E <Sx, Sx'> = <x, x'>,        Var <Sx, Sx'> = (‖x‖² ‖x'‖² + <x, x'>²) / m.
+
+    The reference: nothing is assumed of the vectors, and nothing is fast.
+
+    Args:
+        d: dimension of the vectors.
+        m: length of the sketch.
+        key: of `jax.random`.
+        dtype: of the matrix; `None`: JAX's default.
+
+    Raises:
+        ValueError, TypeError: d or m is not a positive integer; dtype is not real and floating.
+
+    Cost: `2 d m` FLOPs a vector; `d m` numbers of memory.
+
+    Source: Johnson and Lindenstrauss 1984; Indyk and Motwani 1998.
+    """
+
+    d: int = eqx.field(static=True)
+    matrix: Float[Array, "d m"]
+
+    def __init__(self, d: int, m: int, *, key: PRNGKey, dtype=None):
+        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
+        self.matrix = jax.random.normal(key, (self.d, self.m), checked_dtype(dtype)) * m**-0.5
+
+    def __call__(self, x: Inputs) -> Float[Array, "*n m"]:
+        """Sketches of vectors x (..., d): (..., m).
+
+        Raises:
+            ValueError: the last axis is not d long, or entries are NaN or infinite.
+            TypeError: x is not an array of real floating point numbers.
+        """
+        return self._apply(checked_vectors(x, self.d))
+
+    @eqx.filter_jit
+    def _apply(self, x: Array) -> Array:
+        return jnp.matmul(x, self.matrix.astype(x.dtype), precision="highest")

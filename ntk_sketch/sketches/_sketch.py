@@ -1,0 +1,75 @@
+"""What all sketches share: the protocol, and what their constructors and calls refuse."""
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+
+from .._typing import Array, Inputs
+
+
+class Sketch(eqx.Module):
+    """A random map to m real numbers, linear in each argument, that keeps inner products:
+
+        E <S x, S x'> = <x, x'>,    or    E <S(x, y), S(x', y')> = <x, x'> <y, y'>.
+
+    Drawn once, with a key and dimensions; then it acts on the last axis of real arrays, (..., d) to
+    (..., m), all leading axes being batch axes. A pytree: it goes through `jit`, `vmap` (over keys,
+    too) and `grad`. The result has the dtype of the inputs, whatever the sketch was drawn in.
+
+    Attributes:
+        m: length of the result.
+    """
+
+    m: int = eqx.field(static=True)
+
+
+def checked_size(value: int, name: str) -> int:
+    """A dimension, width or degree: a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a positive integer, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value}.")
+    return int(value)
+
+
+def checked_dtype(dtype) -> jnp.dtype:
+    """The real floating point dtype that a sketch is drawn in; `None`: JAX's default."""
+    dtype = jnp.zeros((), dtype).dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype must be real and floating, got {dtype}; sketches are real.")
+    return dtype
+
+
+def checked_vectors(x: Inputs, d: int, name: str = "x") -> Array:
+    """Vectors (..., d) as a real JAX array; their values are checked unless they are traced."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"{name} must be one array of shape (..., {d}), got {type(x).__name__}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        remedy = "Sketch real and imaginary parts one by one" if _is_complex(x) else "Convert it"
+        raise TypeError(
+            f"{name} has dtype {x.dtype}; sketches need real floating point inputs. {remedy}, for"
+            f" example {'`x.real` and `x.imag`' if _is_complex(x) else '`x.astype(np.float32)`'}."
+        )
+    if x.ndim == 0 or x.shape[-1] != d:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; this sketch was drawn for (..., {d}). Draw one"
+            " with the dimension of the last axis."
+        )
+    if not isinstance(x, Tracer):
+        # A known array inside a traced function is checked too.
+        with jax.ensure_compile_time_eval():
+            bad = 0 if _all_finite(x) else int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
+        if bad:
+            raise ValueError(
+                f"{name} has {bad} entries that are NaN or infinite. Remove or replace them first."
+            )
+    return jnp.asarray(x)
+
+
+def _is_complex(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.complexfloating)
+
+
+_all_finite = jax.jit(lambda x: jnp.all(jnp.isfinite(x)))

@@ -1,0 +1,297 @@
+"""`PolySketch` and `Gegenbauer`: unbiased for their series, at every norm and degree."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from architectures import NONLINEARITIES
+from jax import numpy as jnp
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.activations import (
+    gegenbauer_from_powers,
+    gegenbauer_polynomials,
+    hermite_coefficients,
+    input_series,
+)
+from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+KEYS = 1024
+NORMS = np.array([0.5, 1.0, 1.0, 2.0])
+
+
+def inputs(d=4, n=4):
+    """Of root mean squares from 0.5 to 2."""
+    x = np.random.default_rng(2).standard_normal((n, d))
+    x *= (NORMS[:n] / np.sqrt(np.mean(x**2, axis=1)))[:, None]
+    return jnp.asarray(x)
+
+
+def kernels_over_keys(model, x, method, keys=KEYS):
+    """K and Θ of independent maps: arrays (keys, n, n)."""
+
+    def one(key):
+        return ns.feature_map(model, x, method, key=key).kernel_fn(x)
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(5), keys))
+
+
+def deviations(draws, truth):
+    """In standard errors of the mean."""
+    draws = np.asarray(draws)
+    error = np.abs(draws.mean(0) - truth)
+    return (error / np.maximum(draws.std(0, ddof=1) / np.sqrt(len(draws)), 1e-12)).max()
+
+
+def truncated(dual, x, degree, d, weight, bias, *, tail):
+    """K and Θ of Dense, nonlinearity, Dense(1) by series up to a degree, from the definition.
+
+    With `tail` the rest goes with the last power; else the expansion is in Gegenbauer polynomials
+    of dimension d, up to that degree.
+    """
+    covariance = weight**2 * np.asarray(x @ x.T) / x.shape[1] + bias**2
+    radius = np.sqrt(np.diag(covariance))
+    rho = covariance / np.outer(radius, radius)
+    kernels = []
+    for derivative in (False, True):
+        found = hermite_coefficients(dual, radius, degree, derivative=derivative)
+        c = found.values
+        powers = c[:, None] * c[None]
+        if tail:
+            rest = np.sqrt(np.maximum(found.second_moment - np.sum(c**2, axis=1), 0))
+            kernel = np.sum(powers * rho[..., None] ** np.arange(degree + 1), axis=-1)
+            kernel += np.outer(rest, rest) * rho**degree
+        else:
+            matrix = gegenbauer_from_powers(d, degree)
+            polynomials = gegenbauer_polynomials(rho, d, degree)
+            kernel = np.sum(powers @ matrix.T * polynomials, axis=-1)
+        kernels.append(kernel)
+    k, k_derivative = kernels
+    return k, k + k_derivative * covariance
+
+
+LAYERWISE = [
+    (method, name, degree)
+    for method in ("poly", "gegenbauer")
+    for name, degree in (("Relu", 4), ("Gelu", 5), ("Polynomial", 3), ("Sign", 3))
+]
+
+
+@pytest.mark.parametrize(("method", "name", "degree"), LAYERWISE)
+def test_unbiased_for_the_series(method, name, degree, record_property):
+    layer, x = NONLINEARITIES[name](), inputs()
+    model = stax.serial(stax.Dense(5, 0.9, 0.2), layer, stax.Dense(1))
+    make = ns.PolySketch if method == "poly" else ns.Gegenbauer
+    kernels = kernels_over_keys(model, x, make(degree, 16, normalize=False, radii=(0.1, 10.0)))
+    truth = truncated(layer.rule.dual, x, degree, 5, 0.9, 0.2, tail=method == "poly")
+    if name == "Polynomial":  # of degree 3: nothing is truncated
+        exact = model[2](x, None, ("nngp", "ntk"))
+        np.testing.assert_allclose(truth[0], exact.nngp, rtol=1e-6)
+        np.testing.assert_allclose(truth[1], exact.ntk, rtol=1e-6)
+    for kind, expected in zip(("nngp", "ntk"), truth, strict=True):
+        found = deviations(getattr(kernels, kind), expected)
+        record_property(kind, float(found))
+        assert found < 4
+
+
+def test_unbiased_behind_a_convolution():
+    layer = NONLINEARITIES["Polynomial"]()
+    model = stax.serial(
+        stax.Conv(4, (2, 2), W_std=0.8, b_std=0.2, padding="SAME"),
+        layer,
+        stax.AvgPool((2, 1)),
+        stax.Flatten(),
+        stax.Dense(1),
+    )
+    x = 0.7 * jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
+    truth = model[2](x, None, ("nngp", "ntk"))
+    for make in (ns.PolySketch, ns.Gegenbauer):
+        kernels = kernels_over_keys(model, x, make(3, 16, normalize=False, radii=(0.05, 10.0)))
+        for kind in ("nngp", "ntk"):
+            assert deviations(getattr(kernels, kind), np.asarray(getattr(truth, kind))) < 4
+
+
+@pytest.mark.parametrize("degree", range(1, 18))
+def test_every_degree(degree):
+    """Odd and even ones, powers of two or not: real, finite, with the exact diagonal."""
+    model = stax.serial(stax.Dense(5, 1.1, 0.2), stax.Relu(), stax.Dense(1))
+    x = inputs()
+    exact = np.diag(model[2](x, None, "ntk"))
+    for method in (ns.PolySketch(degree, 32), ns.PolySketch(degree, 32, scope="network")):
+        z = ns.feature_map(model, x, method, key=jax.random.key(0))(x).ntk
+        assert z.dtype == jnp.float64
+        np.testing.assert_allclose(np.sum(z**2, axis=1), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scope", ["layer", "network"])
+@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+def test_error_falls_with_the_width(make, scope):
+    layers = [stax.Dense(1, 1.3, 0.2), stax.Gelu()] * 2
+    model = stax.serial(*layers, stax.Dense(1))
+    x = jax.random.normal(jax.random.key(3), (12, 6))
+    exact = np.asarray(model[2](x, None, "ntk"))
+    errors = []
+    for width in (16, 256):
+        found = [
+            ns.feature_map(
+                model, x, make(10, width, scope=scope), key=jax.random.key(k), get="ntk"
+            ).kernel_fn(x, None, "ntk")
+            for k in range(2)
+        ]
+        errors.append(np.mean([np.linalg.norm(k - exact) for k in found]) / np.linalg.norm(exact))
+    assert errors[1] < errors[0] / 2.5  # √16 is 4
+    assert errors[1] < 0.3
+
+
+def test_poly_sketch_of_a_network_is_unbiased():
+    """Against the series of the whole kernel, of which the last power stands for the rest."""
+    layers = [stax.Dense(1, 1.2, 0.3), stax.Relu()] * 2
+    model, x, degree = stax.serial(*layers, stax.Dense(1)), inputs(), 5
+    method = ns.PolySketch(degree, 16, scope="network", normalize=False)
+    kernels = kernels_over_keys(model, x, method)
+    norms = np.sqrt(np.mean(np.asarray(x) ** 2, axis=1))
+    series = model.rule.series(input_series(norms, 64, ntk=True, channels=x.shape[1]))
+    rho = np.asarray(x @ x.T) / x.shape[1] / np.outer(norms, norms)
+    for (coefficients, _), kind in zip(series.kernels(), ("nngp", "ntk"), strict=True):
+        powers = rho[..., None] ** np.minimum(np.arange(65), degree)
+        expected = np.sum(coefficients * powers, axis=-1)
+        assert deviations(getattr(kernels, kind), expected) < 4
+
+
+def sphere(n, d):
+    x = np.random.default_rng(0).standard_normal((n, d))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_networks_of_low_degree_are_exact():
+    """All harmonics up to the degree of a polynomial net fit in: the kernel, at every norm."""
+    act = stax.Polynomial([0.3, 1.0, -0.2, 0.1])
+    model = stax.serial(stax.Dense(4, 0.9, 0.2), act, stax.Dense(1, 1.1, 0.1))
+    x = 1.5 * jax.random.normal(jax.random.key(1), (20, 4))
+    exact = model[2](x, None, ("nngp", "ntk"))
+    feature_map = ns.feature_map(
+        model, x, ns.Gegenbauer(3, 200, scope="network"), key=jax.random.key(0)
+    )
+    close = feature_map.kernel_fn(x)
+    for kind in ("nngp", "ntk"):
+        truth = np.asarray(getattr(exact, kind))
+        error = np.linalg.norm(getattr(close, kind) - truth) / np.linalg.norm(truth)
+        assert error < 1e-5  # components of less than 1e-8 of the energy are left out
+    assert feature_map(x).ntk.shape[1] <= 200
+
+
+def test_sampled_harmonics_are_unbiased():
+    """What exact degrees leave, over keys, with and without an exact part."""
+    model = stax.serial(stax.Dense(1, 2**0.5), stax.Relu(), stax.Dense(1))
+    x, degree = jnp.asarray(sphere(4, 5)), 6
+    grid = np.geomspace(0.3, 0.6, 13)
+    series = model.rule.series(input_series(grid, 64, ntk=True, channels=5))
+    features = ns.Features(nngp=(x * 5**-0.5,), ntk=())
+    matrix = gegenbauer_from_powers(5, 64)[: degree + 1]
+    one = model.rule.series(input_series(np.array([5**-0.5]), 64, ntk=True, channels=5))
+    expected = gegenbauer_polynomials(np.asarray(x @ x.T), 5, degree) @ (matrix @ one.ntk[0, 0])
+    for width in (1, 30):
+        method = ns.Gegenbauer(degree, width, scope="network", normalize=False)
+        draws = []
+        for key in jax.random.split(jax.random.key(width), 150):
+            kernel = (series.ntk, series.ntk_variances)
+            part = harmonic_features(method, kernel, (0.3, 0.6), features, key)
+            z = part(features)
+            assert z.shape == (4, width)
+            draws.append(z @ z.T)
+        assert bool(part.exact) == (width == 30)
+        assert deviations(np.stack(draws), expected) < 4
+
+
+def test_harmonics_beat_arc_cosine_features_on_the_sphere():
+    """Kernel of one hidden ReLU layer on S⁹, at equal width and half as many features."""
+    model = stax.serial(stax.Dense(1, 2**0.5), stax.Relu(), stax.Dense(1))
+    x = jnp.asarray(sphere(100, 10))
+    exact = np.asarray(model[2](x, None, "ntk"))
+    errors = {}
+    for method in (ns.Gegenbauer(12, 1024, scope="network"), ns.RandomFeatures(1024)):
+        feature_map = ns.feature_map(model, x, method, key=jax.random.key(0), get="ntk")
+        close = feature_map.kernel_fn(x, None, "ntk")
+        errors[type(method)] = np.linalg.norm(close - exact) / np.linalg.norm(exact)
+    assert errors[ns.Gegenbauer] < errors[ns.RandomFeatures] / 2
+
+
+def test_what_is_exact_is_what_pays():
+    energy = np.array([[0.5, 0.1], [0.3, 0.0], [0.05, 0.0]])
+    sizes = np.array([1.0, 10.0, 100.0])
+    chosen, left = _most_energetic(energy, sizes, 40)
+    assert chosen == [(0, 0), (0, 1), (1, 0)]
+    assert left == 28
+    assert _most_energetic(energy, sizes, 4) == ([(0, 0), (0, 1)], 2)
+    energy[1, 0] = 0.4  # nothing left after it, but for what the degree leaves out
+    energy[2, 0] = 0
+    assert _most_energetic(energy, sizes, 40) == ([(0, 0), (0, 1), (1, 0)], 0)
+
+
+@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"degree": -1}, ValueError, "degree must be a positive integer, got -1"),
+        ({"degree": 0}, ValueError, "degree must be a positive integer"),
+        ({"degree": 2.5}, TypeError, "degree must be a positive integer"),
+        ({"degree": 201}, ValueError, "degree must be from 0 to 200"),
+        ({"width": 0}, ValueError, "width must be a positive integer"),
+        ({"scope": "net"}, ValueError, "scope must be one of layer, network, got 'net'"),
+        ({"scope": "network", "width": (4, 4)}, ValueError, "give one integer"),
+        ({"radii": (2.0, 1.0)}, ValueError, "least and the largest norm"),
+        ({"max_tail": -0.1}, ValueError, "max_tail is a share"),
+    ],
+)
+def test_bad_settings(make, arguments, error, message):
+    with pytest.raises(error, match=message):
+        make(**({"degree": 3, "width": 8} | arguments))
+
+
+def net(layer):
+    return stax.serial(stax.Dense(4), layer, stax.Dense(1))
+
+
+@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+def test_bad_cases(make):
+    x = inputs()
+    build = functools.partial(ns.feature_map, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"of Exp\(\) does not converge at norm \d+"):
+        build(net(stax.Exp()), x, make(4, 8))
+    build(net(stax.Exp()), x, make(4, 8, radii=(0.01, 3.0)))
+    with pytest.raises(ValueError, match=r"not converged at norm .*leaves out 0\.\d+ of its mass"):
+        build(net(stax.Gaussian()), x, make(4, 8, radii=(0.1, 10), max_tail=0.01))
+    with pytest.raises(NotImplementedError, match="no finite network"):
+        build(net(stax.ExpNormalized()), x, make(4, 8))
+    network = make(4, 8, scope="network")
+    with pytest.raises(ValueError, match=r"takes inputs \(n, d\)"):
+        build(stax.serial(stax.Conv(1, (1,)), stax.Relu()), x[:, None], network)
+    with pytest.raises(NotImplementedError, match="no power series"):
+        build(stax.serial(net(stax.Relu()), stax.Dropout(0.5)), x, network)
+    with pytest.raises(ValueError, match="all example inputs are 0"):
+        build(net(stax.Relu()), 0 * x, network)
+    with pytest.raises(ValueError, match="expands a whole model at once"):
+        stax.with_method(stax.Relu(), network)
+
+
+def test_a_tree_needs_width():
+    with pytest.raises(ValueError, match=r"m=4 is too small for degree=9"):
+        ns.feature_map(net(stax.Relu()), inputs(), ns.PolySketch(9, 4), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+def test_networks_without_examples_and_zero_inputs(make):
+    """From the shape alone; a zero input, and norms beyond the table, are finite."""
+    model = net(stax.Relu())
+    shape = jax.ShapeDtypeStruct((4, 6), jnp.float64)
+    for method in (make(4, 16, scope="network"), make(4, 16)):
+        feature_map = ns.feature_map(model, shape, method, key=jax.random.key(0))
+        x = jnp.stack([jnp.zeros(6), 1e4 * jnp.ones(6), jnp.arange(6.0)])
+        z = feature_map(x)
+        exact = np.diag(model[2](x, None, "ntk"))
+        np.testing.assert_allclose(np.sum(z.ntk**2, axis=1), exact, rtol=1e-5, atol=1e-10)
+        slope = jax.grad(lambda x, f=feature_map: jnp.sum(f(x).ntk ** 3))(x)
+        assert np.isfinite(slope).all()
