@@ -1,4 +1,4 @@
-"""Error against width."""
+"""Error against width and time."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 STYLES: dict[str, dict[str, Any]] = {
     "relative": {"marker": "o", "linestyle": "-"},
@@ -17,25 +18,32 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def error_figure(path: Path, rows: list[dict[str, Any]], title: str) -> None:
-    """Mean errors over keys with their standard deviation, for NNGP and NTK side by side.
+    """Mean errors over keys with their standard deviation: of NNGP and NTK against width, and of
+    the NTK against the time of its features.
 
     Args:
         path: where the PNG goes.
-        rows: `method`, `width` and `errors[kernel][measure]` with `mean` and `std`.
+        rows: `method`, `width`, `images_per_second` and `errors[kernel][measure]` with `mean` and
+            `std`.
         title: what was run.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.5), sharey=True, layout="constrained")
     methods = list(dict.fromkeys(row["method"] for row in rows))
     widths = sorted({row["width"] for row in rows})
     colours = {method: f"C{k % 10}" for k, method in enumerate(methods)}
-    for axis, kernel in zip(axes, ("nngp", "ntk"), strict=True):
+    panels = (("nngp", "width"), ("ntk", "width"), ("ntk", "milliseconds per image"))
+    for axis, (kernel, against) in zip(axes, panels, strict=True):
         for method in methods:
             own = [row for row in rows if row["method"] == method]
             for measure, style in STYLES.items():
                 mean = np.array([row["errors"][kernel][measure]["mean"] for row in own])
                 std = np.array([row["errors"][kernel][measure]["std"] or 0.0 for row in own])
+                at = [
+                    row["width"] if against == "width" else 1e3 / row["images_per_second"]
+                    for row in own
+                ]
                 axis.errorbar(
-                    [row["width"] for row in own],
+                    at,
                     mean,
                     # A bar that reaches 0 has no place on a logarithmic axis.
                     yerr=[np.minimum(std, 0.9 * mean), std],
@@ -44,10 +52,16 @@ def error_figure(path: Path, rows: list[dict[str, Any]], title: str) -> None:
                     capsize=3,
                     markersize=4,
                 )
-        axis.set_xscale("log", base=2)
         axis.set_yscale("log")
-        axis.set_xticks(widths, [str(width) for width in widths])
-        axis.set_xlabel("width")
+        if against == "width":
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(widths, [str(width) for width in widths])
+        else:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("")
+        axis.set_xlabel(against)
         axis.set_title(kernel.upper(), fontsize="medium")
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("relative error, Frobenius norm")
@@ -55,7 +69,7 @@ def error_figure(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     handles += [
         Line2D([], [], color="0.4", label=measure, **style) for measure, style in STYLES.items()
     ]
-    axes[1].legend(handles=handles, fontsize="small")
+    figure.legend(handles=handles, fontsize="small", loc="outside lower center", ncols=4)
     figure.suptitle(title, fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

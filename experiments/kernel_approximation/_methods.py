@@ -6,6 +6,8 @@ from collections.abc import Callable
 import ntk_sketch as ns
 from experiments.cifar10 import _methods
 
+from ._recipe import TensorSRHTRecipe
+
 METHODS: dict[str, Callable] = _methods.METHODS | {
     "Nystroem-half-residual": functools.partial(ns.Nystroem, residual=0.5),
     "Nystroem-half-residual-uncalibrated": functools.partial(
@@ -26,6 +28,7 @@ METHODS: dict[str, Callable] = _methods.METHODS | {
     "PolySketch-network": functools.partial(ns.PolySketch, 8, scope="network"),
     "Gegenbauer": functools.partial(ns.Gegenbauer, 8),
     "Gegenbauer-network": functools.partial(ns.Gegenbauer, 12, scope="network"),
+    "TensorSRHT-recipe": functools.partial(TensorSRHTRecipe, 8),
     "Nystroem-diagonal": functools.partial(ns.Nystroem, sampling="diagonal"),
     "Nystroem-uniform": functools.partial(ns.Nystroem, sampling="uniform"),
     "Nystroem-tensorfloat32": functools.partial(ns.Nystroem, precision="tensorfloat32"),

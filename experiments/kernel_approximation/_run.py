@@ -1,6 +1,5 @@
 """The comparison, from settings to a record, a table and a figure."""
 
-import collections
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,11 +16,12 @@ from experiments._record import command_line, environment, write_record
 from experiments.cifar10 import data
 from experiments.cifar10._architectures import myrtle
 from experiments.cifar10._preprocess import Steps, fit
-from ntk_sketch.solvers import stream
 
 from ._exact import KERNELS, exact_kernels, fingerprint, load
 from ._measure import (
     centred_error,
+    compute,
+    errors,
     feature_counts,
     grams,
     interleaved_seconds,
@@ -29,6 +29,7 @@ from ._measure import (
     load_average,
     memory,
     relative_error,
+    spectral_error,
 )
 from ._methods import METHODS
 from ._settings import Settings
@@ -36,7 +37,7 @@ from ._settings import Settings
 BATCH_SIZES = {"cpu": (2, 4, 8), "gpu": (128, 512, 2048)}
 TIMED = {"cpu": 256, "gpu": 16384}  # images on which the speed is measured
 CHOOSING = 3  # repetitions that choose the batch size; others time the chosen one
-MEASURES = {"relative": relative_error, "centred": centred_error}
+MEASURES = {"relative": relative_error, "centred": centred_error, "spectral": spectral_error}
 
 Case = tuple[str, int]  # a method and a width
 
@@ -113,7 +114,7 @@ def run(settings: Settings) -> dict[str, Any]:
             "method": method,
             "width": width,
             "n_features": feature_counts(firsts[method, width]),
-            "errors": _errors(close[method, width], exact),
+            "errors": errors(close[method, width], exact, MEASURES),
         }
         | speeds[method, width]
         for method in settings.methods
@@ -151,7 +152,7 @@ def _speeds(
     """Batch size, images per second and peak memory of every map, and the load meanwhile."""
     timed = TIMED["cpu" if jax.default_backend() == "cpu" else "gpu"]
     calls = {
-        (case, size): lambda m=feature_map, size=size: _stream(m, x, size, timed // 4)
+        (case, size): lambda m=feature_map, size=size: compute(m, x, size, timed // 4)
         for case, feature_map in maps.items()
         for size in sizes
     }
@@ -166,7 +167,7 @@ def _speeds(
             for case in maps:
                 best[case] = min(sizes, key=lambda size: np.median(tried[case, size]))
         chosen: dict[Any, Any] = {
-            case: lambda m=feature_map, size=best[case]: _stream(m, x, size, timed)
+            case: lambda m=feature_map, size=best[case]: compute(m, x, size, timed)
             for case, feature_map in maps.items()
         }
         chosen["large product"], product_flops = large_product()
@@ -193,31 +194,16 @@ def _speeds(
     return speeds, loads
 
 
-def _stream(feature_map: ns.FeatureMap, x: np.ndarray, batch_size: int, n: int) -> None:
-    """Computes the NTK features of n images as a regression does: those of `x`, again and again."""
-    batches = stream(feature_map, x, batch_size=batch_size, order=np.arange(n) % len(x))
-    collections.deque(batches, maxlen=0)
-
-
-def _errors(close: list[dict[str, np.ndarray]], exact: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Every measure for every kernel: its value for each key, mean and standard deviation."""
-    errors: dict[str, Any] = {}
-    for kernel in KERNELS:
-        errors[kernel] = {}
-        for measure, error in MEASURES.items():
-            values = [error(of_key[kernel], exact[kernel]) for of_key in close]
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            errors[kernel][measure] = {"mean": float(np.mean(values)), "std": std, "keys": values}
-    return errors
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """Errors (mean and standard deviation over keys), speed, memory of program and process.
 
     `share` is that of the rate of a large matrix product, interleaved with the maps.
     """
     width = max(len(row["method"]) for row in rows)
-    columns = [f"{k.upper()}{c}" for k in KERNELS for c in ("", " centred")]
+    measures = list(rows[0]["errors"][KERNELS[0]])
+    columns = [
+        f"{k.upper()}{'' if m == 'relative' else ' ' + m}" for k in KERNELS for m in measures
+    ]
     heading = "".join(f"{column:>17}" for column in columns)
     lines = [
         f"{'':{width}} width{heading}  images/s  GFLOP/s  share  batch  program MiB  process MiB"
@@ -225,7 +211,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = ""
         for kernel in KERNELS:
-            for measure in MEASURES:
+            for measure in measures:
                 error = row["errors"][kernel][measure]
                 spread = "" if error["std"] is None else f"±{error['std']:.4f}"
                 cells += f"{error['mean']:.4f}{spread}".rjust(17)

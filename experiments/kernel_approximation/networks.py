@@ -1,0 +1,266 @@
+"""`python -m experiments.kernel_approximation.networks`: fully connected nets on UCI data.
+
+NNGP and NTK of ReLU nets with 1 to 4 hidden layers, `W_std` √2 and `b_std` 0.1, on standardised
+inputs: the error of features against their number and against their time, for every method.
+"""
+
+import argparse
+import itertools
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+import ntk_sketch as ns
+from experiments import _uci
+from experiments._phases import Phases
+from experiments._record import command_line, environment, write_record
+from experiments.cifar10._settings import count, one_of
+from experiments.cifar10.data import DataError
+from ntk_sketch import stax
+from ntk_sketch._precision import float64
+
+from ._measure import (
+    centred_error,
+    compute,
+    errors,
+    feature_counts,
+    grams,
+    interleaved_seconds,
+    least_spectral_error,
+    load_average,
+    relative_error,
+    spectral_error,
+)
+from ._methods import METHODS
+from ._settings import OUTPUT, at_least_two
+
+W_STD, B_STD = 2**0.5, 0.1
+KERNELS = ("nngp", "ntk")
+MEASURES = {"relative": relative_error, "centred": centred_error, "spectral": spectral_error}
+TIMED = 8192  # examples of one timing: a few batches even of a narrow map
+VARIANTS = (  # alike but for details, which the comparison on images has
+    "Nystroem-half-residual-uncalibrated",
+    "Nystroem-uncalibrated",
+    "Nystroem-diagonal",
+    "Nystroem-uniform",
+    "Nystroem-tensorfloat32",
+    "Nystroem-bfloat16",
+)
+
+Case = tuple[int, str, int]  # depth, method, width
+
+
+@dataclass(frozen=True)
+class Settings:
+    dataset: str = "protein"
+    depths: tuple[int, ...] = (1, 2, 3, 4)
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name not in VARIANTS)
+    widths: tuple[int, ...] = (64, 256, 1024)
+    seeds: int = 2
+    examples: int = 1000
+    sample: int = 2560  # which calibrates landmarks up to width 256
+    repetitions: int = 3
+    data_dir: str | None = None
+    out: Path = OUTPUT
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Measures, prints, writes and returns the record.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+    """
+    phases = Phases()
+    x, sample, dataset = inputs(settings)
+    cases = list(itertools.product(settings.depths, settings.methods, settings.widths))
+    models = {depth: network(depth) for depth in settings.depths}
+    with phases("exact kernels"):
+        exact = {depth: exact_kernels(model, x) for depth, model in models.items()}
+    eigenvalues = {
+        depth: {kernel: np.linalg.eigvalsh(gram) for kernel, gram in of_depth.items()}
+        for depth, of_depth in exact.items()
+    }
+    rows: list[dict[str, Any]] = []
+    maps: dict[Case, ns.FeatureMap] = {}
+    for case in tqdm(cases, desc="errors", unit="map"):
+        depth, method, width = case
+        row = {"depth": depth, "method": method, "width": width}
+        try:
+            with phases("fitting the maps"):
+                of_key = [
+                    ns.feature_map(
+                        models[depth],
+                        jnp.asarray(sample),
+                        METHODS[method](width=width),
+                        key=jax.random.key(k),
+                    )
+                    for k in range(settings.seeds)
+                ]
+            with phases("features"):
+                close = [grams(feature_map, x, len(x)) for feature_map in of_key]
+            with phases("errors"):
+                row["errors"] = errors(close, exact[depth], MEASURES)
+        except (ValueError, NotImplementedError) as error:
+            rows.append(row | {"refused": f"{type(error).__name__}: {error}"})
+            continue
+        maps[case] = of_key[0]
+        row["n_features"] = feature_counts(maps[case])
+        row["least_spectral"] = {
+            kernel: least_spectral_error(values, row["n_features"][kernel])
+            for kernel, values in eigenvalues[depth].items()
+        }
+        rows.append(row)
+    loads = {"before timing": load_average()}
+    with phases("timing"):
+        seconds = timings(maps, x, settings.repetitions)
+    loads["after timing"] = load_average()
+    for row in rows:
+        if (case := (row["depth"], row["method"], row["width"])) in seconds:
+            each = np.array(seconds[case]) / TIMED * 1e6
+            row["microseconds_per_example"] = float(np.median(each))
+            row["microseconds_per_example_all"] = each.round(3).tolist()
+    record = {
+        "experiment": "kernel_approximation.networks",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data_dir", "out")}
+        | {"W_std": W_STD, "b_std": B_STD, "nonlinearity": "relu"},
+        "environment": environment() | {"load_average": loads},
+        "data": {"dataset": dataset, "examples": len(x), "sample": len(sample)},
+        "results": rows,
+        "phases": phases.record(),
+    }
+    name = f"networks-{dataset.replace(' ', '-')}-{len(x)}examples-{settings.seeds}keys"
+    write_record(settings.out / f"{name}.json", record)
+    print(
+        f"{table(rows)}\n{refusals(rows)}\n{phases.table()}\n\nrecord: {settings.out / name}.json"
+    )
+    draw(settings.out / name, rows, dataset)
+    return record
+
+
+def inputs(settings: Settings) -> tuple[np.ndarray, np.ndarray, str]:
+    """Examples to compare kernels on, others for methods that look at data, and their name.
+
+    Both are drawn without repetition, and standardised by mean and deviation of all rows that are
+    not examples. A set that is too small gives half its rows as examples.
+    """
+    x, _, dataset = _uci.load(settings.dataset, settings.data_dir)
+    x = x[np.random.default_rng(0).permutation(len(x))]
+    n = min(settings.examples, len(x) // 2)
+    others = x[n:]
+    spread = others.std(axis=0)
+    x = (x - others.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    x = x.astype(np.float32)
+    return x[:n], x[n : n + settings.sample], dataset
+
+
+def network(depth: int) -> stax.Layer:
+    """A net with `depth` hidden layers; their widths do not matter to the kernels."""
+    hidden = [stax.Dense(1, W_std=W_STD, b_std=B_STD), stax.Relu()] * depth
+    return stax.serial(*hidden, stax.Dense(1, W_std=W_STD, b_std=B_STD))
+
+
+def exact_kernels(model: stax.Layer, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Those of Neural Tangents in float64: near cosine 1 an angle has half the digits."""
+    with float64():
+        kernels = model[2](jnp.asarray(x, jnp.float64), None, KERNELS)
+        return {name: np.asarray(getattr(kernels, name)) for name in KERNELS}
+
+
+def timings(
+    maps: dict[Case, ns.FeatureMap], x: np.ndarray, repetitions: int
+) -> dict[Case, list[float]]:
+    """Seconds of the NTK features of `TIMED` examples, all maps in turn."""
+    sizes = {case: feature_map.batch_size() for case, feature_map in maps.items()}
+    calls = {case: lambda case=case: compute(maps[case], x, sizes[case], TIMED) for case in maps}
+    with tqdm(total=len(calls) * (repetitions + 1), desc="timings", unit="call") as bar:
+        interleaved_seconds(calls, 1, bar.update)  # compiles
+        return interleaved_seconds(calls, repetitions, bar.update)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line for every depth, method and width that worked: errors as mean ± deviation.
+
+    In brackets the least spectral error that as many features can have.
+    """
+    names = [
+        kernel.upper() + ("" if measure == "relative" else f" {measure}")
+        for kernel, measure in itertools.product(KERNELS, MEASURES)
+    ]
+    heading = ["depth", "method", "width", "p", *names, "µs/example"]
+    lines = [f"| {' | '.join(heading)} |", "|" + "---|" * len(heading)]
+    for row in rows:
+        if "errors" in row:
+            cells = [row["depth"], row["method"], row["width"], row["n_features"]["ntk"]]
+            for kernel, measure in itertools.product(KERNELS, MEASURES):
+                error = row["errors"][kernel][measure]
+                spread = "" if error["std"] is None else f"±{error['std']:.1g}"
+                least = f" (≥{row['least_spectral'][kernel]:.2g})" if measure == "spectral" else ""
+                cells.append(f"{error['mean']:.2g}{spread}{least}")
+            cells.append(f"{row['microseconds_per_example']:.1f}")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def refusals(rows: list[dict[str, Any]]) -> str:
+    """One line for every depth, method and width that a method refused: what it said."""
+    return "\n".join(
+        f"depth {row['depth']}, {row['method']}, width {row['width']}: {row['refused']}"
+        for row in rows
+        if "refused" in row
+    )
+
+
+def draw(path: Path, rows: list[dict[str, Any]], dataset: str) -> None:
+    """The figures; the record is already written, so that nothing is lost when this fails."""
+    try:
+        from ._networks_figure import networks_figure
+    except ImportError as error:
+        print(f"no figure: {error} (pip install matplotlib)", file=sys.stderr)
+        return
+    for measure in ("relative", "spectral"):
+        figure = path.with_name(f"{path.name}-{measure}.png")
+        networks_figure(figure, rows, measure, f"{dataset}, fully connected ReLU nets")
+        print(f"figure: {figure}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the measurement; 0 when it is done, 2 when the data are missing or damaged."""
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.kernel_approximation.networks",
+        description="Error of features of fully connected nets against their number and time.",
+    )
+    add = parser.add_argument
+    add("--dataset", default=default.dataset, metavar="NAME", help="(default: protein)")
+    add("--depths", type=count, nargs="+", default=default.depths, metavar="L")
+    add("--methods", type=one_of(METHODS), nargs="+", default=default.methods, metavar="NAME")
+    add("--widths", type=count, nargs="+", default=default.widths, metavar="M")
+    add("--seeds", type=count, default=default.seeds, metavar="N", help="number of keys")
+    add("--examples", type=at_least_two, default=default.examples, metavar="N")
+    add("--sample", type=count, default=default.sample, metavar="N", help="for landmarks")
+    add("--repetitions", type=count, default=default.repetitions, metavar="N")
+    add("--data-dir", metavar="DIR", help="folder with uci_regression/NAME.npz or NAME.npz")
+    add("--out", type=Path, default=OUTPUT, metavar="DIR")
+    given = vars(parser.parse_args(arguments))
+    given["methods"] = tuple(dict.fromkeys(given["methods"]))
+    for name in ("depths", "widths"):
+        given[name] = tuple(sorted(set(given[name])))
+    try:
+        run(Settings(**given))
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
