@@ -18,8 +18,9 @@ class TensorSRHTRecipe(Method):
     Powers come from a binary tree over a power of two of leaves, of which some hold the unit vector
     `e_1` instead of u (Zandieh, Han et al. 2021, arXiv 2106.07880); their direct sum, weighted by
     the roots of the coefficients, is sketched to m; and the NTK is the sketch of both factors, `φ̇`
-    and ψ. Complex sketches of m / 2 numbers count as m features. Coefficients and norms are those
-    of `ntk_sketch.PolySketch`, so that nothing but the sketches differs. For vectors only.
+    and ψ. Complex sketches of m / 2 numbers count as m features. Norms are those of the features,
+    as published; with exact ones, u would be longer than 1 where features are too long, and its
+    high powers would blow up. Coefficients are those of `ntk_sketch.PolySketch`. For vectors only.
     """
 
     degree: int = eqx.field(static=True)
@@ -79,9 +80,9 @@ class RecipeExpansion(eqx.Module):
     leaves: int = eqx.field(static=True)
 
     def __call__(self, features: Features):
-        q, _, _ = features.variances.diagonals()
-        radius = jnp.sqrt(q)
-        u = joined(features.nngp_vectors().blocks_formed(), radius) / radius[:, None]
+        u = jnp.concatenate(features.nngp_vectors().blocks_formed(), axis=1)
+        radius = jnp.linalg.norm(u, axis=1)
+        u, q = u / radius[:, None], radius**2
         e_1 = jnp.zeros_like(u).at[:, 0].set(1)
         m = self.sums[0].rows.shape[0]
 

@@ -34,10 +34,8 @@ from ._radial import GegenbauerFactors as GegenbauerFactors
 from ._radial import RadialFactors as RadialFactors
 from ._recovery import ZonalRecovery as ZonalRecovery
 from ._recovery import recover_zonal as recover_zonal
-from ._series_fit import Coreset as Coreset
 from ._series_fit import SeriesFit as SeriesFit
 from ._series_fit import fit_series as fit_series
-from ._series_fit import greedy_coreset as greedy_coreset
 from ._table import HermiteTable as HermiteTable
 from ._taylor import HomogeneousDual as HomogeneousDual
 from ._taylor import ab_relu_dual as ab_relu_dual

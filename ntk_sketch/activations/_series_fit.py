@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.optimize import nnls
-from scipy.spatial.distance import cdist
 
 from .._typing import Inputs
 from ._checks import checked_degree, real
@@ -23,20 +22,6 @@ class SeriesFit(NamedTuple):
     residual: float
 
 
-class Coreset(NamedTuple):
-    """Some of n points, and the numbers of points that are nearest to each of them.
-
-    Attributes:
-        indices: (m,).
-        weights: (m,), of sum n.
-        radius: the largest distance of a point to its centre.
-    """
-
-    indices: Int[np.ndarray, " m"]
-    weights: Float[np.ndarray, " m"]
-    radius: float
-
-
 def fit_series(
     cosines: Inputs, values: Inputs, degree: int, weights: Inputs | None = None
 ) -> SeriesFit:
@@ -46,7 +31,8 @@ def fit_series(
 
     Non-negative, since `b_l ρ^l` must be an inner product of features. The series is best where the
     data has its cosines, and degrees past the last share the tail of a Taylor series. For a coreset
-    of points, `ρ` and `κ` are those of its pairs (m, m), and `w` the outer product of its weights.
+    of points (`sketches.greedy_coreset`), `ρ` and `κ` are those of its pairs (m, m), and `w` the
+    outer product of its weights.
 
     Columns are scaled to norm 1 before `scipy.optimize.nnls`: high powers of small cosines have
     norms far below 1.
@@ -86,38 +72,3 @@ def fit_series(
     solution, distance = nnls(columns / norms, target)
     size = np.linalg.norm(target)
     return SeriesFit(solution / norms, float(distance / size) if size else 0.0)
-
-
-def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
-    """At most `size` points, each the one farthest from those before it, starting with the first.
-
-    The largest distance of a point to its centre is at most twice the least that any `size`
-    centres allow (Gonzalez 1985). Duplicates are not chosen twice.
-
-    Args:
-        points: (n, d), for example unit vectors, whose cosines are the kernel's arguments.
-        size: m.
-
-    Raises:
-        ValueError: no points, points that are not finite, or a size below 1.
-
-    Cost: `2 n m d` FLOPs, memory n numbers.
-
-    Source: Han, Avron and Shin 2020 (arXiv 1905.11616), greedy k-centre coreset.
-    """
-    points = real(points, "points")
-    if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
-        raise ValueError(f"points must be a finite matrix with rows, got shape {points.shape}")
-    if size < 1:
-        raise ValueError(f"size must be 1 or more, got {size}")
-    centres, distance = [], np.full(len(points), np.inf)
-    nearest = np.zeros(len(points), int)
-    farthest = 0
-    while len(centres) < size and distance[farthest] > 0:
-        new = cdist(points[farthest : farthest + 1], points)[0]
-        nearest = np.where(new < distance, len(centres), nearest)
-        distance = np.minimum(distance, new)
-        centres.append(farthest)
-        farthest = int(np.argmax(distance))
-    weights = np.bincount(nearest, minlength=len(centres)).astype(np.float64)
-    return Coreset(np.array(centres), weights, float(distance[farthest]))

@@ -1,13 +1,15 @@
 """`CountSketch`: signed sums of coordinates in random buckets."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 from jax import numpy as jnp
 from jaxtyping import Float, Int
 
 from .._typing import Array, Inputs, PRNGKey
-from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
-from ._sparse import Sparse, checked_sparse, is_sparse, sum_by_bucket
+from ._sketch import Sketch, checked_dtype, checked_size
+from ._sparse import Sparse, checked_inputs, sum_by_bucket
 
 
 class CountSketch(Sketch):
@@ -65,20 +67,22 @@ class CountSketch(Sketch):
         self.buckets = jnp.argsort(self.sources)[: self.d] % self.m
         self.signs = jax.random.rademacher(key_signs, (self.d,), checked_dtype(dtype))
 
-    def __call__(self, x: Float[Inputs, "*batch d"] | Sparse) -> Float[Array, "*batch m"]:
+    def __call__(self, x: Inputs | Sparse) -> Float[Array, "*n m"]:
         """`S x` along the last axis.
 
         Raises:
             TypeError: inputs that are not real and floating; a SciPy matrix under `jit`.
             ValueError: a last axis other than d; NaN or infinite entries, where values are known.
         """
-        if is_sparse(x):
-            return sum_by_bucket(checked_sparse(x, self.d), self.buckets, self.signs, self.m)
-        return _signed_sums(self, checked_vectors(x, self.d))
+        return self._apply(checked_inputs(x, self.d))
 
+    def _apply(self, x: Any) -> Array:
+        if isinstance(x, Sparse):
+            return sum_by_bucket(x, self.buckets, self.signs, self.m)
+        return self._apply_dense(x)
 
-@eqx.filter_jit
-def _signed_sums(sketch: CountSketch, x: Array) -> Array:
-    signs = sketch.signs.astype(x.dtype).at[sketch.sources].get(mode="fill", fill_value=0)
-    dealt = x.at[..., sketch.sources].get(mode="fill", fill_value=0, unique_indices=True) * signs
-    return dealt.reshape(*x.shape[:-1], -1, sketch.m).sum(-2)
+    @eqx.filter_jit
+    def _apply_dense(self, x: Array) -> Array:
+        signs = self.signs.astype(x.dtype).at[self.sources].get(mode="fill", fill_value=0)
+        dealt = x.at[..., self.sources].get(mode="fill", fill_value=0, unique_indices=True)
+        return (dealt * signs).reshape(*x.shape[:-1], -1, self.m).sum(-2)

@@ -19,11 +19,12 @@ _CHUNK = 2**19
 def hadamard_transform(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     """`H x` along the last axis, of length a power of two; `H[i, j] = (-1)^popcount(i & j)`.
 
-    `H` is the Kronecker product of small Hadamard matrices, of at most 32 rows: each is one matrix
-    product along its own axis, which matrix units are made for and which touches the data once,
-    where the butterflies of the textbook touch them `log2 d` times.
+    `H` is the Kronecker product of Hadamard matrices of at most 32 rows. Each is one matrix product
+    along an axis of its own, what matrix units are made for: three passes over the data for d up to
+    32,768, where the butterflies of the textbook make 15.
 
-    Cost: about `2 d · 32 ⌈log2 d / 5⌉` FLOPs a vector at most.
+    Cost: `2 d` FLOPs a vector times the sum of the sizes of those matrices, about `6.4 log2 d` at
+    most.
     """
     shape = x.shape
     x = x.reshape(-1, *_factors(shape[-1]))

@@ -1,7 +1,9 @@
 """All tensor powers of a vector from one tree of two-factor sketches."""
 
-import itertools
+import math
+import operator
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,6 +13,9 @@ from jaxtyping import Float
 from .._typing import Array, Inputs, PRNGKey
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
 from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
+
+#: Leaves `[start, stop)` that a node stands for.
+Node: TypeAlias = tuple[int, int]
 
 
 class PowerTree(Sketch):
@@ -59,12 +64,11 @@ class PowerTree(Sketch):
     d: int = eqx.field(static=True)
     degree: int = eqx.field(static=True)
     _leaves: RandomHadamard | None
-    _blocks: tuple[RandomHadamard, ...]
-    _powers: RandomHadamard | None
+    _nodes: RandomHadamard | None
 
     def __init__(self, m: int, degree: int, *, key: PRNGKey, dtype=None, d: int | None = None):
         self.m, dtype = checked_size(m, "m"), checked_dtype(dtype)
-        self.degree = checked_size(degree, "degree") if degree != 0 else 0
+        self.degree = checked_size(degree, "degree", zero=True)
         self.d = self.m if d is None else checked_size(d, "d")
         if self.m < self.degree:
             raise ValueError(
@@ -72,26 +76,7 @@ class PowerTree(Sketch):
                 " ((1 + 4 / m)^degree - 1) ‖u‖^(4 degree), drowns it for m below the degree. Take"
                 f" m={power_of_two(degree)} at the least, better a hundred times more."
             )
-
-        def draw(key, count, d, turns=None):
-            keys = jax.random.split(key, count)
-            if turns is None:
-                turns = jnp.full(count, self.m)
-            return jax.vmap(lambda k, t: RandomHadamard(d, self.m, key=k, dtype=dtype, turn=t))(
-                keys, turns
-            )
-
-        q, (key_leaves, key_blocks, key_powers) = self.degree, jax.random.split(key, 3)
-        # Every other leaf is turned: pairs of short leaves repeat pairs of rows late.
-        turns = jnp.where(jnp.arange(q) % 2, power_of_two(self.d), self.m)
-        self._leaves = draw(key_leaves, q, self.d, turns) if q else None
-        counts = [q >> j for j in range(1, q.bit_length()) if 2**j < q]
-        keys = jax.random.split(key_blocks, max(len(counts), 1))
-        self._blocks = tuple(
-            draw(*of_level, self.m) for of_level in zip(keys, counts, strict=False)
-        )
-        inner = len(_inner(range(q + 1)))
-        self._powers = draw(key_powers, inner, self.m) if inner else None
+        self._leaves, self._nodes = _draw(key, self.d, self.m, self.degree, dtype)
 
     def __call__(self, leaves: Inputs) -> Float[Array, "*n powers m"]:
         """Sketches of all powers, (..., degree + 1, m).
@@ -118,72 +103,78 @@ class PowerTree(Sketch):
     def _values(self, leaves: Array, wanted: tuple[int, ...]) -> Array:
         """Powers `wanted` of leaves (n, degree, d) or, for equal ones, (n, 1, d)."""
         scale = self.m**-0.5
-        values = {0: jnp.full((leaves.shape[0], self.m), scale, leaves.dtype)}
+        values = {0: jnp.full((len(leaves), self.m), scale, leaves.dtype)}
         if self._leaves is not None:
-            blocks = [self._leaves(leaves)]  # transformed, level by level
-            ready = {1: blocks[0][..., 0, :]}  # transformed powers
+            transformed = self._leaves(leaves)
+            places = {(i, i + 1): i for i in range(self.degree)}  # in `transformed`
+            values[1] = scale * transformed[:, 0]
             if self.d <= self.m:
-                values[1] = jnp.pad(leaves[..., 0, :], ((0, 0), (0, self.m - self.d)))
-            else:
-                values[1] = scale * ready[1]
-            for j in range(1, self.degree.bit_length()):
-                pairs = blocks[-1][..., : 2 * (self.degree >> j), :]
-                nodes = scale * pairs[..., ::2, :] * pairs[..., 1::2, :]
-                values[2**j] = nodes[..., 0, :]
-                if 2**j < self.degree:
-                    blocks.append(self._blocks[j - 1](nodes))
-                    ready[2**j] = blocks[-1][..., 0, :]
+                values[1] = jnp.pad(leaves[:, 0], ((0, 0), (0, self.m - self.d)))
             for group in _rounds(wanted):
-                last = [_last_block(l) for l in group]
-                left = jnp.stack([ready[l & (l - 1)] for l in group], axis=-2)
-                right = jnp.stack([blocks[j][..., i, :] for j, i in last], axis=-2)
-                nodes = scale * left * right
-                values |= {l: nodes[..., k, :] for k, l in enumerate(group)}
-                inner = [l for l in group if l in _inner(wanted)]
-                if inner:
-                    chosen = jnp.stack([values[l] for l in inner], axis=-2)
-                    transformed = self._transform_of(inner)(chosen)
-                    ready |= {l: transformed[..., k, :] for k, l in enumerate(inner)}
-        return jnp.stack([values[l] for l in wanted], axis=-2)
+                halves = jnp.array([[places[half] for half in _halves(*node)] for node in group])
+                nodes = scale * transformed[:, halves[:, 0]] * transformed[:, halves[:, 1]]
+                values |= {l: nodes[:, k] for k, (start, l) in enumerate(group) if start == 0}
+                used = [k for k, node in enumerate(group) if node in _used(wanted)]
+                if used:
+                    known = [_used(range(self.degree + 1)).index(group[k]) for k in used]
+                    own = jax.tree.map(operator.itemgetter(jnp.array(known)), self._nodes)
+                    places |= {group[k]: len(places) + i for i, k in enumerate(used)}
+                    more = own(nodes[:, jnp.array(used)])
+                    transformed = jnp.concatenate([transformed, more], axis=1)
+        return jnp.stack([values[l] for l in wanted], axis=1)
 
-    def _transform_of(self, powers: list[int]) -> RandomHadamard:
-        known = _inner(range(self.degree + 1))
-        places = jnp.array([known.index(l) for l in powers])
-        return jax.tree.map(lambda leaf: leaf[places], self._powers)
+
+@eqx.filter_jit
+def _draw(key: PRNGKey, d: int, m: int, q: int, dtype):
+    """Transforms of the leaves and of all nodes that others use."""
+
+    def draw(key, d, turns):
+        if not len(turns):
+            return None
+        keys = jax.random.split(key, len(turns))
+        return jax.vmap(lambda k, t: RandomHadamard(d, m, key=k, dtype=dtype, turn=t))(keys, turns)
+
+    key_leaves, key_nodes = jax.random.split(key)
+    # Every other leaf is turned: pairs of short leaves repeat pairs of rows late.
+    leaves = draw(key_leaves, d, jnp.where(jnp.arange(q) % 2, power_of_two(d), m))
+    return leaves, draw(key_nodes, m, jnp.full(len(_used(range(q + 1))), m))
 
 
 @eqx.filter_jit
 def tree_powers(tree: PowerTree, leaves: Array, wanted: tuple[int, ...]) -> Array:
     """Powers `wanted` (..., len(wanted), m) of leaves (..., degree, d), or (..., 1, d)."""
     longest = max(power_of_two(tree.d), power_of_two(tree.m))
-    flat = leaves.reshape(-1, *leaves.shape[-2:])
+    batch = leaves.shape[:-2]
+    flat = leaves.reshape(math.prod(batch), *leaves.shape[-2:])
     values = in_chunks(lambda v: tree._values(v, wanted), flat, max(tree.degree, 1) * longest)
-    return values.reshape(*leaves.shape[:-2], *values.shape[1:])
+    return values.reshape(*batch, *values.shape[1:])
 
 
-def _last_block(l: int) -> tuple[int, int]:
-    """Level j and place i of the block `[l - 2^j, l)`, `2^j` the largest one that divides l."""
-    j = (l & -l).bit_length() - 1
-    return j, (l >> j) - 1
+def _halves(start: int, stop: int) -> tuple[Node, Node]:
+    """Both values that the node of leaves `[start, stop)` multiplies."""
+    middle = stop - (stop & -stop)
+    if middle <= start:  # a block of the binary tree
+        middle = (start + stop) // 2
+    return (start, middle), (middle, stop)
 
 
-def _chains(wanted: Iterable[int]) -> set[int]:
-    """Powers other than blocks that `wanted` needs, itself included."""
-    needed = set()
-    for l in wanted:
-        while l & (l - 1):
-            needed.add(l)
-            l &= l - 1
-    return needed
+def _rounds(wanted: Iterable[int]) -> list[list[Node]]:
+    """All nodes of some powers, in rounds: each needs earlier ones alone."""
+    depths: dict[Node, int] = {}
+
+    def depth(node: Node) -> int:
+        if node[1] - node[0] <= 1:
+            return 0
+        if node not in depths:
+            depths[node] = 1 + max(map(depth, _halves(*node)))
+        return depths[node]
+
+    deepest = max((depth((0, l)) for l in wanted), default=0)
+    return [sorted(n for n in depths if depths[n] == k) for k in range(1, deepest + 1)]
 
 
-def _rounds(wanted: Iterable[int]) -> list[list[int]]:
-    """Those powers in rounds: each needs one of the round before and a block."""
-    needed = sorted(_chains(wanted))
-    return [list(g) for _, g in itertools.groupby(sorted(needed, key=int.bit_count), int.bit_count)]
-
-
-def _inner(wanted: Iterable[int]) -> list[int]:
-    """Those of them that others need, in order."""
-    needed = _chains(wanted)
-    return sorted({l & (l - 1) for l in needed} & needed)
+def _used(wanted: Iterable[int]) -> list[Node]:
+    """Those of them that others use."""
+    nodes = [node for group in _rounds(wanted) for node in group]
+    halves = {half for node in nodes for half in _halves(*node)}
+    return [node for node in nodes if node in halves]

@@ -25,12 +25,13 @@ class Sketch(eqx.Module):
     m: int = eqx.field(static=True)
 
 
-def checked_size(value: int, name: str) -> int:
-    """A dimension, width or degree: a positive integer."""
+def checked_size(value: int, name: str, *, zero: bool = False) -> int:
+    """A dimension, width or degree: a positive integer; or 0, if that is allowed."""
+    wanted = "an integer of 0 or more" if zero else "a positive integer"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a positive integer, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value}.")
+        raise TypeError(f"{name} must be {wanted}, got {value!r}.")
+    if value < (0 if zero else 1):
+        raise ValueError(f"{name} must be {wanted}, got {value}.")
     return int(value)
 
 

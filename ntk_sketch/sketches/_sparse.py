@@ -1,5 +1,6 @@
 """Sparse inputs of sketches: `BCOO` arrays on the device, SciPy matrices on the host."""
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -9,20 +10,21 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jax.experimental.sparse import BCOO
 
-from .._typing import Array
+from .._typing import Array, Inputs
 from ._sketch import checked_vectors
 
 #: A `BCOO` array (..., d) without batch and dense axes, or a SciPy matrix whose rows are examples.
-#: SciPy has no common class for its formats.
-Sparse: TypeAlias = BCOO | Any
+Sparse: TypeAlias = BCOO | scipy.sparse.sparray | scipy.sparse.spmatrix
 
 
-def is_sparse(x) -> bool:
-    return isinstance(x, BCOO) or scipy.sparse.issparse(x)
+def checked_inputs(x: Inputs | Sparse, d: int, name: str = "x") -> Any:
+    """Vectors (..., d) as a JAX array, as `BCOO`, or as SciPy's CSR whatever the format was."""
+    if not isinstance(x, Sparse):
+        return checked_vectors(x, d, name)
+    return _checked_sparse(x, d, name)
 
 
-def checked_sparse(x: Sparse, d: int, name: str = "x") -> Sparse:
-    """Sparse vectors (..., d): `BCOO`, or SciPy's CSR whatever the format was."""
+def _checked_sparse(x: Any, d: int, name: str) -> Any:
     if isinstance(x, BCOO):
         if x.n_batch or x.n_dense:
             raise ValueError(
@@ -41,7 +43,7 @@ def checked_sparse(x: Sparse, d: int, name: str = "x") -> Sparse:
     return x
 
 
-def sum_by_bucket(x: Sparse, buckets: Array, signs: Array, m: int) -> Array:
+def sum_by_bucket(x: Any, buckets: Array, signs: Array, m: int) -> Array:
     """`Σ_i signs_i x_i` over the i in each of m buckets: (..., d) to (..., m).
 
     Duplicate entries add up, and their order does not matter. The time is that of the non-zeros and
@@ -56,11 +58,12 @@ def sum_by_bucket(x: Sparse, buckets: Array, signs: Array, m: int) -> Array:
         )
     # A CSR matrix with other column numbers; `toarray` adds those that have become equal.
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    data = x.data.astype(dtype, copy=False) * np.asarray(signs, dtype)[x.indices]
-    parts = (data, np.asarray(buckets)[x.indices], x.indptr)
+    data = x.data.astype(dtype, copy=False) * np.asarray(signs, dtype).take(x.indices)
+    parts = (data, np.asarray(buckets).take(x.indices), x.indptr)
     return jnp.asarray(scipy.sparse.csr_array(parts, shape=(x.shape[0], m)).toarray())
 
 
+@partial(jax.jit, static_argnums=3)
 def _device_sum(x: BCOO, buckets: Array, signs: Array, m: int) -> Array:
     *rows, columns = jnp.moveaxis(x.indices, -1, 0)
     # Padding has indices outside of the array: no bucket, and a row that is dropped.

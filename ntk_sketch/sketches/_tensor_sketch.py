@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import equinox as eqx
 import jax
 from jax import numpy as jnp
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from .._typing import Array, Inputs, PRNGKey
 from ._count_sketch import CountSketch
 from ._sketch import Sketch, checked_size
-from ._sparse import Sparse
+from ._sparse import Sparse, checked_inputs
 
 
 class TensorSketch(Sketch):
@@ -36,9 +37,11 @@ class TensorSketch(Sketch):
     Source: Pham and Pagh 2013 (KDD).
 
     Attributes:
+        d: length of the inputs.
         counts: C_1, ..., C_q.
     """
 
+    d: int = eqx.field(static=True)
     counts: tuple[CountSketch, ...]
 
     def __init__(self, d: int, m: int, degree: int, *, key: PRNGKey, dtype=None):
@@ -55,16 +58,16 @@ class TensorSketch(Sketch):
             TypeError: d, m or degree not integers; a dtype that is not real and floating.
             ValueError: d, m or degree below 1.
         """
-        self.m = checked_size(m, "m")
+        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
         keys = jax.random.split(key, checked_size(degree, "degree"))
-        self.counts = tuple(CountSketch(d, m, key=key_count, dtype=dtype) for key_count in keys)
+        self.counts = tuple(CountSketch(d, m, key=each, dtype=dtype) for each in keys)
 
     @property
     def degree(self) -> int:
         """The number of factors, q."""
         return len(self.counts)
 
-    def __call__(self, *x: Float[Inputs, "*_ d"] | Sparse) -> Float[Array, "*_ m"]:
+    def __call__(self, *x: Inputs | Sparse) -> Float[Array, "*n m"]:
         """`S(x, ..., x)` of one input, `S(x_1, ..., x_q)` of q inputs with leading axes that
         broadcast.
 
@@ -77,10 +80,12 @@ class TensorSketch(Sketch):
             raise TypeError(
                 f"This sketch takes 1 or {self.degree} inputs, as many as its degree; got {len(x)}."
             )
-        inputs = x * self.degree if len(x) == 1 else x
-        return _convolution([count(x) for count, x in zip(self.counts, inputs, strict=True)])
+        names = ["x"] if len(x) == 1 else [f"x_{i}" for i in range(1, len(x) + 1)]
+        checked = [checked_inputs(x, self.d, name) for x, name in zip(x, names, strict=True)]
+        inputs = checked * (self.degree // len(checked))
+        return _convolution([count._apply(x) for count, x in zip(self.counts, inputs, strict=True)])
 
-    def powers(self, x: Float[Inputs, "*batch d"] | Sparse) -> Float[Array, "*batch powers m"]:
+    def powers(self, x: Inputs | Sparse) -> Float[Array, "*n powers m"]:
         """Sketches of the powers `x^{⊗0}, ..., x^{⊗q}` of one input, from the same count sketches.
 
         Power j is the sketch of the first j factors. Power 0 is the first unit vector, whose
@@ -89,7 +94,8 @@ class TensorSketch(Sketch):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        return _convolutions([count(x) for count in self.counts])
+        x = checked_inputs(x, self.d)
+        return _convolutions([count._apply(x) for count in self.counts])
 
 
 def tensor_sketch_variance(
@@ -109,12 +115,12 @@ def tensor_sketch_variance(
     even, `λ = (pm - 1) / (m - 1)` for the probability p that two coordinates share a bucket (0 for
     independent buckets).
 
-    `<S x, S y>²` is a sum over four multi-indices (i, i', k, k'). Signs leave, in each factor, those
-    of `i = i'` and `k = k'` (together t²), `i = k ≠ i' = k'` (b) and `i = k' ≠ i' = k` (c), whose
-    hash differences `δ = h(i) - h(i')` add to those of (i, i') and (k, k') as (0, 0), (δ, δ) and
-    (δ, -δ). That both sums are 0 modulo m has probability `1/m² Σ_{u,v} Π_l E ω^{...}` over the
-    m² pairs of frequencies, ω = exp(2πi/m), and `E ω^{uδ}` is λ for `u ≠ 0`. A factor so gives
-    `t² + b λ^{[u+v≠0]} + c λ^{[u-v≠0]}`.
+    `<S x, S y>²` is a sum over four multi-indices (i, i', k, k'). Signs leave, in each factor,
+    those of `i = i', k = k'` (t² in all), `i = k ≠ i' = k'` (b) and `i = k' ≠ i' = k` (c). Their
+    hash differences `δ = h(i) - h(i')` add (0, 0), (δ, δ) and (δ, -δ) to those of (i, i') and
+    (k, k'). Both sums are 0 modulo m with probability `1/m² Σ_{u,v} E ω^{...}` over m² pairs of
+    frequencies, `ω = exp(2πi/m)`, where `E ω^{uδ}` is 1 for `u = 0` and λ for others. Each factor
+    then is `t² + b λ^{[u+v≠0]} + c λ^{[u-v≠0]}`.
 
     Args:
         d: length of the inputs.

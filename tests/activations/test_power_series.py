@@ -41,7 +41,9 @@ NETS = {
         stax.Dense(3, 1.1, 0.3), stax.LayerNorm(), NONLINEARITIES["Sin"](), stax.Dense(2)
     ),
     "sum": lambda: stax.serial(residual(), stax.FanInSum(), stax.Erf(), stax.Dense(1)),
-    "concatenation": lambda: stax.serial(residual(), stax.FanInConcat(-1), stax.Dense(3), stax.Sin()),
+    "concatenation": lambda: stax.serial(
+        residual(), stax.FanInConcat(-1), stax.Dense(3), stax.Sin()
+    ),
     "sign": lambda: stax.serial(stax.Dense(3, 1.0, 0.2), stax.Sign(), stax.Dense(2, 1.0, 0.1)),
 }
 

@@ -12,10 +12,10 @@ from ntk_sketch.activations import (
     fit_series,
     gegenbauer_coefficients,
     gegenbauer_polynomials,
-    greedy_coreset,
     recover_zonal,
 )
 from ntk_sketch.activations._recovery import _leverage_sample
+from ntk_sketch.sketches import greedy_coreset
 
 
 def relu_kernel(rho):

@@ -1,0 +1,60 @@
+"""Few points that stand for many."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
+
+from .._typing import Inputs
+
+
+class Coreset(NamedTuple):
+    """Some of n points, and the numbers of points that are nearest to each of them.
+
+    Attributes:
+        indices: (m,).
+        weights: (m,), of sum n.
+        radius: the largest distance of a point to its centre.
+    """
+
+    indices: Int[np.ndarray, " m"]
+    weights: Float[np.ndarray, " m"]
+    radius: float
+
+
+def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
+    """At most `size` points, each the one farthest from those before it, starting with the first.
+
+    The largest distance of a point to its centre is at most twice the least that any `size`
+    centres allow (Gonzalez 1985). Duplicates are not chosen twice.
+
+    Args:
+        points: (n, d), for example unit vectors, whose cosines are the kernel's arguments.
+        size: m.
+
+    Raises:
+        ValueError: no points, points that are not finite, or a size below 1.
+
+    Cost: `2 n m d` FLOPs, memory n numbers.
+
+    Source: Han, Avron and Shin 2020 (arXiv 1905.11616), greedy k-centre coreset.
+    """
+    if np.iscomplexobj(points):
+        raise TypeError(f"points must be real, got {np.asarray(points).dtype}")
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
+        raise ValueError(f"points must be a finite matrix with rows, got shape {points.shape}")
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, got {size}")
+    centres, distance = [], np.full(len(points), np.inf)
+    nearest = np.zeros(len(points), int)
+    farthest = 0
+    while len(centres) < size and distance[farthest] > 0:
+        new = cdist(points[farthest : farthest + 1], points)[0]
+        nearest = np.where(new < distance, len(centres), nearest)
+        distance = np.minimum(distance, new)
+        centres.append(farthest)
+        farthest = int(np.argmax(distance))
+    weights = np.bincount(nearest, minlength=len(centres)).astype(np.float64)
+    return Coreset(np.array(centres), weights, float(distance[farthest]))

@@ -1,0 +1,177 @@
+"""`elementwise`: low-rank factors of a function of all inner products."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from .._typing import Array, Inputs, PRNGKey
+from ._polynomial_fit import fit_polynomial
+from ._sketch import checked_size, checked_vectors
+from ._sparse import Sparse
+from ._tensor_sketch import TensorSketch
+
+
+class ElementwiseFactors(NamedTuple):
+    """`left @ right.T ≈ f(A Bᵀ)`.
+
+    Attributes:
+        left: (n, r).
+        right: (n2, r).
+        coefficients: γ_j of `f(t) ≈ Σ_j γ_j (t / radius)^j`, j = 0..degree, in float64.
+        radius: the product of the largest norms of rows of A and of B; |t| is at most that.
+        residual: the relative error of the polynomial, in the Frobenius norm.
+        expected_error: that of the factors: the root of the mean over keys of its square.
+            Both are estimates from the rows of the coreset.
+    """
+
+    left: Float[Array, "n r"]
+    right: Float[Array, "n2 r"]
+    coefficients: Float[np.ndarray, " l"]
+    radius: float
+    residual: float
+    expected_error: float
+
+
+def elementwise(
+    f: Callable,
+    a: Float[Inputs, "n d"],
+    b: Float[Inputs, "n2 d"],
+    *,
+    degree: int,
+    width: int,
+    key: PRNGKey,
+    scales: tuple[Inputs, Inputs] | None = None,
+    coreset: int = 64,
+) -> ElementwiseFactors:
+    r"""Low-rank factors of `f(A Bᵀ)`, f entry by entry, in time linear in the rows:
+
+        f(<a, b>) ≈ Σ_j c_j <a, b>^j ≈ Σ_j c_j <S_j a, S_j b>,    j = 0..degree,
+
+    with the powers `S_j` of one `TensorSketch`. A power with no more than `width` different
+    monomials is exact: the monomials are its columns. Negative c_j put their sign on the left.
+
+    The coefficients make the expected squared error least (`fit_polynomial`), which has a part of
+    the polynomial and one of the sketch: high powers, which the sketch knows badly, get small
+    coefficients where `width` is small, and those of the best polynomial where it is large. They
+    come from a coreset of rows of A, against all rows of B.
+
+    The factors are of the scaled matrix `diag(s_a) f(A Bᵀ) diag(s_b)` where `scales` are given, and
+    the error is that of the scaled matrix. A Gaussian kernel `exp(-γ‖x - y‖²)` is one:
+
+        >>> import jax, numpy as np
+        >>> from ntk_sketch.sketches import elementwise
+        >>> x = np.random.default_rng(0).normal(size=(200, 3))
+        >>> scale = np.exp(-0.2 * (x**2).sum(1))
+        >>> found = elementwise(lambda t: np.exp(0.4 * t), x, x, degree=8, width=64,
+        ...                     scales=(scale, scale), key=jax.random.key(0))
+        >>> exact = np.exp(-0.2 * ((x[:, None] - x) ** 2).sum(-1))
+        >>> error = np.linalg.norm(found.left @ found.right.T - exact) / np.linalg.norm(exact)
+        >>> bool(error < 0.02)
+        True
+
+    Args:
+        f: takes and returns a real NumPy array of any length, in float64; JAX functions do, too.
+        a: A (n, d).
+        b: B (n2, d).
+        degree: of the polynomial, 0 or more.
+        width: m, of the sketch of every power.
+        key: PRNG key of the sketch.
+        scales: s_a (n,) and s_b (n2,).
+        coreset: the number of rows of A at which coefficients are fitted.
+
+    Returns:
+        Factors of rank `r = Σ_j min(m, C(d + j - 1, j))`, in the dtype of A and B.
+
+    Raises:
+        TypeError: arrays that are sparse or not real and floating; sizes that are not integers; an
+            f whose values are not real.
+        ValueError: shapes that do not fit; NaN or infinite entries; an f that is not finite at an
+            inner product of the coreset with B, which the message names; a degree below 0; a width
+            or coreset below 1.
+
+    Cost: `2 (n + n2) degree (d + 2.5 m log₂ m)` FLOPs for the factors, `(n + n2) r` numbers; on the
+    host `coreset (2 n d + n2 (2 d + 4 degree²))` FLOPs for the coefficients.
+
+    Source: Han, Avron and Shin 2020 (arXiv 1905.11616).
+    """
+    degree, m = _checked_degree(degree), checked_size(width, "width")
+    coreset = checked_size(coreset, "coreset")
+    a, b = _checked_rows(a, "a"), _checked_rows(b, "b")
+    d = a.shape[1]
+    if b.shape[1] != d:
+        raise ValueError(f"a {a.shape} and b {b.shape} need rows of one length.")
+    scale_a, scale_b = _checked_scales(scales, len(a), len(b))
+    exact = [math.comb(d + j - 1, j) <= m for j in range(degree + 1)]
+    fit = fit_polynomial(f, _host(a), _host(b), scale_a, scale_b, m, exact, coreset)
+    sketch = None if all(exact) else TensorSketch(d, m, degree, key=key, dtype=a.dtype)
+    roots = np.sqrt(np.abs(fit.coefficients))
+    left_weights = np.copysign(roots, fit.coefficients)
+    return ElementwiseFactors(
+        _factor(a / fit.radii[0], scale_a, left_weights, exact, sketch),
+        _factor(b / fit.radii[1], scale_b, roots, exact, sketch),
+        fit.coefficients,
+        math.prod(fit.radii),
+        fit.residual,
+        fit.expected_error,
+    )
+
+
+def _factor(
+    x: Array, scale: np.ndarray, weights: np.ndarray, exact: list[bool], sketch: TensorSketch | None
+) -> Array:
+    """The powers of unit-ball vectors side by side, column by column as exact or sketched."""
+    powers = None if sketch is None else sketch.powers(x)
+    columns = [
+        weight * (_monomials(x, j) if exact[j] or powers is None else powers[:, j])
+        for j, weight in enumerate(weights.tolist())
+    ]
+    return jnp.concatenate(columns, axis=1) * jnp.asarray(scale, x.dtype)[:, None]
+
+
+def _monomials(x: Float[Array, "n d"], degree: int) -> Float[Array, "n monomials"]:
+    """All monomials of one degree, with inner products `<x, y>^degree`."""
+    chosen = list(itertools.combinations_with_replacement(range(x.shape[1]), degree))
+    orders = [
+        math.factorial(degree) // math.prod(map(math.factorial, Counter(each).values()))
+        for each in chosen
+    ]
+    products = x[:, np.array(chosen, int).reshape(len(chosen), degree)].prod(-1)
+    return products * jnp.asarray(np.sqrt(np.array(orders, np.float64)), x.dtype)
+
+
+def _host(x: Array) -> np.ndarray:
+    return np.asarray(x, np.float64)
+
+
+def _checked_degree(degree: int) -> int:
+    if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)):
+        raise TypeError(f"degree must be an integer, got {degree!r}.")
+    if degree < 0:
+        raise ValueError(f"degree must be 0 or more, got {degree}.")
+    return int(degree)
+
+
+def _checked_rows(x: Inputs, name: str) -> Array:
+    if isinstance(x, Sparse):
+        raise TypeError(f"{name} is sparse, which is not supported. Use `{name}.toarray()`.")
+    if np.ndim(x) != 2 or 0 in np.shape(x):
+        raise ValueError(f"{name} must be a matrix with rows (n, d), got shape {np.shape(x)}.")
+    return checked_vectors(x, x.shape[1], name)
+
+
+def _checked_scales(
+    scales: tuple[Inputs, Inputs] | None, n: int, n2: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if scales is None:
+        return np.ones(n), np.ones(n2)
+    if [np.shape(scale) for scale in scales] != [(n,), (n2,)]:
+        shapes = " and ".join(str(np.shape(scale)) for scale in scales)
+        raise ValueError(f"scales must be a pair of shapes ({n},) and ({n2},), got {shapes}.")
+    s_a, s_b = (_host(checked_vectors(scale, len(scale), "scales")) for scale in scales)
+    return s_a, s_b
