@@ -1,0 +1,246 @@
+"""`python -m experiments.sketches.sparse`: sketches of sparse inputs, and scikit-learn's.
+
+1. `CountSketch` and `TensorSketch` of a sparse matrix, as SciPy's CSR and as `BCOO`, against the
+   same matrix as a dense array: ratio of median times.
+2. `TensorSketch` against `PolynomialCountSketch` of scikit-learn at equal degree and width: median
+   times of dense inputs, and relative errors of the polynomial kernel over seeds.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import scipy.sparse
+from jax import numpy as jnp
+from jax.experimental.sparse import BCOO
+from sklearn.kernel_approximation import PolynomialCountSketch
+
+from experiments._record import command_line, environment, write_record
+from experiments.cifar10._settings import count
+from experiments.kernel_approximation._measure import (
+    interleaved_seconds,
+    load_average,
+    relative_error,
+)
+from ntk_sketch.sketches import CountSketch, TensorSketch
+
+OUTPUT = Path(__file__).parent / "output"
+
+
+class Settings(NamedTuple):
+    """Sizes of both parts."""
+
+    rows: int = 1000
+    dimension: int = 20_000
+    percent: int = 1  # of entries that are not 0
+    degree: int = 3
+    widths: tuple[int, ...] = (256, 512, 1024)
+    dense_rows: int = 2000
+    dense_dimensions: tuple[int, ...] = (50, 784, 4000)
+    dense_degrees: tuple[int, ...] = (2, 4)
+    points: int = 100
+    seeds: int = 20
+    repetitions: int = 15
+
+
+def run(settings: Settings, out: Path) -> dict[str, Any]:
+    """Measures, prints, writes and returns the record."""
+    results = {
+        "sparse": [row for m in settings.widths for row in sparse(settings, m)],
+        "sklearn": [
+            against_sklearn(settings, d, m, degree)
+            for d in settings.dense_dimensions
+            for m in settings.widths
+            for degree in settings.dense_degrees
+        ],
+    }
+    record = {
+        "experiment": "sketches.sparse",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "settings": settings._asdict(),
+        "environment": environment() | {"load_average": load_average()},
+        "results": results,
+    }
+    name = f"sparse-{jax.default_backend()}-{settings.dimension}d"
+    write_record(out / f"{name}.json", record)
+    figure(out / f"{name}.png", results)
+    print(table(results))
+    return record
+
+
+def sparse(settings: Settings, m: int) -> list[dict[str, Any]]:
+    """Median seconds of both sketches of one matrix in three forms, and ratios to the dense one."""
+    n, d = settings.rows, settings.dimension
+    csr = scipy.sparse.random(
+        n, d, settings.percent / 100, format="csr", dtype=np.float32, random_state=0
+    )
+    dense, bcoo = jnp.asarray(csr.toarray()), BCOO.from_scipy_sparse(csr)
+    key = jax.random.key(0)
+    sketches = {
+        "CountSketch": CountSketch(d, m, key=key),
+        "TensorSketch": TensorSketch(d, m, settings.degree, key=key),
+    }
+    compiled = {name: jax.jit(lambda x, s=sketch: s(x)) for name, sketch in sketches.items()}
+    calls: dict[tuple[str, str], Callable] = {}
+    for name, sketch in sketches.items():
+        # Dense inputs under jit, where no time goes into a look for NaN; CSR as a user has it.
+        calls[name, "dense"] = lambda name=name: compiled[name](dense)
+        calls[name, "csr"] = lambda sketch=sketch: sketch(csr)
+        calls[name, "bcoo"] = lambda name=name: compiled[name](bcoo)
+    for call in calls.values():
+        jax.block_until_ready(call())
+    seconds = interleaved_seconds(calls, settings.repetitions)
+    rows = []
+    for name in sketches:
+        medians = {form: float(np.median(seconds[name, form])) for form in ("dense", "csr", "bcoo")}
+        rows.append(
+            {
+                "sketch": name,
+                "degree": settings.degree if name == "TensorSketch" else 1,
+                "width": m,
+                "median_s": medians,
+                "csr_speedup": medians["dense"] / medians["csr"],
+                "bcoo_speedup": medians["dense"] / medians["bcoo"],
+            }
+        )
+    return rows
+
+
+def against_sklearn(settings: Settings, d: int, m: int, degree: int) -> dict[str, Any]:
+    """Median seconds, and errors of `<x, y>^degree` over seeds, of both implementations."""
+    rng = np.random.default_rng(0)
+    x = np.abs(rng.standard_normal((max(settings.dense_rows, settings.points), d)))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    points = x[: settings.points]
+    exact = (points.astype(np.float64) @ points.T.astype(np.float64)) ** degree
+
+    def ours(seed):
+        return TensorSketch(d, m, degree, key=jax.random.key(seed))
+
+    def theirs(seed):
+        sketch = PolynomialCountSketch(degree=degree, n_components=m, random_state=seed)
+        return sketch.fit(points).transform
+
+    found: dict[str, Any] = {"dimension": d, "width": m, "degree": degree}
+    calls = {}
+    for name, make in {"TensorSketch": ours, "PolynomialCountSketch": theirs}.items():
+        errors = []
+        for seed in range(settings.seeds):
+            z = np.asarray(make(seed)(points), np.float64)
+            errors.append(relative_error(z @ z.T, exact))
+        found[name] = {
+            "error": float(np.mean(errors)),
+            "standard_error": float(np.std(errors, ddof=1) / len(errors) ** 0.5),
+            "errors": errors,
+        }
+        sketch = make(0)
+        # NumPy to NumPy for both.
+        calls[name] = lambda sketch=sketch: np.asarray(sketch(x[: settings.dense_rows]))
+        calls[name]()
+    for name, seconds in interleaved_seconds(calls, max(settings.repetitions // 3, 1)).items():
+        found[name]["median_s"] = float(np.median(seconds))
+    first, second = found["TensorSketch"], found["PolynomialCountSketch"]
+    found["speedup"] = second["median_s"] / first["median_s"]
+    noise = np.hypot(first["standard_error"], second["standard_error"])
+    found["error_difference_in_standard_errors"] = float(
+        (first["error"] - second["error"]) / max(noise, 1e-30)
+    )
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown of both parts."""
+    lines = [
+        "| sketch | degree | m | dense, ms | CSR, ms | BCOO, ms | dense / CSR | dense / BCOO |",
+        "|" + "---|" * 8,
+    ]
+    for row in results["sparse"]:
+        times = " | ".join(f"{1e3 * s:.2f}" for s in row["median_s"].values())
+        lines.append(
+            f"| {row['sketch']} | {row['degree']} | {row['width']} | {times}"
+            f" | {row['csr_speedup']:.1f} | {row['bcoo_speedup']:.1f} |"
+        )
+    lines += [
+        "",
+        "| d | m | degree | ours, ms | scikit-learn, ms | ratio | error, ours | scikit-learn |"
+        " difference / its standard error |",
+        "|" + "---|" * 9,
+    ]
+    for row in results["sklearn"]:
+        ours, theirs = row["TensorSketch"], row["PolynomialCountSketch"]
+        errors = " | ".join(f"{s['error']:.4f}±{s['standard_error']:.4f}" for s in (ours, theirs))
+        milliseconds = " | ".join(f"{1e3 * s['median_s']:.1f}" for s in (ours, theirs))
+        lines.append(
+            f"| {row['dimension']} | {row['width']} | {row['degree']} | {milliseconds}"
+            f" | {row['speedup']:.1f} | {errors}"
+            f" | {row['error_difference_in_standard_errors']:+.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(path: Path, results: dict[str, Any]) -> None:
+    """Left: times of the three forms against the width; right: errors of both implementations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plot, (times, errors) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for sketch, style in {"CountSketch": "o-", "TensorSketch": "s--"}.items():
+        rows = [row for row in results["sparse"] if row["sketch"] == sketch]
+        for colour, form in enumerate(("dense", "csr", "bcoo")):
+            milliseconds = [1e3 * row["median_s"][form] for row in rows]
+            label, widths = f"{sketch}, {form}", [row["width"] for row in rows]
+            times.loglog(widths, milliseconds, style, color=f"C{colour}", label=label)
+    times.set(xlabel="width", ylabel="ms", title="Sparse matrix in three forms")
+    compared = [
+        ([row[name]["error"] for row in results["sklearn"]], name)
+        for name in ("PolynomialCountSketch", "TensorSketch")
+    ]
+    (theirs, x_label), (ours, y_label) = compared
+    errors.loglog(theirs, ours, "o")
+    ends = [min(theirs), max(theirs)]
+    errors.plot(ends, ends, color="grey", linewidth=1)
+    errors.set(
+        xlabel=f"error of {x_label}", ylabel=f"error of {y_label}", title="Polynomial kernel"
+    )
+    for axis in (times, errors):
+        axis.grid(alpha=0.3, which="both")
+    times.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot.savefig(path, dpi=110)
+    plt.close(plot)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the measurement; 0 when it is done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sketches.sparse",
+        description="CountSketch and TensorSketch of sparse inputs, and against scikit-learn.",
+    )
+    for name, default in Settings()._asdict().items():
+        more: dict[str, Any] = {"nargs": "+"} if isinstance(default, tuple) else {}
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=count, default=default, metavar="N", **more)
+    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
+    given = vars(parser.parse_args(arguments))
+    if given["percent"] > 100:
+        parser.error("argument --percent: at most 100")
+    if given["seeds"] < 2:
+        parser.error("argument --seeds: two needed at least")
+    out = given.pop("out")
+    for name, value in given.items():
+        if isinstance(value, list):
+            given[name] = tuple(sorted(set(value)))
+    run(Settings(**given), out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
