@@ -39,7 +39,7 @@ from ._measure import (
     spectral_error,
 )
 from ._methods import METHODS
-from ._settings import OUTPUT, at_least_two
+from ._settings import OUTPUT
 
 W_STD, B_STD = 2**0.5, 0.1
 KERNELS = ("nngp", "ntk")
@@ -77,7 +77,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record.
 
     Raises:
-        DataError: the data set is missing or damaged.
+        DataError: the data set is missing, damaged or too small.
     """
     phases = Phases()
     x, sample, dataset = inputs(settings)
@@ -155,6 +155,8 @@ def inputs(settings: Settings) -> tuple[np.ndarray, np.ndarray, str]:
     not examples. A set that is too small gives half its rows as examples.
     """
     x, _, dataset = _uci.load(settings.dataset, settings.data_dir)
+    if len(x) < 4:
+        raise DataError(f"{dataset} has {len(x)} rows; needed: 4, two of them to compare.")
     x = x[np.random.default_rng(0).permutation(len(x))]
     n = min(settings.examples, len(x) // 2)
     others = x[n:]
@@ -247,12 +249,14 @@ def main(arguments: list[str] | None = None) -> int:
     add("--methods", type=one_of(METHODS), nargs="+", default=default.methods, metavar="NAME")
     add("--widths", type=count, nargs="+", default=default.widths, metavar="M")
     add("--seeds", type=count, default=default.seeds, metavar="N", help="number of keys")
-    add("--examples", type=at_least_two, default=default.examples, metavar="N")
+    add("--examples", type=count, default=default.examples, metavar="N")
     add("--sample", type=count, default=default.sample, metavar="N", help="for landmarks")
     add("--repetitions", type=count, default=default.repetitions, metavar="N")
     add("--data-dir", metavar="DIR", help="folder with uci_regression/NAME.npz or NAME.npz")
     add("--out", type=Path, default=OUTPUT, metavar="DIR")
     given = vars(parser.parse_args(arguments))
+    if given["examples"] < 2:
+        parser.error("argument --examples: at least 2 needed: one has no centred kernel")
     given["methods"] = tuple(dict.fromkeys(given["methods"]))
     for name in ("depths", "widths"):
         given[name] = tuple(sorted(set(given[name])))

@@ -124,9 +124,15 @@ def test_the_smallest_setting(no_folder, tmp_path, monkeypatch, capsys):
     assert rows[-1]["n_features"] == {"nngp": 25, "ntk": 49}
 
 
-def test_data_that_are_missing_end_with_code_2(tmp_path, capsys):
+def test_nonsense_ends_with_code_2(tmp_path, capsys):
     assert networks.main(["--data-dir", str(tmp_path)]) == 2
     assert "protein.npz" in capsys.readouterr().err
+    np.savez(tmp_path / "protein.npz", x=np.ones((3, 2)), y=np.ones(3))
+    assert networks.main(["--data-dir", str(tmp_path)]) == 2
+    assert "protein has 3 rows; needed: 4" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        networks.main(["--examples", "1"])
+    assert "at least 2 needed" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         networks.main(["--methods", "Nope"])
     assert "unknown name 'Nope'; known: Nystroem" in capsys.readouterr().err
