@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
+from . import methods
 from ._cost import Cost, product_cost
 from ._features import Features, joined
 from ._memory import peak_bytes
@@ -315,17 +317,14 @@ def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:
 def check_method(method) -> None:
     if isinstance(method, Method):
         return
-    known = sorted(_kinds(Method))
+    kinds = [kind for kind in vars(methods).values() if inspect.isclass(kind)]
+    known = sorted(
+        kind.__name__ for kind in kinds if issubclass(kind, Method) and not inspect.isabstract(kind)
+    )
     raise TypeError(
         f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024);"
         f" got {method!r}."
     )
-
-
-def _kinds(base: type) -> list[str]:
-    """Names of the classes below `base` that have none below them."""
-    below = [name for kind in base.__subclasses__() for name in _kinds(kind)]
-    return below or [base.__name__]
 
 
 def check_call_arguments(kwargs: dict) -> None:

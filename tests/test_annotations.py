@@ -15,9 +15,13 @@ CHOSEN = [
     "activations/test_hermite.py",
     "activations/test_gegenbauer.py",
     "activations/test_series_fit.py",
+    "activations/test_power_series.py",
+    "sketches/test_hadamard.py",
+    "sketches/test_tensor_sketch.py",
 ]
 NAMES = "memory or ridge or Relu or residual or normalised or dropout or directions"
 NAMES += " or integrals or test_shapes or test_powers or recovery"
+NAMES += " or radial or test_the_transform or test_tensor_srht or adds_signed"
 NAMES = f"({NAMES} or schedules or test_keys) and not Errors"  # wrong types are refused earlier
 
 

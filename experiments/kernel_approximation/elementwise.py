@@ -117,11 +117,11 @@ def measured(case: Case, exact: np.ndarray, degree: int, width: int, seed: int) 
     powers = np.asarray(sketch.powers(case.x / radius**0.5), np.float64)
     powers = powers * case.scale[:, None, None]
     ball = Chebyshev.interpolate(lambda t: case.f(radius * t), degree)
-    coefficients = {"Chebyshev": ball.convert(kind=Polynomial).coef}
+    coefficients: dict[str, Any] = {"Chebyshev": ball.convert(kind=Polynomial).coef}
     if case.taylor is not None:
         coefficients["Taylor"] = [case.taylor(j) * radius**j for j in range(degree + 1)]
     for name, c in coefficients.items():
-        weighted = powers[:, : len(c)] * np.reshape(c, (-1, 1))
+        weighted = powers[:, : len(c)] * np.asarray(c, np.float64)[:, None]
         close = np.einsum("ajm,bjm->ab", weighted, powers[:, : len(c)], optimize=True)
         result[name] = relative_error(close, exact)
     if case.scale.min() < 1:  # the Gaussian kernel

@@ -1,9 +1,10 @@
 """`CountSketch`: signed sums of coordinates in random buckets."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 from jax import numpy as jnp
-from jax.experimental.sparse import BCOO
 from jaxtyping import Float, Int
 
 from .._typing import Array, Inputs, PRNGKey
@@ -75,8 +76,8 @@ class CountSketch(Sketch):
         """
         return self._apply(checked_inputs(x, self.d))
 
-    def _apply(self, x: Array | BCOO) -> Array:
-        if isinstance(x, BCOO):
+    def _apply(self, x: Any) -> Array:
+        if isinstance(x, Sparse):
             return sum_by_bucket(x, self.buckets, self.signs, self.m)
         return self._apply_dense(x)
 

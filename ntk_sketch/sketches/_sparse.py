@@ -1,4 +1,4 @@
-"""Sparse inputs of sketches: `BCOO` arrays and SciPy matrices."""
+"""Sparse inputs of sketches: `BCOO` arrays on the device, SciPy matrices on the host."""
 
 from functools import partial
 from typing import Any, TypeAlias
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import scipy.sparse
 from jax import numpy as jnp
+from jax.core import Tracer
 from jax.experimental.sparse import BCOO
 
 from .._typing import Array, Inputs
@@ -16,14 +17,14 @@ from ._sketch import checked_vectors
 Sparse: TypeAlias = BCOO | scipy.sparse.sparray | scipy.sparse.spmatrix
 
 
-def checked_inputs(x: Inputs | Sparse, d: int, name: str = "x") -> Array | BCOO:
-    """Vectors (..., d) as a JAX array or as `BCOO`."""
+def checked_inputs(x: Inputs | Sparse, d: int, name: str = "x") -> Any:
+    """Vectors (..., d) as a JAX array, as `BCOO`, or as SciPy's CSR whatever the format was."""
     if isinstance(x, Sparse):
         return _checked_sparse(x, d, name)
     return checked_vectors(x, d, name)
 
 
-def _checked_sparse(x: Any, d: int, name: str) -> BCOO:
+def _checked_sparse(x: Any, d: int, name: str) -> Any:
     if isinstance(x, BCOO):
         if x.n_batch or x.n_dense:
             raise ValueError(
@@ -37,27 +38,35 @@ def _checked_sparse(x: Any, d: int, name: str) -> BCOO:
             f"{name} has shape {tuple(x.shape)}; this sketch was drawn for (..., {d}). Draw one"
             " with the dimension of the last axis."
         )
-    checked_vectors(x.data, x.data.shape[-1], f"{name}.data")
-    return x if isinstance(x, BCOO) else _from_scipy(x.tocoo())
+    x = x if isinstance(x, BCOO) else x.tocsr()
+    host = isinstance(x.data, np.ndarray) and np.issubdtype(x.dtype, np.floating)
+    if not (host and np.isfinite(x.data).all()):  # no trip to the device if all is well
+        checked_vectors(x.data, x.data.shape[-1], f"{name}.data")
+    return x
 
 
-def _from_scipy(x: Any) -> BCOO:
-    """Padded to one of four sizes an octave: batches that differ a little share one program."""
-    step = 2 ** max(x.nnz.bit_length() - 3, 0)
-    size = -(-x.nnz // step) * step
-    data = np.zeros(size, x.dtype)
-    indices = np.full((size, 2), x.shape, np.int32)
-    data[: x.nnz], indices[: x.nnz, 0], indices[: x.nnz, 1] = x.data, x.row, x.col
-    return BCOO((jnp.asarray(data), jnp.asarray(indices)), shape=x.shape)
-
-
-@partial(jax.jit, static_argnums=3)
-def sum_by_bucket(x: BCOO, buckets: Array, signs: Array, m: int) -> Array:
+def sum_by_bucket(x: Any, buckets: Array, signs: Array, m: int) -> Array:
     """`Σ_i signs_i x_i` over the i in each of m buckets: (..., d) to (..., m).
 
     Duplicate entries add up, and their order does not matter. The time is that of the non-zeros and
     of the result.
     """
+    if isinstance(x, BCOO):
+        return _device_sum(x, buckets, signs, m)
+    if isinstance(buckets, Tracer):
+        raise TypeError(
+            "SciPy matrices are sketched on the host, outside of jit and vmap. Convert the matrix"
+            " with `jax.experimental.sparse.BCOO.from_scipy_sparse`."
+        )
+    # A CSR matrix with other column numbers; `toarray` adds those that have become equal.
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    data = x.data.astype(dtype, copy=False) * np.asarray(signs, dtype).take(x.indices)
+    parts = (data, np.asarray(buckets).take(x.indices), x.indptr)
+    return jnp.asarray(scipy.sparse.csr_array(parts, shape=(x.shape[0], m)).toarray())
+
+
+@partial(jax.jit, static_argnums=3)
+def _device_sum(x: BCOO, buckets: Array, signs: Array, m: int) -> Array:
     *rows, columns = jnp.moveaxis(x.indices, -1, 0)
     # Padding has indices outside of the array: no bucket, and a row that is dropped.
     values = x.data * signs.astype(x.dtype).at[columns].get(mode="fill", fill_value=0)

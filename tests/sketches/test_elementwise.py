@@ -91,10 +91,9 @@ def objective(f, a, b, w, exact, m, coefficients):
     total, size = 0.0, 0.0
     for (i, x), (k, y) in itertools.product(enumerate(a), enumerate(b)):
         t = x @ y
+        pair = [np.array([value]) for value in (t, (x @ x) * (y @ y), x**2 @ y**2)]
         variance = [
-            0.0
-            if exact[j]
-            else tensor_sketch_variance(len(x), m, j, t, x @ x * (y @ y), x**2 @ y**2)
+            0.0 if exact[j] else tensor_sketch_variance(len(x), m, j, *pair).item()
             for j in range(len(coefficients))
         ]
         error = f(t) - sum(c * t**j for j, c in enumerate(coefficients))

@@ -93,7 +93,8 @@ def test_moments_over_all_sketches(d, m, degree):
             )
         products = np.sum(power_x * power_y, axis=1)
         assert products.mean() == pytest.approx(t**j)
-        variance = tensor_sketch_variance(d, m, j, t, (x @ x) * (y @ y), x**2 @ y**2)
+        pair = [np.array([value]) for value in (t, (x @ x) * (y @ y), x**2 @ y**2)]
+        (variance,) = tensor_sketch_variance(d, m, j, *pair)
         assert products.var() == pytest.approx(variance)
         errors.append((products - t**j, variance))
     for (j, (error, variance)), (k, (later, _)) in itertools.combinations(enumerate(errors), 2):
