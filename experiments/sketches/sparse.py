@@ -201,28 +201,28 @@ def figure(path: Path, results: dict[str, Any]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plot, (times, errors) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    plot, (times, errors) = plt.subplots(1, 2, figsize=(9, 5), layout="constrained")
     for sketch, style in {"CountSketch": "o-", "TensorSketch": "s--"}.items():
         rows = [row for row in results["sparse"] if row["sketch"] == sketch]
         for colour, form in enumerate(("dense", "csr", "bcoo")):
             milliseconds = [1e3 * row["median_s"][form] for row in rows]
             label, widths = f"{sketch}, {form}", [row["width"] for row in rows]
             times.loglog(widths, milliseconds, style, color=f"C{colour}", label=label)
+    widths = sorted({row["width"] for row in results["sparse"]})
+    times.set_xticks(widths, [str(m) for m in widths])
+    times.minorticks_off()
     times.set(xlabel="width", ylabel="ms", title="Sparse matrix in three forms")
-    compared = [
-        ([row[name]["error"] for row in results["sklearn"]], name)
-        for name in ("PolynomialCountSketch", "TensorSketch")
-    ]
-    (theirs, x_label), (ours, y_label) = compared
-    errors.loglog(theirs, ours, "o")
+    compared = ("PolynomialCountSketch", "TensorSketch")
+    theirs, ours = ([row[name]["error"] for row in results["sklearn"]] for name in compared)
+    bars = [[row[name]["standard_error"] for row in results["sklearn"]] for name in compared]
+    errors.errorbar(theirs, ours, xerr=bars[0], yerr=bars[1], fmt="o", markersize=4)
     ends = [min(theirs), max(theirs)]
     errors.plot(ends, ends, color="grey", linewidth=1)
-    errors.set(
-        xlabel=f"error of {x_label}", ylabel=f"error of {y_label}", title="Polynomial kernel"
-    )
+    errors.set(xlabel=f"error of {compared[0]}", ylabel=f"error of {compared[1]}")
+    errors.set_title("Polynomial kernel, mean of seeds")
     for axis in (times, errors):
         axis.grid(alpha=0.3, which="both")
-    times.legend(fontsize="small")
+    plot.legend(*times.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     plot.savefig(path, dpi=110)
     plt.close(plot)

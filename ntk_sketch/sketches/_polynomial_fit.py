@@ -56,7 +56,7 @@ def fit_polynomial(
 
     Han, Avron and Shin minimise an upper bound of this: cross terms by the Cauchy-Schwarz
     inequality, and the variances by `V_j <= (2 + 3^j) / m ‖a‖^{2j} ‖b‖^{2j}` (Avron, Nguyen and
-    Woodruff 2014), which gives a diagonal M of the same order and damps high powers more.
+    Woodruff 2014), which makes M diagonal.
 
     Powers of `t / (r_a r_b)`, columns of norm 1: high powers of t alone leave the range of floating
     point numbers. Triangular factors of one block after another keep memory small.

@@ -27,7 +27,7 @@ class TensorSketch(Sketch):
 
         Var <S x, S y> <= (2 + 3^q) / m ‖x‖^{2q} ‖y‖^{2q}
 
-    (Avron, Nguyen and Woodruff 2014, theorem 1); `tensor_sketch_variance` is its exact value.
+    (Avron, Nguyen and Woodruff 2014); `tensor_sketch_variance` is its exact value.
 
     Inputs are dense or sparse, as those of `CountSketch`.
 
