@@ -28,7 +28,9 @@ class Variances(eqx.Module):
     offsets.
 
     Arrays have the shape (n, D1, D2, ..., S1, S2, ...): offsets, then positions, which lie side by
-    side in memory. Pairs whose second position lies outside are 0.
+    side in memory. Pairs whose second position lies outside are 0. A covariance is symmetric, `K(s,
+    s - δ)` that of `s - δ` and its offset `δ`: offsets of the first axis are planned from 0 on, and
+    `select` finds the others in them.
 
     Attributes:
         same: `K` within one pass of the network (NT's `cov1`): the variances that cosines divide
@@ -72,16 +74,28 @@ class Variances(eqx.Module):
         )
 
     def select(self, offsets: tuple[tuple[int, ...], ...]) -> "Variances":
-        """Only these offsets, each of which must be there."""
+        """Only these offsets, each of which, or its negative, must be there."""
         if offsets == self.offsets:
             return self
 
         def pick(values):
+            values = _with_mirrored(values, self.offsets, offsets[0])
             for axis, (have, want) in enumerate(zip(self.offsets, offsets, strict=True)):
-                values = _columns(values, 1 + axis, have, want)
+                if axis > 0:
+                    values = _columns(values, 1 + axis, have, want)
             return values
 
         return self.linear(pick, offsets)
+
+    def total(self) -> "Variances":
+        """Sums over all pairs of positions, where all offsets are there."""
+        k = len(self.offsets)
+        first = self.offsets[0]
+        # A pair that stands for its mirror image too counts twice.
+        times = np.array([2.0 if o > 0 and -o not in first else 1.0 for o in first])
+        times = times.reshape(len(first), *(1,) * (2 * k - 1))
+        axes = tuple(range(1, 1 + 2 * k))
+        return self.linear(lambda values: jnp.sum(values * times.astype(values.dtype), axes), ())
 
     def affine(self, weight, bias, ntk_weight, ntk_bias) -> "Variances":
         """`K' = weight² K + bias²`, `Θ' = weight² Θ + ntk_weight² K + ntk_bias²`."""
@@ -187,15 +201,24 @@ def _shifted(x: Array, axis: int, offset: int) -> Array:
 
 
 def window_offsets(windows: Windows, space, out: Offsets, *, pool: bool) -> Offsets:
-    """Input offsets that output offsets `out` need, behind a convolution or a pool."""
+    """Input offsets that output offsets `out` need, behind a convolution or a pool: of the first
+    axis none below 0.
+    """
     if out is None:
         return None
     needed = []
-    for axis, (offsets, size) in enumerate(zip(out, space, strict=True)):
+    for axis, (offsets, size) in enumerate(zip(mirrorable(out), space, strict=True)):
         steps = _tap_offsets(windows, axis, offsets, pool)
         inside = {lap for o in steps for lap in _laps(windows, size, o) if abs(lap) < size}
+        inside = inside if axis else set(map(abs, inside))
         needed.append(tuple(sorted(inside)) or (0,))
     return tuple(needed)
+
+
+def mirrorable(offsets: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """`offsets`, and the negatives of those of all axes but the first."""
+    first, *others = offsets
+    return first, *(tuple(sorted({*o, *(-at for at in o)})) for o in others)
 
 
 def _tap_offsets(windows: Windows, axis: int, offsets: tuple[int, ...], pool: bool):
@@ -212,65 +235,134 @@ def _laps(windows: Windows, size: int, offset: int) -> tuple[int, ...]:
     return (offset % size, offset % size - size)
 
 
-def through_windows(
-    variances: Variances, windows: Windows, out: tuple[tuple[int, ...], ...], *, weights: str
+def through_convolution(
+    variances: Variances, windows: Windows, out: tuple[tuple[int, ...], ...]
 ) -> Variances:
-    """Covariances after a convolution or a pool, one spatial axis after the other.
+    """Covariances after a convolution: `K` summed over pairs of equal taps of two windows; the
+    scale is the caller's.
 
-    A convolution sums `K` over pairs of equal taps (`weights="equal taps"`; its scale is the
-    caller's). A pool sums over all pairs of taps: `"sum"`, `"average"`, or `"average inside"` (by
-    the taps that lie inside).
+    The taps u of the windows at `s` and `s + δ` are `stride s + u - low` and what lies `stride δ`
+    further: for every δ a sum over windows of positions. Pairs that lie outside are 0 already.
     """
-    space, have = variances.space, variances.offsets
-    counts = windows.output_space(space)
-    inside = band_mask(counts, out)
+    space, have, wanted = variances.space, variances.offsets, mirrorable(out)
+    inside = band_mask(windows.output_space(space), wanted)
 
     def apply(values):
-        for axis in range(len(space)):
-            values = _along(values, windows, space, axis, have[axis], out[axis], weights)
+        for axis, along in enumerate(wanted):
+            steps = tuple(windows.strides[axis] * o for o in along)
+            values = _at_steps(values, windows, axis, (*wanted[:axis], *have[axis:]), steps)
+        single = (1,) * (1 + len(space))
+        values = jax.lax.reduce_window(
+            _padded(values, windows, range(len(space))),
+            np.zeros((), values.dtype),
+            jax.lax.add,
+            (*single, *windows.shape),
+            (*single, *windows.strides),
+            "VALID",
+        )
         return jnp.where(inside, values, 0)
 
-    return variances.linear(apply, out)
+    return variances.linear(apply, wanted).select(out)
 
 
-def _along(values: Array, windows: Windows, space, axis: int, have, out, weights: str) -> Array:
-    """`through_windows` along one spatial axis.
-
-    A pair of taps `(u, v)` of the windows at `s` and `s + δ` is the pair of input positions
-    `(i, i + o)` with `i = stride s + u - low` and `o = stride δ + v - u`: for all `s` and `δ` at
-    once a strided slice of the band. Pairs that lie outside are 0 in the band already.
+def through_pool(
+    variances: Variances, windows: Windows, out: tuple[tuple[int, ...], ...], *, weights: str
+) -> Variances:
+    """Covariances after a pool, one spatial axis after the other: `K` summed over all pairs of taps
+    of two windows (`"sum"`), or averaged, over all taps (`"average"`) or those that lie inside
+    (`"average inside"`).
     """
-    offset_axis, at = 1 + axis, 1 + len(space) + axis
-    size, stride = space[axis], windows.strides[axis]
-    pool = weights != "equal taps"
+    have, wanted = variances.offsets, mirrorable(out)
+    inside = band_mask(windows.output_space(variances.space), wanted)
+
+    def apply(values):
+        # The first axis last: what it needs mirrored is least then.
+        for axis in reversed(range(len(wanted))):
+            before = (*have[: axis + 1], *wanted[axis + 1 :])
+            values = _pooled(values, windows, axis, before, wanted[axis], weights)
+        return jnp.where(inside, values, 0)
+
+    return variances.linear(apply, wanted).select(out)
+
+
+def _pooled(values: Array, windows: Windows, axis: int, offsets, out, weights: str) -> Array:
+    """`through_pool` along one spatial axis, from a band at `offsets` to `out` of this axis.
+
+    The taps `(u, v)` of the windows at `s` and `s + δ` are the positions `(i, i + o)` with
+    `i = stride s + u - low` and `o = stride δ + v - u`: for all `s` and `δ` at once a strided slice
+    of the band. Pairs that lie outside are 0 already.
+    """
+    at, stride = 1 + len(offsets) + axis, windows.strides[axis]
+    space = values.shape[1 + len(offsets) :]
     taps, count = range(windows.shape[axis]), len(windows.taps(space, axis))
-
-    # The band at the offsets between taps; on a circle the sum of both laps, one of which is 0.
-    steps = _tap_offsets(windows, axis, out, pool)
-    laps = zip(*(_laps(windows, size, o) for o in steps), strict=True)
-    band = functools.reduce(jnp.add, (_columns(values, offset_axis, have, lap) for lap in laps))
-
-    low, _ = windows.pads(space)[axis]
-    pads = [(0, 0)] * band.ndim
-    pads[at] = (low, max(stride * (count - 1) + windows.shape[axis] - low - size, 0))
-    band = jnp.pad(band, pads, mode="wrap" if windows.padding == "CIRCULAR" else "constant")
+    steps = _tap_offsets(windows, axis, out, pool=True)
+    band = _padded(_at_steps(values, windows, axis, offsets, tuple(steps)), windows, (axis,))
     seen = [
         jax.lax.slice_in_dim(band, u, u + stride * (count - 1) + 1, stride, axis=at) for u in taps
     ]
-    terms = (
-        _columns(seen[u], offset_axis, steps, tuple(stride * o + v - u for o in out))
-        for u in taps
-        for v in (taps if pool else (u,))
+    result = functools.reduce(
+        jnp.add,
+        (
+            _columns(seen[u], 1 + axis, steps, tuple(stride * o + v - u for o in out))
+            for u in taps
+            for v in taps
+        ),
     )
-    result = functools.reduce(jnp.add, terms)
-    if not weights.startswith("average"):
+    if weights == "sum":
         return result
     inside = (windows.taps(space, axis) >= 0).sum(1)
     sizes = inside if weights == "average inside" else np.full(count, len(taps))
     there = np.clip(np.arange(count) + np.array(out)[:, None], 0, count - 1)
     shape = [1] * values.ndim
-    shape[offset_axis], shape[at] = there.shape
+    shape[1 + axis], shape[at] = there.shape
     return result / jnp.asarray((sizes * sizes[there]).reshape(shape), values.dtype)
+
+
+def _at_steps(values: Array, windows: Windows, axis: int, offsets, steps) -> Array:
+    """The band at offsets `steps` of one axis; on a circle the sum of both laps, one of which is
+    0.
+    """
+    size = values.shape[1 + len(offsets) + axis]
+    laps = zip(*(_laps(windows, size, o) for o in steps), strict=True)
+    pick = functools.partial(_columns, values, 1 + axis, offsets[axis])
+    if axis == 0:
+        pick = functools.partial(_with_mirrored, values, offsets)
+    return functools.reduce(jnp.add, map(pick, laps))
+
+
+def _padded(values: Array, windows: Windows, axes) -> Array:
+    """`values` (n, D1, D2, ..., S1, S2, ...) with positions padded along some spatial axes."""
+    first = values.ndim - len(windows.shape)
+    pads = [(0, 0)] * values.ndim
+    for axis in axes:
+        pads[first + axis] = windows.pads(values.shape[first:])[axis]
+    return jnp.pad(values, pads, mode="wrap" if windows.padding == "CIRCULAR" else "constant")
+
+
+def _with_mirrored(values: Array, offsets, want) -> Array:
+    """The entries of `want` along the first axis of offsets; what is not there is the mirror image
+    of its negative, or else 0.
+
+    `K(s, s + (-a, b)) = K(t, t + (a, -b))` at `t = s + (-a, b)`.
+    """
+    first, *others = offsets
+    missing = [o for o in want if o not in first and -o in first]
+    if missing:
+        images = _columns(values, 1, first, tuple(-o for o in missing))
+        images = jnp.stack(
+            [_shifted(images[:, i], len(offsets), o) for i, o in enumerate(missing)], axis=1
+        )
+        for axis, along in enumerate(others, start=1):
+            images = _columns(images, 1 + axis, along, tuple(-o for o in along))
+            images = jnp.stack(
+                [
+                    _shifted(jnp.take(images, i, axis=1 + axis), len(offsets) + axis, o)
+                    for i, o in enumerate(along)
+                ],
+                axis=1 + axis,
+            )
+        values = jnp.concatenate([images, values], axis=1)
+    return _columns(values, 1, (*missing, *first), want)
 
 
 def _columns(values: Array, axis: int, have, want) -> Array:
@@ -284,7 +376,8 @@ def _columns(values: Array, axis: int, have, want) -> Array:
         pads[axis] = (0, 1)
         values = jnp.pad(values, pads)
     step = int(index[1] - index[0]) if len(index) > 1 else 1
-    if step > 0 and (np.diff(index) == step).all():
-        start, end = int(index[0]), int(index[-1]) + 1
-        return jax.lax.slice_in_dim(values, start, end, step, axis=axis)
-    return jnp.take(values, index, axis=axis)
+    if step == 0 or (np.diff(index) != step).any():
+        return jnp.take(values, index, axis=axis)
+    start, end = int(index.min()), int(index.max()) + 1
+    values = jax.lax.slice_in_dim(values, start, end, abs(step), axis=axis)
+    return values if step > 0 else jnp.flip(values, axis)

@@ -9,6 +9,7 @@ from architectures import conv
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch._feature_map import _enter
+from ntk_sketch._variances import input_variances
 from ntk_sketch.stax import _pool
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
@@ -174,3 +175,40 @@ def test_estimated_variances(monkeypatch):
     np.testing.assert_allclose(variances.same, exact.same, rtol=0.125)
     np.testing.assert_allclose(variances.ntk, exact.ntk, rtol=0.125)
     assert not np.array_equal(variances.same, exact.same)
+
+
+OFFSETS = [((-2, -1, 0, 1, 2), (-1, 0, 1)), ((-1, 0), (0, 1)), ((-3,), (-1, 1)), ((-9, 0), (0,))]
+
+
+@pytest.mark.parametrize("wanted", OFFSETS)
+def test_negative_offsets_are_mirror_images(wanted):
+    """A band without offsets below 0 along its first axis holds all of a symmetric covariance."""
+    x = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
+    half = input_variances(jnp.asarray(x), ((0, 1, 2, 3), (-2, -1, 0, 1, 2)), True)
+    expected = input_variances(jnp.asarray(x), wanted, True)
+    selected = half.select(wanted)
+    np.testing.assert_allclose(selected.same, expected.same, rtol=1e-14)
+    assert np.any(np.asarray(expected.same))
+    assert selected.offsets == wanted
+
+
+def test_bands_have_no_redundant_half():
+    """What is planned for a pool before a nonlinearity starts at offset 0 of the first axis."""
+    model = stax.serial(conv((2, 3)), stax.Relu(), stax.AvgPool((3, 2), (1, 2)), conv((2, 1)))
+    needed = model.rule.needs(((0,), (0,)), (2, 6, 5, 2), method=ns.RandomFeatures(4))
+    assert needed == ((0, 1, 2), (-1, 0, 1))
+
+
+@pytest.mark.parametrize("layer", [conv((2, 2)), stax.AvgPool((2, 2), (1, 1))])
+def test_offsets_asked_for_need_not_be_symmetric(layer):
+    """A user's rule may ask for any offsets of any layer."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 3)))
+    method, wide = ns.RandomFeatures(4), ((-2, -1, 0, 1, 2),) * 2
+    found = {}
+    for wanted in (wide, ((-1, 2), (0, 1))):
+        features = _enter(x, True, layer.rule.needs(wanted, x.shape, method=method))
+        transform = layer.rule.fit(features, method=method, offsets=wanted, key=KEY)
+        found[wanted] = transform(features).variances
+    narrow = found[wanted]
+    np.testing.assert_allclose(narrow.same, found[wide].select(wanted).same, rtol=1e-14)
+    assert np.any(np.asarray(narrow.same))

@@ -5,7 +5,7 @@ from jax import numpy as jnp
 
 from .._features import Affine, Features
 from .._typing import Offsets
-from .._variances import through_windows, window_offsets
+from .._variances import through_convolution, window_offsets
 from .._windows import Windows
 from ._layer import NoRule, Rule, check_axes
 
@@ -70,9 +70,7 @@ class AffineTransform(eqx.Module):
             if affine.windows is None:
                 variances = features.variances.select(self.offsets)
             else:
-                variances = through_windows(
-                    features.variances, affine.windows, self.offsets, weights="equal taps"
-                )
+                variances = through_convolution(features.variances, affine.windows, self.offsets)
             variances = variances.affine(
                 affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
             )

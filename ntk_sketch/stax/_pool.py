@@ -7,7 +7,7 @@ from jax import numpy as jnp
 
 from .._features import Features, positions
 from .._typing import Offsets
-from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances, through_windows, window_offsets
+from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances, through_pool, window_offsets
 from .._windows import Windows
 from ._layer import Rule, check_axes
 from ._linear import windows_of
@@ -38,7 +38,7 @@ class PoolTransform(eqx.Module):
         features = features.concrete()
         variances = None
         if self.offsets is not None:
-            variances = through_windows(
+            variances = through_pool(
                 features.variances, self.windows, self.offsets, weights=self.weights
             )
         return features.map(lambda block: self.pool((), block)).replace(variances=variances)
@@ -73,7 +73,7 @@ class GlobalPool(Rule):
             return None
         if positions(space) > MAX_POSITIONS_ALL_PAIRS:
             return ((0,),) * len(space)
-        return tuple(tuple(range(1 - size, size)) for size in space)
+        return tuple(tuple(range(1 - size if k else 0, size)) for k, size in enumerate(space))
 
     def fit(self, features, *, method, offsets, key):
         return GlobalPoolTransform(self.pool, self.mean, offsets)
@@ -91,8 +91,7 @@ class GlobalPoolTransform(eqx.Module):
             return pooled.replace(variances=None)
         variances, size = features.variances, positions(features.space)
         scale = size**-2.0 if self.mean else 1.0
-        axes = tuple(range(1, 1 + 2 * len(features.space)))
-        total = variances.linear(lambda k: scale * jnp.sum(k, axes), ())
+        total = variances.total().linear(lambda k: scale * k, ())
         if size <= MAX_POSITIONS_ALL_PAIRS:
             return pooled.replace(variances=total)
 
