@@ -7,6 +7,7 @@ import ntk_sketch as ns
 from experiments.cifar10 import _methods
 
 from ._recipe import TensorSRHTRecipe
+from ._variants import IndependentDirections, LandmarksOfBoth, NTKLandmarks, SobolDirections
 
 METHODS: dict[str, Callable] = _methods.METHODS | {
     "Nystroem-half-residual": functools.partial(ns.Nystroem, residual=0.5),
@@ -24,6 +25,18 @@ METHODS: dict[str, Callable] = _methods.METHODS | {
         )
         for rcond in (1e-4, 1e-3, 1e-2)
     },
+    # Where residual features are: shares of the width, nonlinearity by nonlinearity.
+    "Nystroem-quarter-residual": functools.partial(ns.Nystroem, residual=0.25),
+    "Nystroem-three-quarters-residual": functools.partial(ns.Nystroem, residual=0.75),
+    "Nystroem-half-residual-but-last": functools.partial(ns.Nystroem, residual=(0.5, 0.5, 0.5, 0)),
+    "Nystroem-half-residual-early": functools.partial(ns.Nystroem, residual=(0.5, 0.5, 0, 0)),
+    "Nystroem-half-residual-last": functools.partial(ns.Nystroem, residual=(0, 0, 0, 0.5)),
+    "Nystroem-half-residual-independent": functools.partial(IndependentDirections, residual=0.5),
+    "Nystroem-half-residual-Sobol": functools.partial(SobolDirections, residual=0.5),
+    "Nystroem-NTK-landmarks": NTKLandmarks,
+    "Nystroem-landmarks-of-both": LandmarksOfBoth,
+    "Nystroem-NTK-landmarks-uncalibrated": functools.partial(NTKLandmarks, calibrate=False),
+    "Nystroem-landmarks-of-both-uncalibrated": functools.partial(LandmarksOfBoth, calibrate=False),
     "PolySketch": functools.partial(ns.PolySketch, 8),
     "PolySketch-network": functools.partial(ns.PolySketch, 8, scope="network"),
     "Gegenbauer": functools.partial(ns.Gegenbauer, 8),

@@ -7,7 +7,6 @@ and accuracy of a ridge regression, against the number of directions that are ke
 
 import argparse
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,69 +17,41 @@ import numpy as np
 import ntk_sketch as ns
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10 import data
-from experiments.cifar10._architectures import myrtle
-from experiments.cifar10._preprocess import Steps, fit
-from experiments.cifar10._regression import given
-from experiments.cifar10._settings import DIAG_REG, count
+from experiments.cifar10._settings import count
 from ntk_sketch.solvers import stream
 
-from ._exact import exact_kernels, fingerprint
-from ._measure import centred_error, relative_error
-from ._settings import OUTPUT, Settings
+from ._case import read_case
+from ._settings import OUTPUT
 
 KEPT = (32, 64, 128, 256, 512, 1024)
-TRAIN, TEST, IMAGES, SAMPLE = 2000, 1000, 24, 256
+SAMPLE = 256
 
 
 def run(widths: tuple[int, ...], data_dir: str | None, out: Path) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
-    source, default, steps = data.find(data_dir), Settings(), Steps(zca_reg=0.1)
-    images, labels = source.read("train", min(TRAIN, source.n_train))
-    test_images, test_labels = source.read("test", min(TEST, source.n_test))
-    preprocessing = fit(images, steps)
-    x, x_test = preprocessing(images), preprocessing(test_images)
-    network: dict[str, Any] = {
-        "name": f"myrtle{default.layers}",
-        "nonlinearity": default.nonlinearity,
-        "W_std": default.W_std,
-        "b_std": default.b_std,
-    }
-    model = myrtle(shape=source.shape, **network)
+    case = read_case(data_dir, out)
     width = widths[0] if len(widths) == 1 else widths
-    feature_map = ns.feature_map(model, x[:SAMPLE], ns.Nystroem(width), key=jax.random.key(0))
+    feature_map = ns.feature_map(
+        case.model, case.x[:SAMPLE], ns.Nystroem(width), key=jax.random.key(0)
+    )
     z, z_test = (
         np.concatenate([np.asarray(part)[: b - a] for a, b, part in stream(feature_map, images)])
-        for images in (x, x_test)
+        for images in (case.x, case.x_test)
     )
-    first = test_images[:IMAGES]
-    kernel_hash = fingerprint(network | {"preprocessing": asdict(steps)}, images, first)
-    exact = exact_kernels(model[2], x_test[:IMAGES], out / f"exact-{kernel_hash}.npz")["ntk"]
-
     values, vectors = np.linalg.eigh(z.T.astype(np.float64) @ z)
-    y = np.eye(len(source.classes))[labels] - 1 / len(source.classes)
     rows = []
     for kept in sorted({min(k, z.shape[1]) for k in (*KEPT, z.shape[1])}):
         leading = vectors[:, -kept:]
         a, b = ((part @ leading).astype(np.float32) for part in (z, z_test))
-        solution = ns.ridge(given, a, y.astype(np.float32), diag_reg=DIAG_REG, select="gcv")
-        close = b[:IMAGES].astype(np.float64) @ b[:IMAGES].T
-        rows.append(
-            {
-                "kept": kept,
-                "energy": float(values[-kept:].sum() / values.sum()),
-                "relative": relative_error(close, exact),
-                "centred": centred_error(close, exact),
-                "accuracy": float(np.mean(np.argmax(solution.predict(b), 1) == test_labels)),
-                "diag_reg": float(np.asarray(solution.diag_reg)),
-            }
-        )
+        energy = float(values[-kept:].sum() / values.sum())
+        rows.append({"kept": kept, "energy": energy} | case.errors(b) | case.accuracy(a, b))
     record = {
         "experiment": "kernel_approximation.truncation",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "settings": {"width": width, "sample": SAMPLE, "train": len(x), "test": len(x_test)},
+        "settings": {"width": width, "sample": SAMPLE, "train": len(z), "test": len(z_test)},
         "environment": environment(),
-        "data": {"dataset": source.dataset, "format": source.format},
+        "data": {"dataset": case.source.dataset, "format": case.source.format},
         "results": rows,
     }
     write_record(out / f"truncation-Nystroem{'-'.join(map(str, widths))}.json", record)

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -24,9 +23,11 @@ class Method(eqx.Module):
         looks_at_data: the method takes its sample from the examples given to `feature_map`. It then
             decomposes matrices on the host, in NumPy float64, and fitting it cannot be jitted;
             applying it can.
+        schedules: the settings that may be tuples, one entry for each nonlinearity.
     """
 
     looks_at_data: ClassVar[bool] = False
+    schedules: ClassVar[tuple[str, ...]] = ("width",)
 
     @property
     def uses_variances(self) -> bool:
@@ -61,27 +62,28 @@ class Method(eqx.Module):
         """
 
     def split(self, counts: Sequence[int]) -> "list[Method]":
-        """The methods of layers that hold `counts` nonlinearities each: a schedule is cut up.
+        """The methods of layers that hold `counts` nonlinearities each: schedules are cut up.
 
         Raises:
-            ValueError: the schedule of widths does not have one entry for each nonlinearity.
+            ValueError: a schedule does not have one entry for each nonlinearity.
         """
-        widths = getattr(self, "width", None)
-        if not isinstance(widths, tuple):
-            return [self] * len(counts)
-        if len(widths) != sum(counts):
-            raise ValueError(
-                f"width={widths} has {len(widths)} entries for {sum(counts)} nonlinearities: give"
-                " one for each, in the order of the model (those under `stax.with_method` do not"
-                " count), or a single integer for all."
-            )
-        ends = itertools.accumulate(counts)
-        parts = [widths[end - count : end] for end, count in zip(ends, counts, strict=True)]
-        fields: Any = dataclasses  # equinox modules are dataclasses, which type checkers miss
-        return [
-            fields.replace(self, width=part[0] if len(part) == 1 else part) if part else self
-            for part in parts
-        ]
+        found = {name: getattr(self, name, None) for name in self.schedules}
+        found = {name: value for name, value in found.items() if isinstance(value, tuple)}
+        for name, schedule in found.items():
+            if len(schedule) != sum(counts):
+                raise ValueError(
+                    f"{name}={schedule} has {len(schedule)} entries for {sum(counts)}"
+                    " nonlinearities: give one for each, in the order of the model (those under"
+                    " `stax.with_method` do not count), or a single number for all."
+                )
+        replace: Any = dataclasses.replace  # type checkers miss that equinox makes dataclasses
+        parts, end = [], 0
+        for count in counts:
+            start, end = end, end + count
+            own = {name: schedule[start:end] for name, schedule in found.items() if count}
+            own = {name: part[0] if count == 1 else part for name, part in own.items()}
+            parts.append(replace(self, **own) if own else self)
+        return parts
 
 
 def positive_integer(name: str, value) -> int:

@@ -1,6 +1,7 @@
 """Nyström features: landmarks from the sample, and random features of what they miss."""
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -42,8 +43,9 @@ class Nystroem(Method):
             a landmark Gram matrix is rank-deficient); or a schedule, one number for each
             nonlinearity in the order of the model. Early nonlinearities have many positions and
             cost most, late ones decide about the rank of the features: small early and large late.
-        residual: share `m₂ / width`, 0 <= residual < 1. `None` is 0. A share lowers the error of
-            the centred kernel, and of kernels close to diagonal; it takes rank from a regression.
+        residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. `None` is 0. A
+            share lowers the error of the centred kernel, and of kernels close to diagonal; it takes
+            rank from a regression.
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
             ("diagonal") or all alike ("uniform"). Equal positions count once.
@@ -71,32 +73,31 @@ class Nystroem(Method):
     """
 
     width: int | tuple[int, ...] = eqx.field(static=True)
-    residual: float | None = eqx.field(static=True)
+    residual: float | tuple[float | None, ...] | None = eqx.field(static=True)
     sampling: Sampling = eqx.field(static=True)
     calibrate: bool = eqx.field(static=True)
     rcond: float | None = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
     looks_at_data = True
+    schedules = ("width", "residual")
 
     def __init__(
         self,
         width: int | Sequence[int],
-        residual: float | int | None = None,
+        residual: float | Sequence[float | None] | None = None,
         sampling: Sampling = "leverage",
         calibrate: bool = True,
         rcond: float | None = None,
         precision: Precision = "float32",
     ):
         self.width = checked_width(width)
-        if residual is not None and not 0 <= residual < 1:
-            raise ValueError(
-                f"residual is the share of the width that is random features, 0 <= residual < 1 or"
-                f" None; got {residual!r}."
-            )
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}.")
-        self.residual = None if residual is None else float(residual)
+        if isinstance(residual, Sequence):
+            self.residual = tuple(map(_share, residual))
+        else:
+            self.residual = _share(residual)
         self.sampling = sampling
         self.calibrate = bool(calibrate)
         if rcond is not None and not 0 <= rcond < 1:
@@ -113,17 +114,35 @@ class Nystroem(Method):
         landmarks, residual = self.shares(dual, len(positions))
         chosen = positions
         if landmarks < len(positions):
-            rng = generator(key_landmarks)
-            chosen = sample_positions(dual, features, positions, landmarks, self.sampling, rng)
+            chosen = self.choose(dual, features, positions, landmarks, generator(key_landmarks))
         index = np.unravel_index(chosen, (features.nngp[0].shape[0], *space))
         z, w, s = landmarks_at(dual, features, index), None, None
         if residual:
-            w, s = residual_directions(z.z, z.z_ntk, residual, key=key_residual)
+            w, s = self.directions(z.z, z.z_ntk, residual, key=key_residual)
         drawn = expansion(z, dual, w, s, self.precision, self.calibrate, self.rcond)
         if not self.calibrate:
             return drawn
         others = np.setdiff1d(positions, chosen)
         return calibrated(drawn, dual, features, others, generator(key_fit))
+
+    def choose(
+        self,
+        dual: DualActivation,
+        features: Features,
+        positions: np.ndarray,
+        count: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """`count` of the flat indices `positions` of the sample, to be landmarks."""
+        return sample_positions(dual, features, positions, count, self.sampling, rng)
+
+    def directions(
+        self, z: Array, z_ntk: Array | None, count: int, *, key: PRNGKey
+    ) -> tuple[Array, Array | None]:
+        """Directions `w` (d, count) and `s` (d_ψ, count) of the residual features, for landmarks
+        (d, m₁) and (d_ψ, m₁): `E[w wᵀ] = I`, and likewise of `s`.
+        """
+        return residual_directions(z, z_ntk, count, key=key)
 
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         width = self.width
@@ -144,8 +163,20 @@ class Nystroem(Method):
         assert isinstance(width, int)
         if width == positions:
             return width, 0
-        residual = math.floor((self.residual or 0.0) * width)
+        share = self.residual or 0.0
+        assert not isinstance(share, tuple)
+        residual = math.floor(share * width)
         return width - residual, residual
+
+
+def _share(value: float | None) -> float | None:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value is not None and not (number and 0 <= value < 1):
+        raise ValueError(
+            "residual is the share of the width that is random features, 0 <= residual < 1 or None,"
+            f" or one for each nonlinearity; got {value!r}."
+        )
+    return None if value is None else float(value)
 
 
 @eqx.filter_jit

@@ -8,16 +8,20 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from entering import entering
 
 import ntk_sketch as ns
 from experiments.cifar10 import data
 from experiments.cifar10.data._tfds import Unavailable
 from experiments.kernel_approximation import __main__ as entry
 from experiments.kernel_approximation import (
+    _case,
     _measure,
+    _variants,
     dual_kernels,
     exact_time,
     scaling,
+    study,
     truncation,
 )
 from experiments.kernel_approximation._exact import (
@@ -282,10 +286,62 @@ def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch,
     assert "one number, or 4" in capsys.readouterr().err
 
 
+def small_case(monkeypatch):
+    monkeypatch.setattr(_case, "TRAIN", 100)
+    monkeypatch.setattr(_case, "TEST", 50)
+    monkeypatch.setattr(_case, "IMAGES", 4)
+
+
+def test_study_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
+    small_case(monkeypatch)
+    words = ["--methods", "Nystroem-half-residual-but-last", "--width", "6", "--keys", "1"]
+    assert study.main([*words, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    rows = json.loads(path.read_text())["results"]
+    [row] = rows
+    assert row["method"] == "Nystroem-half-residual-but-last"
+    assert 0 < row["relative"]["mean"] < row["centred"]["mean"] < 1
+    assert 0.2 < row["accuracy"]["mean"] <= 1  # chance is 0.1, with a deviation of 0.04
+    assert row["images_per_second"] > 0
+    assert study.table(rows) in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        study.main(["--methods", "Nystroem-of-my-own"])
+    assert "Nystroem-of-my-own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [_variants.IndependentDirections, _variants.SobolDirections])
+def test_directions_of_variants(kind):
+    """`E[w wᵀ] = I`, `E[s sᵀ] = I`, and neither knows of the other."""
+    method = kind(4, residual=0.5)
+    like, like_ntk = np.zeros((3, 1), np.float32), np.zeros((2, 1), np.float32)
+    drawn = [
+        np.concatenate(method.directions(like, like_ntk, 64, key=jax.random.key(k)))
+        for k in range(64)
+    ]
+    moments = np.stack([ws @ ws.T / 64 for ws in drawn])
+    error = 4 * moments.std(0, ddof=1) / 8
+    assert np.all(np.abs(moments.mean(0) - np.eye(5)) <= error)
+    assert method.directions(like, None, 2, key=jax.random.key(0))[1] is None
+
+
+def test_landmarks_by_the_scores_of_the_ntk():
+    """They are among the positions offered, each once, and those of large NTK come first."""
+    x = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    x[:8] *= 30
+    [(dual, features)] = entering(stax.serial(stax.Dense(1), stax.Relu()), x)
+    for kind in (_variants.NTKLandmarks, _variants.LandmarksOfBoth):
+        rng, offered = np.random.default_rng(0), np.arange(4, 40)
+        chosen = kind(10).choose(dual, features, offered, 10, rng)
+        assert len(set(chosen)) == 10
+        assert np.isin(chosen, offered).all()
+        assert np.isin(np.arange(4, 8), chosen).sum() >= 3
+    kernel = _variants._ntk(dual, features, np.arange(40))
+    exact = stax.serial(stax.Dense(1), stax.Relu())[2](x, None, "ntk")
+    np.testing.assert_allclose(kernel, exact, rtol=2e-5, atol=1e-4 * np.max(exact))
+
+
 def test_truncation_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(truncation, "TRAIN", 100)
-    monkeypatch.setattr(truncation, "TEST", 50)
-    monkeypatch.setattr(truncation, "IMAGES", 4)
+    small_case(monkeypatch)
     monkeypatch.setattr(truncation, "KEPT", (2, 5))
     assert truncation.main(["--width", "6", "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*.json")

@@ -118,7 +118,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"width=18\) at Gelu\(\).*P = 12"):
             ns.feature_map(conv_net(), x, ns.Nystroem((8, 18, 2)), key=KEY)
 
-    @pytest.mark.parametrize("residual", [-0.1, 1, 1.0, 1.5, float("nan")])
+    @pytest.mark.parametrize("residual", [-0.1, 1, 1.0, 1.5, float("nan"), True, (0.5, 1.0), "0.5"])
     def test_residual(self, residual):
         with pytest.raises(ValueError, match=r"residual is the share .*0 <= residual < 1.*got"):
             ns.Nystroem(4, residual=residual)
@@ -187,6 +187,9 @@ SCHEDULES = {
     "one width": ([relu(), relu()], ns.Nystroem(7), [7, 7]),
     "schedule": ([relu(), relu()], ns.Nystroem((8, 16)), [8, 16]),
     "list": ([relu(), relu()], ns.Nystroem([8, 16]), [8, 16]),
+    "residual": ([relu(), relu()], ns.Nystroem((8, 16), residual=0.25), [6, 12]),
+    "residual schedule": ([relu(), relu()], ns.Nystroem((8, 16), residual=[0.5, None]), [4, 16]),
+    "residual schedule alone": ([relu(), relu()], ns.Nystroem(8, residual=(0, 0.25)), [8, 6]),
     "own method": (
         [relu(), relu(ns.Nystroem(11)), relu()],
         ns.Nystroem((8, 16)),
@@ -207,6 +210,10 @@ SCHEDULES = {
 }
 
 
+# Nonlinearities that the method itself is for, where others have their own.
+SPLITS = {"own method": 2, "own schedule": 2, "own schedule of one": 1}
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(name):
     layers, method, expected = SCHEDULES[name]
@@ -216,7 +223,8 @@ def test_schedules(name):
     )
     assert widths(feature_map) == expected
     # Features of the last nonlinearity, and the constant one of the bias behind it.
-    assert jax.eval_shape(feature_map, x).nngp.shape == (20, expected[-1] + 1)
+    last = method.split([1] * SPLITS.get(name, len(expected)))[-1]
+    assert jax.eval_shape(feature_map, x).nngp.shape == (20, last.width + 1)
 
 
 # ------------------------------------------------------------------ rates and keys
