@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from ._feature_map import FeatureMap, check_inputs
+from ._checks import check_inputs
+from ._feature_map import FeatureMap
 from ._typing import PRNGKey
 
 #: Entries of one position-position covariance of NT that are computed at a time.

@@ -5,7 +5,7 @@ from jax import numpy as jnp
 
 from .._features import Affine, Features
 from .._typing import Offsets
-from .._variances import through_convolution, window_offsets
+from .._variance_windows import through_convolution, window_offsets
 from .._windows import Windows
 from ._layer import NoRule, Rule, check_axes
 

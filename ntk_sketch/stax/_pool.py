@@ -7,7 +7,8 @@ from jax import numpy as jnp
 
 from .._features import Features, positions
 from .._typing import Offsets
-from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances, through_pool, window_offsets
+from .._variance_windows import through_pool, window_offsets
+from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances
 from .._windows import Windows
 from ._layer import Rule, check_axes
 from ._linear import windows_of

@@ -1,0 +1,117 @@
+"""What `feature_map` and its maps refuse, before any long work."""
+
+import inspect
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+
+from . import methods
+from .methods import Method
+from .stax import Layer
+from .stax._combinators import output_shape
+
+KERNELS = ("nngp", "ntk")
+
+
+def check_model(model) -> None:
+    if not isinstance(model, Layer):
+        raise TypeError(
+            f"model must be a Layer of ntk_sketch.stax, got {type(model).__name__}. Build it with"
+            " `from ntk_sketch import stax`, or give a plain NT triple a rule by"
+            " `stax.layer(triple, rule)`."
+        )
+
+
+def check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
+    """Whatever NT refuses is refused here, by NT's own checks on shapes alone."""
+    two = jax.ShapeDtypeStruct((2, *shape), dtype)
+    if kwargs.get("pattern") is not None:  # NT wants the graphs of both batches, here of two each
+        pattern = kwargs["pattern"]
+        graphs = np.asarray(pattern[0] if isinstance(pattern, tuple) else pattern)
+        kwargs = kwargs | {"pattern": (np.zeros_like(graphs, shape=(2, *graphs.shape[1:])),) * 2}
+    try:
+        out = jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), two)
+    except Exception as error:
+        where = _layer_of(error)
+        cause = error
+        if where == f"In layer {model.name}.":  # shapes that do not fit: `init_fn` knows where
+            try:
+                output_shape(model, (2, *shape))
+            except Exception as init_error:
+                where, cause = _layer_of(init_error), init_error
+        if not where:
+            raise
+        shape = f"(n, {', '.join(map(str, shape))})"
+        message = f"{where} Neural Tangents refuses inputs of shape {shape}: {cause}"
+        kinds = (NotImplementedError, TypeError)
+        raise next((k for k in kinds if isinstance(cause, k)), ValueError)(message) from error
+    if not all(hasattr(getattr(out, name, None), "shape") for name in get):
+        raise ValueError(
+            "the model has several outputs; join them (FanInSum, FanInConcat) for a feature map."
+        )
+
+
+def _layer_of(error: Exception) -> str:
+    """The note that says in which layer an error arose; empty if there is none."""
+    notes = getattr(error, "__notes__", ())
+    return next((note for note in notes if note.startswith("In layer ")), "")
+
+
+def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:
+    """Rank, shape, emptiness, dtype and, if asked for, values of a batch of inputs."""
+    wanted = f"(n, {', '.join(map(str, shape))})"
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"x must be one array of shape {wanted}, got {type(x).__name__}.")
+    if tuple(x.shape[1:]) != tuple(shape) or len(x.shape) != len(shape) + 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}; this model and feature map need {wanted}.")
+    if 0 in x.shape:
+        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"x has dtype {x.dtype}; features need floating point inputs. Convert and scale them"
+            " first, for images for example `x.astype(np.float32) / 255`."
+        )
+    if finite and not isinstance(x, Tracer):
+        with jax.ensure_compile_time_eval():  # a number even while a map is made under jit
+            bad = int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
+        if bad:
+            raise ValueError(
+                f"x has {bad} entries that are NaN or infinite. Remove or replace them first."
+            )
+
+
+def check_method(method) -> None:
+    if isinstance(method, Method):
+        return
+    kinds = [kind for kind in vars(methods).values() if inspect.isclass(kind)]
+    known = sorted(
+        kind.__name__ for kind in kinds if issubclass(kind, Method) and not inspect.isabstract(kind)
+    )
+    raise TypeError(
+        f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024);"
+        f" got {method!r}."
+    )
+
+
+def check_call_arguments(kwargs: dict) -> None:
+    """Of NT's call-time arguments, those that features take."""
+    for name, value in kwargs.items():
+        if name == "mask_constant" and value is not None:
+            raise NotImplementedError(
+                "masking (mask_constant) is not supported by features; the exact kernel_fn has it."
+            )
+        if name not in ("mask_constant", "pattern"):
+            raise TypeError(
+                f"unknown argument {name!r}; NT's call-time arguments are `pattern` and"
+                " `mask_constant`."
+            )
+
+
+def checked_get(get) -> tuple[str, ...]:
+    names = (get,) if isinstance(get, str) else tuple(get)
+    unknown = [name for name in names if name not in KERNELS]
+    if unknown or not names:
+        raise ValueError(f"get={get!r}; known kernels are {', '.join(KERNELS)}.")
+    return names
