@@ -249,6 +249,8 @@ def test_the_readme_shows_the_records():
 
 def test_the_readme_shows_the_dual_kernels():
     readme = (FOLDER / "README.md").read_text()
+    (path,) = (FOLDER / "results").glob("study-*.json")
+    assert study.table(json.loads(path.read_text())["results"]) in readme
     (path,) = (FOLDER / "results").glob("dual-kernels-*.json")
     assert dual_kernels.table(json.loads(path.read_text())["results"]) in readme
     assert path.name in readme
