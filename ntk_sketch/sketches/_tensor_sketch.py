@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -83,7 +84,10 @@ class TensorSketch(Sketch):
         names = ["x"] if len(x) == 1 else [f"x_{i}" for i in range(1, len(x) + 1)]
         checked = [checked_inputs(x, self.d, name) for x, name in zip(x, names, strict=True)]
         inputs = checked * (self.degree // len(checked))
-        return _convolution([count._apply(x) for count, x in zip(self.counts, inputs, strict=True)])
+        if self.degree == 1:
+            return self.counts[0]._apply(inputs[0])
+        counts, spectra = self._counts_and_spectra(inputs)
+        return _convolution(spectra, self.m, jnp.result_type(*counts))
 
     def powers(self, x: Inputs | Sparse) -> Float[Array, "*n powers m"]:
         """Sketches of the powers `x^{⊗0}, ..., x^{⊗q}` of one input, from the same count sketches.
@@ -95,7 +99,16 @@ class TensorSketch(Sketch):
             TypeError, ValueError: as for a call.
         """
         x = checked_inputs(x, self.d)
-        return _convolutions([count._apply(x) for count in self.counts])
+        counts, spectra = self._counts_and_spectra([x] * self.degree)
+        return _convolutions(spectra, self.m, counts[0].dtype)
+
+    def _counts_and_spectra(self, inputs: Sequence) -> tuple[list[Array], list[Array]]:
+        """`C_l x_l` and `F C_l x_l`: the device transforms one as the host sums up the next."""
+        counts, spectra = [], []
+        for count, x in zip(self.counts, inputs, strict=True):
+            counts.append(count._apply(x))
+            spectra.append(_spectrum(counts[-1]))
+        return counts, spectra
 
 
 def tensor_sketch_variance(
@@ -145,23 +158,20 @@ def tensor_sketch_variance(
     return total / m**2 - square**degree
 
 
-def _spectra(counts: Sequence[Array]) -> list[Array]:
+@jax.jit
+def _spectrum(count: Array) -> Array:
     # Transforms exist for 32 and 64 bits.
-    return [jnp.fft.rfft(c.astype(jnp.promote_types(c.dtype, jnp.float32))) for c in counts]
+    return jnp.fft.rfft(count.astype(jnp.promote_types(count.dtype, jnp.float32)))
 
 
-@jax.jit
-def _convolution(counts: Sequence[Array]) -> Array:
-    if len(counts) == 1:
-        return counts[0]
-    dtype, m = jnp.result_type(*counts), counts[0].shape[-1]
-    return jnp.fft.irfft(math.prod(_spectra(counts)), n=m).astype(dtype)
+@partial(jax.jit, static_argnums=(1, 2))
+def _convolution(spectra: Sequence[Array], m: int, dtype: jnp.dtype) -> Array:
+    return jnp.fft.irfft(math.prod(spectra), n=m).astype(dtype)
 
 
-@jax.jit
-def _convolutions(counts: Sequence[Array]) -> Array:
-    product = [jnp.ones_like(_spectra(counts[:1])[0])]
-    for spectrum in _spectra(counts):
+@partial(jax.jit, static_argnums=(1, 2))
+def _convolutions(spectra: Sequence[Array], m: int, dtype: jnp.dtype) -> Array:
+    product = [jnp.ones_like(spectra[0])]
+    for spectrum in spectra:
         product.append(product[-1] * spectrum)
-    m = counts[0].shape[-1]
-    return jnp.fft.irfft(jnp.stack(product, axis=-2), n=m).astype(counts[0].dtype)
+    return jnp.fft.irfft(jnp.stack(product, axis=-2), n=m).astype(dtype)
