@@ -105,22 +105,24 @@ class PowerTree(Sketch):
         scale = self.m**-0.5
         values = {0: jnp.full((len(leaves), self.m), scale, leaves.dtype)}
         if self._leaves is not None:
-            transformed = self._leaves(leaves)
-            places = {(i, i + 1): i for i in range(self.degree)}  # in `transformed`
-            values[1] = scale * transformed[:, 0]
+            leaf_rows = self._leaves(leaves)
+            transformed = {(i, i + 1): leaf_rows[:, i] for i in range(self.degree)}
+            values[1] = scale * transformed[0, 1]
             if self.d <= self.m:
                 values[1] = jnp.pad(leaves[:, 0], ((0, 0), (0, self.m - self.d)))
+            places = {node: i for i, node in enumerate(_used(range(self.degree + 1)))}
+            used = set(_used(wanted))
             for group in _rounds(wanted):
-                halves = jnp.array([[places[half] for half in _halves(*node)] for node in group])
-                nodes = scale * transformed[:, halves[:, 0]] * transformed[:, halves[:, 1]]
-                values |= {l: nodes[:, k] for k, (start, l) in enumerate(group) if start == 0}
-                used = [k for k, node in enumerate(group) if node in _used(wanted)]
-                if used:
-                    known = [_used(range(self.degree + 1)).index(group[k]) for k in used]
-                    own = jax.tree.map(operator.itemgetter(jnp.array(known)), self._nodes)
-                    places |= {group[k]: len(places) + i for i, k in enumerate(used)}
-                    more = own(nodes[:, jnp.array(used)])
-                    transformed = jnp.concatenate([transformed, more], axis=1)
+                nodes = {}
+                for node in group:
+                    first, second = _halves(*node)
+                    nodes[node] = scale * transformed[first] * transformed[second]
+                values |= {stop: nodes[start, stop] for start, stop in group if start == 0}
+                if more := [node for node in group if node in used]:
+                    known = jnp.array([places[node] for node in more])
+                    own = jax.tree.map(operator.itemgetter(known), self._nodes)
+                    rows = own(jnp.stack([nodes[node] for node in more], axis=1))
+                    transformed |= {node: rows[:, i] for i, node in enumerate(more)}
         return jnp.stack([values[l] for l in wanted], axis=1)
 
 
@@ -146,7 +148,9 @@ def tree_powers(tree: PowerTree, leaves: Array, wanted: tuple[int, ...]) -> Arra
     longest = max(power_of_two(tree.d), power_of_two(tree.m))
     batch = leaves.shape[:-2]
     flat = leaves.reshape(math.prod(batch), *leaves.shape[-2:])
-    values = in_chunks(lambda v: tree._values(v, wanted), flat, max(tree.degree, 1) * longest)
+    # Alive at once: the values, what they are made of, and two steps of a transform.
+    numbers = 4 * max(tree.degree, 1) * longest
+    values = in_chunks(lambda v: tree._values(v, wanted), flat, numbers)
     return values.reshape(*batch, *values.shape[1:])
 
 
