@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments.cifar10.data import ENVIRONMENT_VARIABLE
@@ -25,6 +26,9 @@ def test_the_smallest_setting(tmp_path, monkeypatch, capsys):
         assert ("Fourier features" in row) == (row["function"] == "Gaussian kernel")
         assert ("Taylor" in row) == (row["function"] in ("Gaussian kernel", "exp(2t)"))
         assert 0 < row["elementwise"]["mean"] < 1
+        if row["degree"] == 1:  # nothing is sketched: one polynomial is the best
+            best = row["elementwise"]["mean"]
+            assert row["upper bound"]["mean"] == pytest.approx(best, rel=1e-3)
     # Ten inputs: 1 + 10 monomials are exact, the sketch of the cubes is not.
     assert [row["rank"]["mean"] for row in rows[:2]] == [11, 43]
     assert rows[0]["elementwise"]["mean"] == pytest.approx(rows[0]["expected"]["mean"], rel=0.3)
@@ -34,3 +38,30 @@ def test_the_smallest_setting(tmp_path, monkeypatch, capsys):
 def test_missing_data_end_with_code_2(tmp_path, capsys):
     assert elementwise.main(["--data-dir", str(tmp_path)]) == 2
     assert "protein.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_the_published_objective_is_least(width):
+    """Its value, by loops over the pairs of rows, at the coefficients and close to them."""
+    rng = np.random.default_rng(0)
+    x, scale, degree = rng.standard_normal((9, 3)), rng.uniform(0.5, 1, 9), 3
+    case = elementwise.Case(np.exp, x, scale)
+    found = elementwise.upper_bound_coefficients(case, degree, width)
+    largest = max(np.linalg.norm(row) for row in x)
+    sketched = [j for j, monomials in enumerate([1, 3, 6, 10]) if monomials > width]
+
+    def objective(c):
+        total = 0.0
+        for a, s_a in zip(x, scale, strict=True):
+            for b, s_b in zip(x, scale, strict=True):
+                t, weight = a @ b / largest**2, s_a**2 * s_b**2
+                total += weight * (np.exp(a @ b) - sum(c[j] * t**j for j in range(4))) ** 2
+                norms = (a @ a) * (b @ b) / largest**4
+                for j in sketched:
+                    total += weight * len(sketched) * (2 + 3**j) / width * norms**j * c[j] ** 2
+        return total
+
+    least = objective(found)
+    for j in range(degree + 1):
+        for step in (-1e-3, 1e-3):
+            assert objective(found + step * (np.arange(degree + 1) == j)) > least
