@@ -70,8 +70,10 @@ class GegenbauerFactors(eqx.Module):
     r"""`h_{l,i}(r)` of a nonlinearity's kernel and Gegenbauer polynomials, l = 0..degree.
 
     From `ρ^n = Σ_l M[l, n] P_l(ρ)` and Hermite coefficients: `A_l(r, r') = Σ_n M[l, n] ĉ_n(r)
-    ĉ_n(r')`, so that `h_{l,i}` are linear combinations of the `√M[l, n] ĉ_n(r)`, rotated so that
-    few of them matter, and with the sign of `ĉ_l`.
+    ĉ_n(r') + M[l, degree] τ(r) τ(r')`, so that `h_{l,i}` are linear combinations of the `√M[l, n]
+    ĉ_n(r)`, rotated so that few of them matter, and with the sign of `ĉ_l`. `τ = √(1 - Σ_n ĉ_n²)`
+    is what the series leaves out: it goes with the last power, which keeps the diagonal,
+    `Σ_l Σ_i h_{l,i}(r)² = 1`.
 
     Args:
         dimension: of the vectors on the sphere.
@@ -92,18 +94,20 @@ class GegenbauerFactors(eqx.Module):
         max_tail: float | None = None,
     ):
         self.table = HermiteTable(
-            sigma, degree, derivative=derivative, radii=radii, max_tail=max_tail
+            sigma, degree, derivative=derivative, radii=radii, tail=True, max_tail=max_tail
         )
         grid = np.geomspace(*radii, 256)
         hermite = self.table.spline.on_host(grid)
         roots = np.sqrt(gegenbauer_from_powers(dimension, degree))  # (l, n)
+        roots = np.c_[roots, roots[:, -1]]  # and the tail
         components = hermite * roots[:, None]  # (l, r, n)
         energy, rotation = np.linalg.eigh(np.swapaxes(components, 1, 2) @ components / len(grid))
         count = max(int(np.sum(np.any(energy[:, ::-1] > _LEAST_ENERGY, axis=0))), 1)
         rotation = roots[..., None] * rotation[..., ::-1][..., :count]  # (l, n, i)
         rotation = np.moveaxis(rotation, 0, 1)
         factors = np.einsum("rn,nli->rli", hermite, rotation)
-        rotation = rotation * np.where(np.einsum("rli,rl->li", factors, hermite) < 0, -1, 1)
+        signs = np.where(np.einsum("rli,rl->li", factors, hermite[:, :-1]) < 0, -1, 1)
+        rotation = rotation * signs
         self.rotation = jnp.asarray(rotation, jnp.result_type(float))
 
     @property

@@ -22,7 +22,8 @@ class Gegenbauer(SeriesMethod):
 
     with `z'` of the derivative's kernel, `ε_{j,l,i}` random signs (1 for the first component i, the
     only one of a homogeneous σ) and `S` a random projection. The kernels are those of the truncated
-    expansion on average, with exact input features and `normalize=False`.
+    power series on average, with exact input features and `normalize=False`; what it leaves out is
+    added to its last power, as in `PolySketch`.
 
     As d grows, `p_l` become Hermite polynomials and `z_j` the truncated series of `σ(<w_j, φ>)`,
     that is `RandomFeatures`. In few dimensions directions alone are sampled, not norms.

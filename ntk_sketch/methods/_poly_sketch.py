@@ -8,7 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._features import Features
+from .._features import Features, Vectors
 from .._precision import Precision
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, HermiteTable, KernelSeries, RadialFactors
@@ -29,8 +29,9 @@ class PolySketch(SeriesMethod):
     `S` a random projection. Since `k_σ(x, x') = Σ_l c_l(r) c_l(r') ρ^l` at every pair of norms, the
     kernels are those of the truncated series on average (with exact input features and
     `normalize=False`). What the series leaves out is added to its last power, which keeps the
-    diagonal. All powers come from one tree of TensorSRHTs over independent projections of u
-    (`sketches.PowerTree`), in a pass linear in the degree.
+    diagonal. All powers come from one tree of TensorSRHTs (`sketches.PowerTree`), in a pass linear
+    in the degree. Its leaves are u itself, or behind a convolution, whose patches are not formed,
+    independent projections of u.
 
     With `scope="network"` both kernels of a whole fully connected net are expanded at once: its
     layers are composed as power series of the cosine ρ of the *inputs*, whose coefficients depend
@@ -38,8 +39,9 @@ class PolySketch(SeriesMethod):
 
     Args: see `SeriesMethod`: degree, width, scope, normalize, radii, max_tail, precision.
 
-    Cost: `2 n |space| d m degree` FLOPs for the projections of φ, `2 n |space| d_ψ m` for that of
-    ψ, and O(n |space| m √m degree) for the tree; memory `n |space| m degree` numbers.
+    Cost: `2 n |space| d m` FLOPs for the projection of φ (behind a convolution `degree` times as
+    many), `2 n |space| d_ψ m` for that of ψ, and `O(n |space| (d + m) log(d + m) degree)` for the
+    tree; memory `n |space| (d + m) degree` numbers.
 
     Raises, from `feature_map`:
         ValueError: the series does not converge at the largest of `radii`, or leaves out more than
@@ -54,12 +56,7 @@ class PolySketch(SeriesMethod):
 
     def projection(self, features: Features, key: PRNGKey) -> "Powers":
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
-        key_projections, key_tree = jax.random.split(key)
-        d, m = features.nngp_vectors().dimension, self.width
-        dtype = features.nngp[0].dtype
-        tree = PowerTree(m, self.degree, key=key_tree, dtype=dtype)
-        w = _projections(jax.random.split(key_projections, self.degree), d, m, dtype)
-        return Powers(w, tree, m, self.precision)
+        return Powers.draw(features, self.width, self.degree, self.precision, key)
 
     def factors(self, dual: DualActivation, derivative: bool, projection: "Powers"):
         return HermiteTable(dual, self.degree, derivative=derivative, tail=True, **self.table)
@@ -112,20 +109,57 @@ class NetworkExpansion(eqx.Module):
 
 
 class Powers(eqx.Module):
-    """Sketches of all powers of the direction of φ: independent projections `w` (d, degree m), and
-    a tree.
+    """Sketches of all powers of the direction u of φ: a tree, and projections `w`.
+
+    Behind a convolution the leaves of the tree are `degree` independent projections, `w` (d, degree
+    m). Else they are u itself: no noise but that of the tree; and `w` (d, m) gives the power 1. (In
+    the tree it is u, which has no more than d numbers to multiply with projections of ψ.)
+
+    A constant coordinate b, which would double the length of transforms, goes to the others in
+    each leaf: `φ + b ε / √D`, D the length of φ, ε independent random signs. On average inner
+    products stay, and `b² ‖φ + φ'‖² / D` is their variance.
     """
 
     w: Array
     tree: PowerTree
+    signs: Float[Array, "degree D"] | None
     m: int = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
+
+    @classmethod
+    def draw(
+        cls, features: Features, m: int, degree: int, precision: Precision, key: PRNGKey
+    ) -> "Powers":
+        key_projections, key_tree, key_signs = jax.random.split(key, 3)
+        vectors, dtype = features.nngp_vectors(), features.nngp[0].dtype
+        d, signs, formed = vectors.dimension, None, vectors.windows is None
+        keys = jax.random.split(key_projections, 1 if formed else degree)
+        w, length = _projections(keys, d, m, dtype), d if formed else m
+        if formed and vectors.constant is not None and d > m and (d - 1).bit_count() == 1:
+            length = d - 1
+            signs = jax.random.rademacher(key_signs, (degree, length), dtype)
+        tree = PowerTree(m, degree, key=key_tree, dtype=dtype, d=length)
+        return cls(w, tree, signs, m, precision)
 
     def __call__(self, features: Features, s: Array | None, radius: Array):
         """`S_l(φ / r)` (..., degree + 1, m), and ψ projected on `s`."""
         t, v = features.project(self.w, s, self.precision)
-        t = (t * unit_scale(radius)[..., None]).reshape(*t.shape[:-1], -1, self.m)
-        return self.tree(t), v
+        scale, vectors = unit_scale(radius)[..., None], features.nngp_vectors()
+        t = t * scale
+        if vectors.windows is not None:
+            return self.tree(t.reshape(*t.shape[:-1], -1, self.m)), v
+        powers = self.tree(self._leaves(vectors) * scale[..., None])
+        return powers.at[..., 1, :].set(t), v
+
+    def _leaves(self, vectors: Vectors) -> Array:
+        """(..., degree, D)."""
+        blocks, length = vectors.blocks_formed(), self.tree.d
+        if self.signs is None:
+            phi = jnp.concatenate(blocks, axis=-1)[..., None, :]
+            return jnp.broadcast_to(phi, (*phi.shape[:-2], self.tree.degree, length))
+        *blocks, constant = blocks
+        phi = jnp.concatenate(blocks, axis=-1)[..., None, :]
+        return phi + constant[..., None] * length**-0.5 * self.signs
 
 
 class SignedPowers(eqx.Module):

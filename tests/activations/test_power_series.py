@@ -10,7 +10,9 @@ from ntk_sketch import stax
 from ntk_sketch.activations import (
     GegenbauerFactors,
     RadialFactors,
+    gegenbauer_from_powers,
     gegenbauer_polynomials,
+    hermite_coefficients,
     input_series,
 )
 
@@ -123,6 +125,24 @@ def test_gegenbauer_factors(name, derivative, components):
     diagonal = np.asarray(dual(norms**2, norms**2, norms**2)[derivative])
     scale = np.sqrt(np.outer(diagonal, diagonal))[..., None]
     np.testing.assert_allclose(found, truth / scale, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Relu", "Gelu", "Sign"])
+@pytest.mark.parametrize("derivative", [False, True])
+def test_gegenbauer_factors_keep_the_diagonal(name, derivative):
+    """What a short series leaves out is the last power's, in its Gegenbauer polynomials."""
+    dual, norms = NONLINEARITIES[name]().rule.dual, np.array([0.2, 0.9, 1.7])
+    factors = GegenbauerFactors(dual, 3, 5, derivative=derivative, radii=(0.1, 2.0))
+    h = np.asarray(factors(jnp.asarray(norms)))
+    found = np.einsum("rli,sli->rsl", h, h)
+    series = hermite_coefficients(dual, norms, 3, derivative=derivative)
+    root = np.sqrt(series.second_moment)[:, None]
+    c = np.divide(series.values, root, out=np.zeros_like(series.values), where=root > 0)
+    c = np.c_[c, np.sqrt(series.tail)]
+    matrix = gegenbauer_from_powers(5, 3)[:, [0, 1, 2, 3, 3]]
+    np.testing.assert_allclose(found, (c[:, None] * c) @ matrix.T, atol=1e-6)
+    diagonal = np.where(series.second_moment > 0, 1, 0)
+    np.testing.assert_allclose(np.diagonal(found.sum(-1)), diagonal, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ntk_sketch.activations import (
     input_series,
 )
 from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
+from ntk_sketch.sketches import PowerTree
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
 KEYS = 1024
@@ -46,11 +47,10 @@ def deviations(draws, truth):
     return (error / np.maximum(draws.std(0, ddof=1) / np.sqrt(len(draws)), 1e-12)).max()
 
 
-def truncated(dual, x, degree, d, weight, bias, *, tail):
+def truncated(dual, x, degree, weight, bias):
     """K and Θ of Dense, nonlinearity, Dense(1) by series up to a degree, from the definition.
 
-    With `tail` the rest goes with the last power; else the expansion is in Gegenbauer polynomials
-    of dimension d, up to that degree.
+    What a series leaves out of its diagonal goes with its last power.
     """
     covariance = weight**2 * np.asarray(x @ x.T) / x.shape[1] + bias**2
     radius = np.sqrt(np.diag(covariance))
@@ -58,17 +58,9 @@ def truncated(dual, x, degree, d, weight, bias, *, tail):
     kernels = []
     for derivative in (False, True):
         found = hermite_coefficients(dual, radius, degree, derivative=derivative)
-        c = found.values
-        powers = c[:, None] * c[None]
-        if tail:
-            rest = np.sqrt(np.maximum(found.second_moment - np.sum(c**2, axis=1), 0))
-            kernel = np.sum(powers * rho[..., None] ** np.arange(degree + 1), axis=-1)
-            kernel += np.outer(rest, rest) * rho**degree
-        else:
-            matrix = gegenbauer_from_powers(d, degree)
-            polynomials = gegenbauer_polynomials(rho, d, degree)
-            kernel = np.sum(powers @ matrix.T * polynomials, axis=-1)
-        kernels.append(kernel)
+        kernel = sum(np.outer(c, c) * rho**l for l, c in enumerate(found.values.T))
+        left = np.sqrt(np.maximum(found.second_moment - np.sum(found.values**2, axis=1), 0))
+        kernels.append(kernel + np.outer(left, left) * rho**degree)
     k, k_derivative = kernels
     return k, k + k_derivative * covariance
 
@@ -86,7 +78,7 @@ def test_unbiased_for_the_series(method, name, degree, record_property):
     model = stax.serial(stax.Dense(5, 0.9, 0.2), layer, stax.Dense(1))
     make = ns.PolySketch if method == "poly" else ns.Gegenbauer
     kernels = kernels_over_keys(model, x, make(degree, 16, normalize=False, radii=(0.1, 10.0)))
-    truth = truncated(layer.rule.dual, x, degree, 5, 0.9, 0.2, tail=method == "poly")
+    truth = truncated(layer.rule.dual, x, degree, 0.9, 0.2)
     if name == "Polynomial":  # of degree 3: nothing is truncated
         exact = model[2](x, None, ("nngp", "ntk"))
         np.testing.assert_allclose(truth[0], exact.nngp, rtol=1e-6)
@@ -95,6 +87,22 @@ def test_unbiased_for_the_series(method, name, degree, record_property):
         found = deviations(getattr(kernels, kind), expected)
         record_property(kind, float(found))
         assert found < 4
+
+
+@pytest.mark.parametrize(("d", "leaves"), [(16, 16), (20, 21)])
+def test_poly_sketch_of_vectors_longer_than_its_width(d, leaves):
+    """With a bias: one coordinate more than a power of two, which leaves do not have, or not."""
+    layer, x = stax.Relu(), inputs(d)
+    model = stax.serial(stax.Dense(5, 0.9, 0.7), layer, stax.Dense(1))
+    method = ns.PolySketch(5, 16, normalize=False)
+    feature_map = ns.feature_map(model, x, method, key=jax.random.key(0))
+    values = jax.tree.leaves(feature_map, is_leaf=lambda value: isinstance(value, PowerTree))
+    assert [value.d for value in values if isinstance(value, PowerTree)] == [leaves]
+    kernels = kernels_over_keys(model, x, method)
+    for kind, expected in zip(
+        ("nngp", "ntk"), truncated(layer.rule.dual, x, 5, 0.9, 0.7), strict=True
+    ):
+        assert deviations(getattr(kernels, kind), expected) < 4
 
 
 def test_unbiased_behind_a_convolution():
