@@ -139,9 +139,8 @@ class FeatureMap(eqx.Module):
             examples = jax.ShapeDtypeStruct((n, *self.input_shape), dtype)
             return peak_bytes(features, dynamic, examples)
 
-        # The difference leaves out what does not grow with the batch, such as scaled filters, which
-        # in small batches can be most of what is alive.
-        per_example = max((peak(4096) - peak(2048)) / 2048, 1.0)
+        # The difference leaves out what does not grow with the batch, such as scaled filters.
+        per_example = max((peak(17) - peak(1)) / 16, 1.0)
         return 2 ** int(np.clip(math.log2(max(memory_bytes / per_example, 1)), 0, 12))
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
