@@ -85,7 +85,7 @@ class Nystroem(Method):
     def __init__(
         self,
         width: int | Sequence[int],
-        residual: float | Sequence[float | None] | None = None,
+        residual: float | int | Sequence[float | int | None] | None = None,
         sampling: Sampling = "leverage",
         calibrate: bool = True,
         rcond: float | None = None,
@@ -169,7 +169,7 @@ class Nystroem(Method):
         return width - residual, residual
 
 
-def _share(value: float | None) -> float | None:
+def _share(value: float | int | None) -> float | None:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if value is not None and not (number and 0 <= value < 1):
         raise ValueError(
