@@ -261,8 +261,8 @@ def test_features_are_never_all_in_memory(make_map, make_data):
         gc.collect()
         accumulate(feature_map, x, y, batch_size=256, progress=look)
         most[n] = max(rows_alive)
-    # a block of 1,024, the batch in use and the one ahead
-    assert most[5_000] == most[10_000] <= 1024 + 2 * 256
+    # a block of 1,024, the batch in use and, if it is done already, the one ahead
+    assert max(most.values()) <= 1024 + 2 * 256
 
 
 def test_one_compilation_serves_all_batches(features_type, make_data):
