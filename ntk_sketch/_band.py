@@ -47,7 +47,14 @@ def shifted(x: Array, axis: int, offset: int) -> Array:
     return jnp.pad(kept, pads)
 
 
-def with_mirrored(values: Array, offsets, want) -> Array:
+def entries(values: Array, offsets, axis: int, want) -> Array:
+    """A band at `offsets`, at the offsets `want` of one axis instead; 0 for what is not there."""
+    if axis == 0:
+        return _with_mirrored(values, offsets, want)
+    return columns(values, 1 + axis, offsets[axis], want)
+
+
+def _with_mirrored(values: Array, offsets, want) -> Array:
     """The entries of `want` along the first axis of offsets; what is not there is the mirror image
     of its negative, or else 0.
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._band import band_mask, columns, with_mirrored
+from ._band import band_mask, columns, entries
 from ._typing import Array, Offsets
 from ._variances import Variances
 from ._windows import Windows
@@ -136,10 +136,7 @@ def _at_steps(values: Array, windows: Windows, axis: int, offsets, steps) -> Arr
     """
     size = values.shape[1 + len(offsets) + axis]
     laps = zip(*(_laps(windows, size, o) for o in steps), strict=True)
-    pick = functools.partial(columns, values, 1 + axis, offsets[axis])
-    if axis == 0:
-        pick = functools.partial(with_mirrored, values, offsets)
-    return functools.reduce(jnp.add, map(pick, laps))
+    return functools.reduce(jnp.add, (entries(values, offsets, axis, lap) for lap in laps))
 
 
 def _padded(values: Array, windows: Windows, axes) -> Array:

@@ -13,7 +13,7 @@ import equinox as eqx
 import numpy as np
 from jax import numpy as jnp
 
-from ._band import band_mask, columns, here, there, with_mirrored
+from ._band import band_mask, entries, here, there
 from ._typing import Array
 
 #: Where every pair of positions is needed (a global pool before a nonlinearity) and there are more
@@ -77,10 +77,8 @@ class Variances(eqx.Module):
             return self
 
         def pick(values):
-            values = with_mirrored(values, self.offsets, offsets[0])
-            for axis, (have, want) in enumerate(zip(self.offsets, offsets, strict=True)):
-                if axis > 0:
-                    values = columns(values, 1 + axis, have, want)
+            for axis, want in enumerate(offsets):
+                values = entries(values, self.offsets, axis, want)
             return values
 
         return self.linear(pick, offsets)

@@ -80,7 +80,7 @@ def in_chunks(f: Callable[[Array], Array], x: Array, numbers: int) -> Array:
     Args:
         f: acts on every row of the first axis alone.
         x: the batch.
-        numbers: of one row, in its largest intermediate array or in all that are alive at once.
+        numbers: that one row needs at once, in its largest array or in all that are alive.
     """
     n, size = x.shape[0], max(_CHUNK // numbers, 1)
     if jax.default_backend() != "cpu" or n <= size:
