@@ -2,7 +2,8 @@
 
 import sys
 
-from . import data
+from experiments._command import exit_code
+
 from ._run import run
 from ._settings import parse
 
@@ -10,15 +11,7 @@ from ._settings import parse
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; 0 when it is done, 2 when arguments or data make no sense, 130 on Ctrl-C."""
     settings = parse(arguments)
-    try:
-        run(settings)
-    except data.DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -61,17 +61,11 @@ def read_case(data_dir: str | None, out: Path) -> Case:
     Raises:
         data.DataError: data that is missing or damaged.
     """
-    source, default, steps = data.find(data_dir), Settings(), Steps(zca_reg=0.1)
+    source, network, steps = data.find(data_dir), Settings().network, Steps(zca_reg=0.1)
     images, labels = source.read("train", min(TRAIN, source.n_train))
     test_images, labels_test = source.read("test", min(TEST, source.n_test))
     preprocessing = fit(images, steps)
     x, x_test = preprocessing(images), preprocessing(test_images)
-    network: dict[str, Any] = {
-        "name": f"myrtle{default.layers}",
-        "nonlinearity": default.nonlinearity,
-        "W_std": default.W_std,
-        "b_std": default.b_std,
-    }
     model = myrtle(shape=source.shape, **network)
     kernel_hash = fingerprint(
         network | {"preprocessing": asdict(steps)}, images, test_images[:IMAGES]

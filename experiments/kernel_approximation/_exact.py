@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from experiments.cifar10 import _architectures, _preprocess
+from experiments.cifar10.data import DataError
 
 KERNELS = ("nngp", "ntk")
 COLUMNS = 4  # pairs at a time: on two cores neither 1 nor 8 is faster for 32x32 images
@@ -21,7 +22,7 @@ SOURCES = (_architectures.__file__, _preprocess.__file__, __file__)
 PACKAGES = ("jax", "jaxlib", "neural-tangents", "numpy")
 
 
-class DamagedFile(ValueError):
+class DamagedFile(DataError):
     """A file of exact kernels that cannot be read."""
 
 

@@ -66,14 +66,10 @@ def run(settings: Settings) -> dict[str, Any]:
     with phases("preprocessing"):
         preprocessing = fit(train_images, steps)
         x_train, x = preprocessing(train_images), preprocessing(images)
-    network: dict[str, Any] = {
-        "name": f"myrtle{settings.layers}",
-        "nonlinearity": settings.nonlinearity,
-        "W_std": settings.W_std,
-        "b_std": settings.b_std,
-    }
-    model = myrtle(shape=source.shape, **network)
-    kernel_hash = fingerprint(network | {"preprocessing": asdict(steps)}, train_images, images)
+    model = myrtle(shape=source.shape, **settings.network)
+    kernel_hash = fingerprint(
+        settings.network | {"preprocessing": asdict(steps)}, train_images, images
+    )
     kernel_file = settings.out / f"exact-{kernel_hash}.npz"
     rows_done, _ = load(kernel_file, len(x))
 

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.cifar10._architectures import BLOCKS
 from experiments.cifar10._settings import (
@@ -42,6 +43,16 @@ class Settings:
     repetitions: int = 7
     data_dir: str | None = None
     out: Path = OUTPUT
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What makes the architecture, but for the shape of its inputs."""
+        return {
+            "name": f"myrtle{self.layers}",
+            "nonlinearity": self.nonlinearity,
+            "W_std": self.W_std,
+            "b_std": self.b_std,
+        }
 
 
 def parse(arguments: list[str] | None = None) -> Settings:

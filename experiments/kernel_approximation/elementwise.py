@@ -22,9 +22,9 @@ from sklearn.kernel_approximation import RBFSampler
 from tqdm import tqdm
 
 from experiments import _uci
+from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._settings import count
-from experiments.cifar10.data import DataError
 from ntk_sketch.sketches import TensorSketch, elementwise, greedy_coreset
 
 from ._measure import relative_error
@@ -227,12 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--data-dir", metavar="DIR", help="folder with uci_regression/NAME.npz or NAME.npz")
     add("--out", type=Path, default=OUTPUT, metavar="DIR")
     given = parser.parse_args(arguments)
-    try:
-        run(given.dataset, given.points, given.seeds, given.data_dir, given.out)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, given.dataset, given.points, given.seeds, given.data_dir, given.out)
 
 
 if __name__ == "__main__":

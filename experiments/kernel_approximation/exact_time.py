@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ntk_sketch as ns
+from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10 import data
 from experiments.cifar10._architectures import BLOCKS, myrtle
@@ -122,12 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     width = None if given.width is None else tuple(given.width)
     if width is not None and len(width) not in (1, sum(BLOCKS[given.architecture])):
         parser.error(f"argument --width: one number, or {sum(BLOCKS[given.architecture])}")
-    try:
-        run(given.architecture, width, given.repetitions, given.data_dir, given.out)
-    except data.DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, given.architecture, width, given.repetitions, given.data_dir, given.out)
 
 
 if __name__ == "__main__":

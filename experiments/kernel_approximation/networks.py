@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import ntk_sketch as ns
 from experiments import _uci
+from experiments._command import exit_code
 from experiments._phases import Phases
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._settings import count, one_of
@@ -260,12 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     given["methods"] = tuple(dict.fromkeys(given["methods"]))
     for name in ("depths", "widths"):
         given[name] = tuple(sorted(set(given[name])))
-    try:
-        run(Settings(**given))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, Settings(**given))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 import ntk_sketch as ns
+from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
-from experiments.cifar10 import data
 from experiments.cifar10._settings import count, one_of
 from ntk_sketch.solvers import stream
 
@@ -132,12 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
     given = parser.parse_args(arguments)
     methods = tuple(dict.fromkeys(given.methods))
-    try:
-        run(methods, given.width, given.keys, given.data_dir, given.out)
-    except data.DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, methods, given.width, given.keys, given.data_dir, given.out)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 import ntk_sketch as ns
+from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
-from experiments.cifar10 import data
 from experiments.cifar10._settings import count
 from ntk_sketch.solvers import stream
 
@@ -78,12 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-10: official files or packed")
     parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
     options = parser.parse_args(arguments)
-    try:
-        run(tuple(options.width), options.data_dir, options.out)
-    except data.DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, tuple(options.width), options.data_dir, options.out)
 
 
 if __name__ == "__main__":
