@@ -33,8 +33,9 @@ from .stax._whole_network import WholeNetwork
 class FeatureMap(eqx.Module):
     """Features of an infinitely wide network; made by `ntk_sketch.feature_map`.
 
-    A pytree: it goes through `jit`, `vmap` and `grad`; its call is compiled once for every batch
-    shape.
+    A pytree: it is an argument of functions under `jit`, `vmap` and `grad`. Its call is compiled
+    once for every batch shape, so that batches of one size (`ntk_sketch.solvers.stream` pads the
+    last) are compiled once; it needs no `jax.jit`, which takes functions and not pytrees.
 
     Attributes:
         transform: the drawn parameters, layer by layer.
@@ -163,6 +164,8 @@ class FeatureMap(eqx.Module):
         Raises:
             ValueError, TypeError: as a call with such inputs.
         """
+        if not isinstance(shape, Sequence):
+            raise TypeError(f"shape is that of a batch, such as x.shape; got {shape!r}.")
         x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
         check_inputs(x, self.input_shape)
         return product_cost(lambda x: _features.__wrapped__(self, x, {}), x)

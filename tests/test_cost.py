@@ -169,5 +169,7 @@ def test_wrong_shape(shape):
 def test_other_wrong_inputs():
     with pytest.raises(ValueError, match="x is empty"):
         convolutional().cost((0, 6, 4, 3))
+    with pytest.raises(TypeError, match=r"such as x\.shape; got 5"):
+        convolutional().cost(5)
     with pytest.raises(TypeError, match="x has dtype uint8"):
         convolutional().cost((2, 6, 4, 3), np.uint8)

@@ -332,3 +332,37 @@ def test_kernel_without_a_network(no_work):
     model = stax.serial(stax.Dense(3), stax.ExpNormalized(), stax.Dense(1))
     message = r"ExpNormalized\(\) has no finite network.*such as Exact\(\)"
     refuse(NotImplementedError, message, model)
+
+
+# ------------------------------------------------------------------ NaN
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ns.RandomFeatures(4),
+        ns.LeverageScore(4),
+        ns.Nystroem(4),
+        ns.Nystroem(4, residual=0.5),
+        ns.PolySketch(3, 8),
+        ns.PolySketch(3, 8, scope="network"),
+        ns.PolySketch(3, 8, normalize=False),
+        ns.Gegenbauer(3, 8),
+        ns.Gegenbauer(3, 8, scope="network"),
+        ns.Gegenbauer(3, 8, normalize=False),
+    ],
+)
+def test_not_a_number_stays_one(method, no_work):
+    """At the call, where values are not looked at: no features of zeros that nobody notices."""
+    no_work()
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    feature_map = ns.feature_map(dense(), x, method, key=KEY)
+    good = feature_map(x)
+    x[2, 1] = np.nan
+    bad = feature_map(x)
+    for kind in ("nngp", "ntk"):
+        rows = np.isnan(np.asarray(getattr(bad, kind))).any(axis=1)
+        assert np.array_equal(rows, np.arange(6) == 2)
+        np.testing.assert_array_equal(
+            np.asarray(getattr(bad, kind))[~rows], np.asarray(getattr(good, kind))[~rows]
+        )

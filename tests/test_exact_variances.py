@@ -88,6 +88,27 @@ PREFIXES = {
         (6, 2),
         [conv((3,)), residual(stax.FanInSum()), stax.AvgPool((2,)), conv((2,))],
     ),
+    "concatenated channels": lambda: (
+        (6, 2),
+        [conv((3,)), residual(stax.FanInConcat(-1)), stax.AvgPool((2,)), conv((2,))],
+    ),
+    "concatenated positions": lambda: (
+        (6, 2),
+        [conv((3,)), residual(stax.FanInConcat(1)), stax.AvgPool((2,)), conv((2,))],
+    ),
+    "volumes": lambda: (
+        (4, 3, 4, 2),
+        [
+            conv((2, 2, 3)),
+            stax.Relu(),
+            stax.AvgPool((2, 1, 2), (1, 1, 2)),
+            conv((1, 2, 1)),
+        ],
+    ),
+    "pool over its padding": lambda: (
+        (5, 4, 2),
+        [conv((3, 3)), stax.Relu(), stax.AvgPool((3, 2), (2, 1), "SAME"), conv((1, 2))],
+    ),
     "dropout": lambda: (
         (8, 2),
         [
@@ -212,3 +233,28 @@ def test_offsets_asked_for_need_not_be_symmetric(layer):
     narrow = found[wanted]
     np.testing.assert_allclose(narrow.same, found[wide].select(wanted).same, rtol=1e-14)
     assert np.any(np.asarray(narrow.same))
+
+
+def images_net():
+    return stax.serial(
+        conv((3, 3)), stax.Relu(), stax.AvgPool((2, 2)), conv((3, 3)), stax.Relu(), stax.Flatten()
+    )
+
+
+def test_none_after_the_last_nonlinearity():
+    """Nothing asks for them there; between two nonlinearities the pool does."""
+    shape = jax.ShapeDtypeStruct((2, 8, 8, 2), float)
+    made = ns.feature_map(images_net(), shape, ns.RandomFeatures(4), key=KEY).transform
+    carried = [layer.offsets for layer in made.transforms if hasattr(layer, "expansion")]
+    assert carried == [((0, 1), (-1, 0, 1)), None]
+
+
+def test_cost_is_linear_in_pixels():
+    """FLOPs of the whole compiled map, by XLA's count."""
+    flops = []
+    for side in (8, 16, 32):
+        shape = jax.ShapeDtypeStruct((1, side, side, 2), float)
+        feature_map = ns.feature_map(images_net(), shape, ns.RandomFeatures(4), key=KEY)
+        analysis = jax.jit(lambda x, f=feature_map: f(x).ntk).lower(shape).compile().cost_analysis()
+        flops.append((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+    assert 3.6 < (flops[2] - flops[1]) / (flops[1] - flops[0]) < 4.4

@@ -21,13 +21,18 @@ _ROOT_2_PI = np.sqrt(2 * np.pi)
 
 
 def exp_coefficients(radius: Norms, degree: int, a: float = 1.0, b: float = 1.0) -> Coefficients:
-    """`a e^{bx}`: `F = a e^{b²r²/2 + brt}`."""
+    """`a e^{bx}`: `F = a e^{b²r²/2 + brt}`.
+
+    Raises:
+        ValueError: coefficients above the range of float64, from a norm of about 37 / b on.
+    """
     r, degree = checked_radius(radius), checked_degree(degree)
     with np.errstate(over="ignore", invalid="ignore"):
         values = a * _powers(b * r, degree, np.exp((b * r) ** 2 / 2))
     if not np.isfinite(values).all():
         raise ValueError(
-            f"coefficients of Exp({a}, {b}) overflow at norm {r.max():.6g}: use smaller norms"
+            f"coefficients of Exp({a}, {b}) overflow float64 at norm {r.max():.6g}: they are of the"
+            " order of exp(b² r² / 2). Use smaller norms."
         )
     return values
 

@@ -55,7 +55,7 @@ class DualActivation:
             raise NotImplementedError(
                 f"{self.name} has no finite network (its `apply_fn` is not implemented), so random"
                 " features of it cannot be drawn. Use a method that needs the kernel alone, such as"
-                " Exact()."
+                " Exact(), or Nystroem without residual features."
             ) from error
 
     def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:

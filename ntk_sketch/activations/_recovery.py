@@ -63,6 +63,7 @@ def recover_zonal(
     Raises:
         ValueError: a dimension or degree outside its range; fewer than 2 (q + 1) samples; f not
             finite.
+        TypeError: a dimension, degree or number of samples that is not an integer; f not real.
 
     Cost: n values of f and `O(n q²)` FLOPs. Coefficients of high degree in high dimensions are as
     `gegenbauer_coefficients` says: their errors are `√α_l` times those of the expansion in `p_l`.
@@ -72,7 +73,9 @@ def recover_zonal(
     """
     degree, dimension = checked_degree(degree), checked_dimension(dimension)
     q = degree + 1
-    n = math.ceil(4 * q * (1 + math.log(q))) if samples is None else int(samples)
+    n = math.ceil(4 * q * (1 + math.log(q))) if samples is None else samples
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"samples must be an integer or None, got {samples!r}")
     if n < 2 * q:
         raise ValueError(
             f"samples must be at least 2 (degree + 1) = {2 * q}, got {n}: fewer values do not"

@@ -45,6 +45,7 @@ def fit_series(
 
     Raises:
         ValueError: shapes that differ; cosines outside [-1, 1]; values or weights not finite.
+        TypeError: complex numbers; a degree that is not an integer.
 
     Cost: `O(n degree²)` FLOPs, n values.
 

@@ -160,8 +160,9 @@ def harmonic_features(
     (powers, diagonal), (key_exact, key_w, key_signs) = kernel, jax.random.split(key, 3)
     dimension = max(features.nngp_vectors().dimension, 3)
     matrix = gegenbauer_from_powers(dimension, powers.shape[-1] - 1)[: degree + 1]
-    factors = RadialFactors(*radii, powers @ matrix.T, diagonal)
-    norms = np.geomspace(*radii, len(diagonal))
+    kept, norms = powers @ matrix.T, np.geomspace(*radii, len(diagonal))
+    method.check_tail(kept, diagonal, norms)
+    factors = RadialFactors(*radii, kept, diagonal)
     energy = np.mean(factors.factors.on_host(norms) ** 2, axis=0)
     sizes = np.exp(np.minimum(log_harmonic_dimension(dimension, degree), 40.0)).round()
     chosen, left = _most_energetic(energy, sizes, width)

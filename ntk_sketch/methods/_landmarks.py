@@ -203,7 +203,7 @@ def inverse_root(
     blown up instead.
     """
     if rcond is None:
-        rcond = len(gram) * float(np.finfo(gram.dtype).eps)
+        rcond = len(gram) * float(jnp.finfo(gram.dtype).eps)
     values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
     kept = values > rcond * max(values[-1], 0.0)
     if not kept.any():  # the zero kernel

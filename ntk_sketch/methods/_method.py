@@ -97,9 +97,18 @@ def positive_integer(name: str, value) -> int:
     return value.__index__()
 
 
+def plain(value) -> Any:
+    """A schedule, whatever sequence or array of one axis it was, as a list; or one value."""
+    if hasattr(value, "tolist"):  # of NumPy or JAX
+        return value.tolist()
+    text = isinstance(value, str)
+    return list(value) if isinstance(value, Sequence) and not text else value
+
+
 def checked_width(value) -> int | tuple[int, ...]:
     """One width for all nonlinearities, or a schedule with one for each."""
-    if not isinstance(value, (tuple, list)):
+    value = plain(value)
+    if not isinstance(value, list):
         return positive_integer("width", value)
     if not value:
         raise ValueError("width is an empty schedule; give one integer for each nonlinearity.")

@@ -14,10 +14,12 @@ from ..activations import DualActivation
 def with_norm(
     z: Float[Array, "*positions m"], squared_norm: Float[Array, "*positions"]
 ) -> Float[Array, "*positions m"]:
-    """`z` (..., m) rescaled to the given squared norms (...,); 0 stays 0, with a gradient of 0."""
+    """`z` (..., m) rescaled to the given squared norms (...,); 0 stays 0, with a gradient of 0, and
+    NaN stays NaN.
+    """
     # Of order one before it is squared, so that its derivatives do not overflow where z is tiny.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=-1, keepdims=True))
-    usable = (largest > 0) & (squared_norm > 0)[..., None]
+    usable = ~((largest <= 0) | (squared_norm <= 0)[..., None])
     z = z / jnp.where(usable, largest, 1)
     own = jnp.where(usable, jnp.sum(z**2, axis=-1, keepdims=True), 1)
     return jnp.where(usable, z * jnp.sqrt(jnp.where(usable, squared_norm[..., None], 1) / own), 0)
@@ -36,14 +38,15 @@ def with_exact_norms(
 
 
 def safe_sqrt(q: Array) -> Array:
-    """`√q`, and 0 with a gradient of 0 at 0."""
-    positive = q > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1)), 0)
+    """`√q`, and 0 with a gradient of 0 at 0 and below."""
+    zero = q <= 0  # NaN is not, and stays NaN
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, q)))
 
 
 def unit_scale(radius: Array) -> Array:
     """`1 / r`, and 0 at 0: vectors without a direction stay 0."""
-    return jnp.where(radius > 0, 1 / jnp.where(radius > 0, radius, 1), 0)
+    zero = radius <= 0
+    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, radius))
 
 
 def input_radius(features: Features) -> Array:

@@ -15,7 +15,7 @@ from ..activations import DualActivation
 from ._calibration import calibrated
 from ._directions import orthogonal_directions
 from ._landmarks import LandmarkExpansion, expansion, landmarks_at
-from ._method import Method, checked_width
+from ._method import Method, checked_width, plain
 from ._sampling import SAMPLINGS, Sampling, generator, sample_positions, usable_positions
 
 
@@ -48,7 +48,8 @@ class Nystroem(Method):
             rank from a regression.
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
-            ("diagonal") or all alike ("uniform"). Equal positions count once.
+            ("diagonal") or all alike ("uniform"). Positions that are equal to about `√eps` count
+            once: their kernel values do not differ in this dtype.
         calibrate: fit to kernel values at positions that are not landmarks, where the sample has at
             least four of them for each feature in either half of its examples; and give residual
             features their exact norm, which is that of the kernel's diagonal minus the landmarks'.
@@ -64,7 +65,8 @@ class Nystroem(Method):
 
     Raises, from `feature_map`:
         ValueError: the width is larger than the number of usable positions of the sample (variance
-            above 0, equal ones counted once), or the schedule does not fit the model.
+            above 0, equal ones counted once), or the schedule does not fit the model. A note says
+            which layer of how many it is.
         TypeError: the sample is a `jax.ShapeDtypeStruct`.
 
     Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
@@ -94,13 +96,11 @@ class Nystroem(Method):
         self.width = checked_width(width)
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}.")
-        if isinstance(residual, Sequence):
-            self.residual = tuple(map(_share, residual))
-        else:
-            self.residual = _share(residual)
+        share = plain(residual)
+        self.residual = tuple(map(_share, share)) if isinstance(share, list) else _share(share)
         self.sampling = sampling
         self.calibrate = bool(calibrate)
-        if rcond is not None and not 0 <= rcond < 1:
+        if rcond is not None and not (isinstance(rcond, numbers.Real) and 0 <= rcond < 1):
             raise ValueError(f"rcond is a share, 0 <= rcond < 1, or None; got {rcond!r}.")
         self.rcond = None if rcond is None else float(rcond)
         self.precision = checked_precision(precision)
@@ -147,13 +147,19 @@ class Nystroem(Method):
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         width = self.width
         assert isinstance(width, int)  # a schedule was cut up layer by layer
+        if not positions:
+            raise ValueError(
+                f"{type(self).__name__}(width={width}) at {dual.name}: all positions of the sample"
+                " have variance 0 there; its examples are 0, or so small that their squares are 0"
+                " in this dtype. Give feature_map other examples, or scale them up."
+            )
         if width > positions:
             raise ValueError(
                 f"Nystroem(width={width}) at {dual.name}: the sample has only P = {positions}"
-                " usable positions there (variance above 0, duplicates counted once), and each can"
-                " be a landmark once. Give feature_map a larger sample, or this nonlinearity a"
-                f" width of at most {positions}, by a schedule Nystroem(width=(..., {positions},"
-                " ...)) or stax.with_method."
+                " usable positions there (variance above 0, those equal to rounding counted once),"
+                " and each can be a landmark once. Give feature_map a larger sample, or this"
+                f" nonlinearity a width of at most {positions}, by a schedule"
+                f" Nystroem(width=(..., {positions}, ...)) or stax.with_method."
             )
 
     def shares(self, dual: DualActivation, positions: int) -> tuple[int, int]:

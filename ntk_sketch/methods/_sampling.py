@@ -38,7 +38,7 @@ def usable_positions(features: Features) -> np.ndarray:
     directions, q = map(np.asarray, _fingerprints(features))
     usable = np.flatnonzero(q > 0)
     coordinates = np.concatenate([directions[usable], np.log(q[usable])[:, None]], axis=1)
-    cells = coordinates.astype(np.float64) / np.finfo(q.dtype).eps ** 0.5
+    cells = coordinates.astype(np.float64) / float(jnp.finfo(q.dtype).eps) ** 0.5
     kept = np.arange(len(usable))
     for shift in (0.0, 0.5):
         rounded = np.floor(cells[kept] + shift).astype(np.int64)
@@ -80,6 +80,8 @@ def sample_positions(
         return weighted_sample(candidates, diagonal, count, rng)
     pool = rng.permutation(candidates)[: max(_POOL, 16 * count)]
     kernel, diagonal = _kernel_of(dual, features, pool, count)
+    if not diagonal.any():  # the zero kernel, of which any landmarks do
+        return pool[:count]
     scores = ridge_leverage_scores(kernel, diagonal, count, rng)
     return weighted_sample(pool, scores, count, rng)
 

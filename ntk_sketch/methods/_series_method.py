@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from .._features import Features
 from .._precision import Precision, checked_precision
@@ -40,9 +41,13 @@ class SeriesMethod(Method):
             = Θ'(s, s)`, as `RandomFeatures` does.
         radii: the least and the largest norm r at which series are tabulated; at others they are
             those of the nearest end. `None`: 1e-3 to 100; with `scope="network"` the norms of the
-            example inputs, where these are given.
-        max_tail: refuse nonlinearities whose series leaves out more than this share of `k_σ` at a
-            norm within `radii`.
+            example inputs, where these are given, and half as much again on either side. There the
+            kernel's diagonal is tabulated too, and beyond it a power law: right for homogeneous
+            nets, whose nonlinearities scale and which have no bias, and an extrapolation for
+            others. Give `radii` if later inputs have other norms than the examples.
+        max_tail: refuse a series that leaves out more than this share of `k_σ` at a norm within
+            `radii`; with `scope="network"` of the kernels of the network. `None`: none is refused;
+            with `normalize` the diagonal is exact whatever is left out.
         precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
     """
 
@@ -88,6 +93,28 @@ class SeriesMethod(Method):
     def table(self) -> dict[str, Any]:
         """How a nonlinearity's series is tabulated."""
         return {"radii": self.radii or (1e-3, 1e2), "max_tail": self.max_tail}
+
+    def check_tail(self, kept: np.ndarray, diagonal: np.ndarray, norms: np.ndarray) -> None:
+        """Refuses a network's series that leaves out too much.
+
+        Args:
+            kept: coefficients (r, r, l) on a grid of norms.
+            diagonal: the kernel's (r,).
+            norms: (r,).
+
+        Raises:
+            ValueError: with the norm where most is left out.
+        """
+        whole = np.where(diagonal > 0, diagonal, 1)
+        tail = (diagonal - np.einsum("iil->i", kept)) / whole
+        worst = int(np.argmax(tail))
+        if self.max_tail is not None and tail[worst] > self.max_tail:
+            raise ValueError(
+                f"the series of the network has not converged at norm {norms[worst]:.6g} of its"
+                f" inputs: degree {self.degree} leaves out {tail[worst]:.3g} of the kernel, more"
+                f" than max_tail = {self.max_tail:.3g}. Raise the degree or bring the inputs to a"
+                " smaller norm."
+            )
 
     @abc.abstractmethod
     def projection(self, features: Features, key: PRNGKey) -> Any:

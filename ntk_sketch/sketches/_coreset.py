@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
 from .._typing import Inputs
+from ._sketch import checked_size
 
 
 class Coreset(NamedTuple):
@@ -35,6 +36,7 @@ def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
 
     Raises:
         ValueError: no points, points that are not finite, or a size below 1.
+        TypeError: complex points; a size that is not an integer.
 
     Cost: `2 n m d` FLOPs, memory n numbers.
 
@@ -45,8 +47,7 @@ def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
         raise ValueError(f"points must be a finite matrix with rows, got shape {points.shape}")
-    if size < 1:
-        raise ValueError(f"size must be 1 or more, got {size}")
+    size = checked_size(size, "size")
     centres, distance = [], np.full(len(points), np.inf)
     nearest = np.zeros(len(points), int)
     farthest = 0

@@ -1,9 +1,11 @@
 """Rules of `serial`, `repeat` and `parallel`."""
 
+import contextlib
+
 import equinox as eqx
 import jax
 
-from ._layer import Layer, Rule, abstracted, advance, as_layer, naming
+from ._layer import Layer, Rule, abstracted, advance, as_layer
 
 
 class Combinator(Rule):
@@ -20,6 +22,16 @@ class Combinator(Rule):
     def looks_at_data(self, method):
         return any(layer.rule.looks_at_data(method) for layer in self.layers)
 
+    @contextlib.contextmanager
+    def at(self, index: int):
+        """Errors that arise in this layer say where it is: one of many alike, as often."""
+        try:
+            yield self.layers[index].rule
+        except Exception as error:
+            name = self.layers[index].name
+            error.add_note(f"In layer {index + 1} of {len(self.layers)}, {name}.")
+            raise
+
 
 class Serial(Combinator):
     def plan(self, offsets, shape, method) -> tuple[list, list]:
@@ -28,9 +40,10 @@ class Serial(Combinator):
         for layer in self.layers:
             shapes.append(output_shape(layer, shapes[-1]))
         needed = [offsets]
-        layers = zip(self.layers, self.methods(method), shapes[:-1], strict=True)
-        for layer, own, into in reversed(list(layers)):
-            needed.append(layer.rule.needs(needed[-1], into, method=own))
+        layers = zip(self.methods(method), shapes[:-1], strict=True)
+        for index, (own, into) in reversed(list(enumerate(layers))):
+            with self.at(index) as rule:
+                needed.append(rule.needs(needed[-1], into, method=own))
         return shapes, needed[::-1]
 
     def needs(self, offsets, shape, *, method):
@@ -41,22 +54,24 @@ class Serial(Combinator):
         keys = jax.random.split(key, max(len(self.layers), 1))
         sample, shapes = features, abstracted(features)
         transforms, ahead = [], []  # `ahead`: transforms that the sample has not been through
-        for layer, own, wanted, layer_key in zip(
-            self.layers, self.methods(method), needed[1:], keys, strict=False
+        for index, (own, wanted, layer_key) in enumerate(
+            zip(self.methods(method), needed[1:], keys, strict=False)
         ):
             given = shapes
-            if layer.rule.looks_at_data(own):
+            if self.layers[index].rule.looks_at_data(own):
                 sample, ahead = advance(SerialTransform(tuple(ahead)), sample), []
                 given = sample
-            transform = layer.rule.fit(given, method=own, offsets=wanted, key=layer_key)
+            with self.at(index) as rule:
+                transform = rule.fit(given, method=own, offsets=wanted, key=layer_key)
             shapes = advance(transform, shapes)
             transforms.append(transform)
             ahead.append(transform)
         return SerialTransform(tuple(transforms))
 
     def series(self, series):
-        for layer in self.layers:
-            series = naming(layer.rule.series, layer.name)(series)
+        for index in range(len(self.layers)):
+            with self.at(index) as rule:
+                series = rule.series(series)
         return series
 
 
@@ -80,26 +95,27 @@ def repeat(layer, inner, n):
 
 class Parallel(Combinator):
     def needs(self, offsets, shape, *, method):
-        return [
-            layer.rule.needs(wanted, into, method=own)
-            for layer, own, wanted, into in zip(
-                self.layers, self.methods(method), offsets, shape, strict=True
-            )
-        ]
+        needed = []
+        branches = zip(self.methods(method), offsets, shape, strict=True)
+        for index, (own, wanted, into) in enumerate(branches):
+            with self.at(index) as rule:
+                needed.append(rule.needs(wanted, into, method=own))
+        return needed
 
     def fit(self, features, *, method, offsets, key):
-        keys = jax.random.split(key, len(self.layers))
-        branches = zip(self.layers, self.methods(method), features, offsets, keys, strict=True)
-        return ParallelTransform(
-            tuple(
-                layer.rule.fit(branch, method=own, offsets=wanted, key=branch_key)
-                for layer, own, branch, wanted, branch_key in branches
-            )
-        )
+        keys, transforms = jax.random.split(key, len(self.layers)), []
+        branches = zip(self.methods(method), features, offsets, keys, strict=True)
+        for index, (own, branch, wanted, branch_key) in enumerate(branches):
+            with self.at(index) as rule:
+                transforms.append(rule.fit(branch, method=own, offsets=wanted, key=branch_key))
+        return ParallelTransform(tuple(transforms))
 
     def series(self, series):
-        branches = zip(self.layers, series, strict=True)
-        return [naming(layer.rule.series, layer.name)(branch) for layer, branch in branches]
+        after = []
+        for index, branch in enumerate(series):
+            with self.at(index) as rule:
+                after.append(rule.series(branch))
+        return after
 
 
 class ParallelTransform(eqx.Module):

@@ -117,8 +117,10 @@ def test_fit_refusals():
             fit_series(*arguments)
     with pytest.raises(ValueError, match="finite matrix with rows"):
         greedy_coreset(np.zeros(3), 2)
-    with pytest.raises(ValueError, match="size must be 1 or more"):
+    with pytest.raises(ValueError, match="size must be a positive integer, got 0"):
         greedy_coreset(np.zeros((3, 2)), 0)
+    with pytest.raises(TypeError, match=r"size must be a positive integer, got 2\.5"):
+        greedy_coreset(np.zeros((3, 2)), 2.5)  # pyright: ignore[reportArgumentType]
 
 
 DIMENSIONS = [2, 3, 30, 10_000]
@@ -218,6 +220,7 @@ def test_recovery_refusals():
         ((zonal, 1, 2), {}, ValueError, "dimension must be 2 or more"),
         ((zonal, 3, -1), {}, ValueError, "degree must be from 0"),
         ((zonal, 3, 4), {"samples": 9}, ValueError, r"at least 2 \(degree \+ 1\) = 10, got 9"),
+        ((zonal, 3, 4), {"samples": 10.7}, TypeError, "must be an integer or None, got 10.7"),
         ((np.log, 3, 4), {}, ValueError, "f is nan at -"),
         ((lambda t: 1j * t, 3, 4), {}, TypeError, "must be real"),
     ):

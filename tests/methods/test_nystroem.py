@@ -91,6 +91,29 @@ def test_all_positions_behind_convolutions_and_pools():
         assert np.array_equal(*(getattr(z, kind) for z in features.values()))
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["Relu", "Gelu", "Erf", "Sin"])
+def test_all_positions_of_branches_and_layer_norm(name):
+    """The number of features differs by branch, and their variances go through everything."""
+    act = NONLINEARITIES[name]
+    branch = stax.serial(act(), stax.Conv(4, (2, 2), b_std=0.1, padding="SAME"))
+    model = stax.serial(
+        stax.Conv(4, (3, 2), strides=(2, 1), W_std=1.4, b_std=0.2),
+        stax.FanOut(2),
+        stax.parallel(branch, stax.Identity()),
+        stax.FanInSum(),
+        stax.LayerNorm(axis=(1, 2, 3), eps=0.01),
+        act(),
+        stax.Flatten(),
+    )
+    x = images(2)
+    positions = 2 * 2 * 3  # in both nonlinearities
+    feature_map = ns.feature_map(model, x, ns.Nystroem(positions), key=KEY)
+    close, kernel = feature_map.kernel_fn(x), exact_kernel(model, x)
+    for kind in ("nngp", "ntk"):
+        assert relative(getattr(close, kind), np.asarray(getattr(kernel, kind))) < 1e-6
+
+
 # ------------------------------------------------------------------ errors
 
 
@@ -118,12 +141,31 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"width=18\) at Gelu\(\).*P = 12"):
             ns.feature_map(conv_net(), x, ns.Nystroem((8, 18, 2)), key=KEY)
 
+    def test_says_which_of_many_alike(self):
+        """In notes, from the inside out."""
+        inner = stax.serial(stax.Relu(), stax.Dense(3), stax.Relu(), stax.Dense(3))
+        branched = branches(stax.serial(stax.Relu(), stax.Dense(3)), inner)
+        model = stax.serial(stax.Dense(3), stax.Relu(), stax.Dense(3), branched)
+        x = np.random.default_rng(0).normal(size=(6, 4))
+        x[5] = x[0]
+        for last, positions in ((7, 6), (6, 5)):  # by the shape alone; found when fitted
+            with pytest.raises(ValueError, match=rf"at Relu\(\).*only P = {positions}") as caught:
+                ns.feature_map(model, x, ns.Nystroem((2, 2, 2, last)), key=KEY)
+            places = [note[: note.index(",")] for note in caught.value.__notes__]
+            expected = ["3 of 4", "2 of 2", "2 of 3", "4 of 4"]
+            assert places == [f"In layer {place}" for place in expected]
+
+    def test_no_positions(self):
+        for x in (np.zeros((4, 5), np.float32), np.full((4, 5), 1e-30, np.float32)):
+            with pytest.raises(ValueError, match=r"at Relu\(\): all positions .* variance 0"):
+                ns.feature_map(stax.serial(stax.Dense(1), stax.Relu()), x, ns.Nystroem(2), key=KEY)
+
     @pytest.mark.parametrize("residual", [-0.1, 1, 1.0, 1.5, float("nan"), True, (0.5, 1.0), "0.5"])
     def test_residual(self, residual):
         with pytest.raises(ValueError, match=r"residual is the share .*0 <= residual < 1.*got"):
             ns.Nystroem(4, residual=residual)
 
-    @pytest.mark.parametrize("rcond", [-0.1, 1, float("nan")])
+    @pytest.mark.parametrize("rcond", [-0.1, 1, float("nan"), "0.1"])
     def test_rcond(self, rcond):
         with pytest.raises(ValueError, match=r"rcond is a share, 0 <= rcond < 1, or None; got"):
             ns.Nystroem(4, rcond=rcond)
@@ -142,6 +184,16 @@ class TestErrors:
     def test_width(self, width, error):
         with pytest.raises(error, match="width must be a positive integer"):
             ns.Nystroem(width)
+
+    def test_arrays_are_schedules(self):
+        """Of NumPy or JAX, as lists are."""
+        wide = ns.Nystroem(np.array([4, 8]), residual=jax.numpy.array([0.5, 0.0]))
+        assert (wide.width, wide.residual) == ((4, 8), (0.5, 0.0))
+        assert ns.Nystroem(np.array(4)).width == 4
+        with pytest.raises(
+            TypeError, match=r"width must be a positive integer, got 4\.0 of type float"
+        ):
+            ns.Nystroem(np.array([4, 1.5]))
 
     def test_empty_schedule(self):
         with pytest.raises(ValueError, match="width is an empty schedule"):

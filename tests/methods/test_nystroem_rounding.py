@@ -74,15 +74,28 @@ def test_diagonal_where_landmarks_are_dependent(name, record_property):
     rng = np.random.default_rng(0)
     chosen = np.unravel_index(rng.permutation(usable)[:64], (6, 5, 5))
     landmarks = landmarks_at(dual, features, chosen)
-    z, _ = eqx.filter_jit(expansion(landmarks, dual))(features)
-    assert z.shape[-1] < 64  # eigenvalues are cut off
-    diagonal = np.sum(np.asarray(z, float)[chosen] ** 2, axis=-1)
-    exact = np.diag(landmarks.gram)
-    worst = np.max(np.abs(diagonal - exact) / exact)
-    record_property("relative error", float(worst))
-    # Rounding of a kernel value, eps, over the root of the smallest eigenvalue kept, m eps, in
-    # each of at most m directions.
-    assert worst < np.sqrt(64 * np.finfo(np.float32).eps)
+    both = eqx.filter_jit(expansion(landmarks, dual))(features)
+    for kind, z, gram in zip(
+        ("nngp", "ntk"), both, (landmarks.gram, landmarks.gram_ntk), strict=True
+    ):
+        assert kind == "ntk" or z.shape[-1] < 64  # eigenvalues are cut off
+        diagonal = np.sum(np.asarray(z, float)[chosen] ** 2, axis=-1)
+        exact = np.diag(gram)
+        worst = np.max(np.abs(diagonal - exact) / exact)
+        record_property(f"relative error, {kind}", float(worst))
+        # Rounding of a kernel value, eps, over the root of the smallest eigenvalue kept, m eps, in
+        # each of at most m directions.
+        assert worst < np.sqrt(64 * np.finfo(np.float32).eps)
+
+
+def test_bfloat16_inputs():
+    """Rounding eps of kernel values, over the root of the smallest eigenvalue kept, m eps."""
+    x = awkward_images()[6:, 0].reshape(10, -1)
+    model = stax.serial(stax.Dense(4, b_std=0.3), stax.Relu(), stax.Dense(1))
+    exact = np.asarray(model[2](x, None, "ntk"))
+    coarse = jnp.asarray(x, jnp.bfloat16)
+    z = ns.feature_map(model, coarse, ns.Nystroem(10), key=KEY)(coarse).ntk.astype(np.float32)
+    assert relative(z @ z.T, exact) < np.sqrt(10 * float(jnp.finfo(jnp.bfloat16).eps))
 
 
 # ------------------------------------------------------------------ precision

@@ -76,13 +76,47 @@ def test_unbiased(name, record_property):
         )
 
 
-@pytest.mark.parametrize("index", [(0, 1, 2, 3), (0, 1, 1, 2, 0, 3)])
-def test_covariance(index, record_property):
+def test_unbiased_as_a_method():
+    """Landmarks change with the key, too; and only without calibration is nothing rescaled."""
+    net, x = model("Gelu"), points()
+    held_out = np.random.default_rng(4).normal(size=(4, 4))
+    method = ns.Nystroem(WIDTH, residual=0.7, calibrate=False)
+    grams = []
+    for key in jax.random.split(jax.random.key(7), 192):
+        feature_map = ns.feature_map(net, x, method, key=key)
+        z = feature_map(held_out)
+        grams.append([np.asarray(z.nngp @ z.nngp.T), np.asarray(z.ntk @ z.ntk.T)])
+    kernel = net[2](held_out, None, ("nngp", "ntk"))
+    for draws, kind in zip(np.swapaxes(grams, 0, 1), ("nngp", "ntk"), strict=True):
+        assert deviations(draws, np.asarray(getattr(kernel, kind))).max() < 4
+    assert not rescales(feature_map)
+    calibrated = ns.feature_map(net, x, ns.Nystroem(WIDTH, residual=0.7), key=jax.random.key(0))
+    assert rescales(calibrated)
+
+
+def rescales(feature_map):
+    """Whether what its only nonlinearity's landmarks miss is given its exact norm."""
+    [found] = [
+        node.normalize
+        for node in jax.tree.leaves(feature_map, is_leaf=lambda node: hasattr(node, "normalize"))
+        if hasattr(node, "normalize")
+    ]
+    return found
+
+
+TWICE = (0, 1, 1, 2, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("Relu", (0, 1, 2, 3)), ("Relu", TWICE), ("Gelu", TWICE), ("Erf", TWICE), ("Sin", TWICE)],
+)
+def test_covariance(name, index, record_property):
     """`k - k B k`, of the residual features alone; with landmarks twice too."""
-    _, _, landmarks = features_at("Relu", index)
-    kernel = model("Relu")[2](points(), None, ("nngp", "ntk"))
+    _, _, landmarks = features_at(name, index)
+    kernel = model(name)[2](points(), None, ("nngp", "ntk"))
     both = zip(
-        ("nngp", "ntk"), drawn("Relu", index), (landmarks.gram, landmarks.gram_ntk), strict=True
+        ("nngp", "ntk"), drawn(name, index), (landmarks.gram, landmarks.gram_ntk), strict=True
     )
     for kind, z, at_landmarks in both:
         k = np.asarray(getattr(kernel, kind))
@@ -135,7 +169,7 @@ def test_kernel_without_a_network():
     net = stax.serial(stax.Dense(3), stax.ExpNormalized(), stax.Dense(1))
     key = jax.random.key(0)
     assert ns.feature_map(net, points(), ns.Nystroem(4, residual=0), key=key)(points()).ntk.any()
-    with pytest.raises(NotImplementedError, match=r"ExpNormalized\(\) has no finite network"):
+    with pytest.raises(NotImplementedError, match=r"has no finite network.*without residual"):
         ns.feature_map(net, points(), ns.Nystroem(4, residual=0.5), key=key)
 
 

@@ -200,6 +200,16 @@ def test_scores_of_a_kernel_of_low_rank():
     assert np.all((scores >= 0) & (scores <= 1))
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_kernel_that_is_zero(sampling):
+    """Features of zeros, and no division by them."""
+    model = stax.serial(stax.Dense(1), stax.ABRelu(0.0, 0.0), stax.Dense(1))
+    x = np.random.default_rng(0).normal(size=(8, 3))
+    z = ns.feature_map(model, x, ns.Nystroem(4, sampling=sampling), key=jax.random.key(0))(x)
+    assert not np.any(z.nngp)
+    assert not np.any(z.ntk)
+
+
 # ------------------------------------------------------------------ the three distributions
 
 

@@ -275,6 +275,10 @@ def test_bad_cases(make):
     with pytest.raises(NotImplementedError, match="no finite network"):
         build(net(stax.ExpNormalized()), x, make(4, 8))
     network = make(4, 8, scope="network")
+    strict = functools.partial(make, 4, 8, "network", max_tail=0.01)
+    with pytest.raises(ValueError, match=r"network has not converged at norm .*leaves out 0\.\d+"):
+        build(net(stax.Gaussian()), x, strict(radii=(0.1, 10)))
+    build(net(stax.Gaussian()), x, strict(radii=(0.1, 0.2)))
     with pytest.raises(ValueError, match=r"takes inputs \(n, d\)"):
         build(stax.serial(stax.Conv(1, (1,)), stax.Relu()), x[:, None], network)
     with pytest.raises(NotImplementedError, match="no power series"):
@@ -303,3 +307,14 @@ def test_networks_without_examples_and_zero_inputs(make):
         np.testing.assert_allclose(np.sum(z.ntk**2, axis=1), exact, rtol=1e-5, atol=1e-10)
         slope = jax.grad(lambda x, f=feature_map: jnp.sum(f(x).ntk ** 3))(x)
         assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+def test_radii_of_a_network(make):
+    """Norms far from those of the examples are right where `radii` hold them."""
+    model, x = net(stax.Gelu()), inputs()
+    far = jnp.concatenate([20 * x, x / 20])
+    method = make(6, 32, scope="network", radii=(0.01, 50.0))
+    z = ns.feature_map(model, x, method, key=jax.random.key(0))(far).ntk
+    exact = np.diag(model[2](far, None, "ntk"))
+    np.testing.assert_allclose(np.sum(z**2, axis=1), exact, rtol=1e-4)

@@ -112,7 +112,8 @@ def test_transformations(name):
 def test_dtypes_and_gradients(name):
     """The result follows the inputs; gradients are those of finite differences."""
     row = SKETCHES[name]
-    for drawn, dtype in itertools.product((jnp.float32, jnp.float64), repeat=2):
+    dtypes = (jnp.bfloat16, jnp.float32, jnp.float64)
+    for drawn, dtype in itertools.product(dtypes, repeat=2):
         x = arguments(row, dtype=dtype)
         result = jax.eval_shape(
             lambda *x, drawn=drawn: row.apply(row.make(jax.random.key(0), drawn), *x), *x
