@@ -33,9 +33,8 @@ from .stax._whole_network import WholeNetwork
 class FeatureMap(eqx.Module):
     """Features of an infinitely wide network; made by `ntk_sketch.feature_map`.
 
-    A pytree: it is an argument of functions under `jit`, `vmap` and `grad`. Its call is compiled
-    once for every batch shape, so that batches of one size (`ntk_sketch.solvers.stream` pads the
-    last) are compiled once; it needs no `jax.jit`, which takes functions and not pytrees.
+    A pytree: an argument of functions under `jit`, `vmap` and `grad`. Its own call is compiled,
+    once for every batch shape, and needs no `jit`; `ntk_sketch.solvers.stream` pads the last batch.
 
     Attributes:
         transform: the drawn parameters, layer by layer.

@@ -161,7 +161,7 @@ def harmonic_features(
     dimension = max(features.nngp_vectors().dimension, 3)
     matrix = gegenbauer_from_powers(dimension, powers.shape[-1] - 1)[: degree + 1]
     kept, norms = powers @ matrix.T, np.geomspace(*radii, len(diagonal))
-    method.check_tail(kept, diagonal, norms)
+    method.check_tail(kept, diagonal, radii)
     factors = RadialFactors(*radii, kept, diagonal)
     energy = np.mean(factors.factors.on_host(norms) ** 2, axis=0)
     sizes = np.exp(np.minimum(log_harmonic_dimension(dimension, degree), 40.0)).round()

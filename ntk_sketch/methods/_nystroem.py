@@ -49,7 +49,7 @@ class Nystroem(Method):
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
             ("diagonal") or all alike ("uniform"). Positions that are equal to about `√eps` count
-            once: their kernel values do not differ in this dtype.
+            once: a kernel matrix with both is singular to rounding.
         calibrate: fit to kernel values at positions that are not landmarks, where the sample has at
             least four of them for each feature in either half of its examples; and give residual
             features their exact norm, which is that of the kernel's diagonal minus the landmarks'.

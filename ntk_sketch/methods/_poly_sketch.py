@@ -74,8 +74,7 @@ class PolySketch(SeriesMethod):
         projection, sums = self.projection(features, key_projection), []
         kernels = zip(series.kernels(), jax.random.split(key_sums), strict=False)
         for (coefficients, diagonal), own in kernels:
-            norms = np.geomspace(*radii, len(diagonal))
-            self.check_tail(coefficients[..., : self.degree + 1], diagonal, norms)
+            self.check_tail(coefficients[..., : self.degree + 1], diagonal, radii)
             # What the last power stands for: all from it on.
             kept, above = np.split(coefficients, [self.degree], axis=-1)
             kept = np.concatenate([kept, above.sum(axis=-1, keepdims=True)], axis=-1)

@@ -94,13 +94,15 @@ class SeriesMethod(Method):
         """How a nonlinearity's series is tabulated."""
         return {"radii": self.radii or (1e-3, 1e2), "max_tail": self.max_tail}
 
-    def check_tail(self, kept: np.ndarray, diagonal: np.ndarray, norms: np.ndarray) -> None:
+    def check_tail(
+        self, kept: np.ndarray, diagonal: np.ndarray, radii: tuple[float, float]
+    ) -> None:
         """Refuses a network's series that leaves out too much.
 
         Args:
-            kept: coefficients (r, r, l) on a grid of norms.
+            kept: coefficients (r, r, l) at the norms of a uniform grid of log r.
             diagonal: the kernel's (r,).
-            norms: (r,).
+            radii: the least and the largest of these norms.
 
         Raises:
             ValueError: with the norm where most is left out.
@@ -109,6 +111,7 @@ class SeriesMethod(Method):
         tail = (diagonal - np.einsum("iil->i", kept)) / whole
         worst = int(np.argmax(tail))
         if self.max_tail is not None and tail[worst] > self.max_tail:
+            norms = np.geomspace(*radii, len(diagonal))
             raise ValueError(
                 f"the series of the network has not converged at norm {norms[worst]:.6g} of its"
                 f" inputs: degree {self.degree} leaves out {tail[worst]:.3g} of the kernel, more"
