@@ -26,8 +26,8 @@ class CountSketch(Sketch):
     is at most that of independent buckets, which has `1/m`; for `d <= m` the sketch is exact. And
     each bucket is a sum of L entries of a permuted vector, which needs no scattered additions.
 
-    Sparse inputs (`jax.experimental.sparse.BCOO`, also under `jit`; SciPy matrices of rows, on the
-    host) give the same result, a dense array, in time proportional to their non-zeros.
+    Sparse inputs (`jax.experimental.sparse.BCOO`, or SciPy matrices of rows: constants under `jit`)
+    give the same result, a dense array, in time proportional to their non-zeros.
 
     Cost: of a dense vector `2d` FLOPs and one permutation, of a sparse one 2 FLOPs a non-zero; plus
     m numbers written. The sketch holds `3d + m` numbers at most.
@@ -71,7 +71,7 @@ class CountSketch(Sketch):
         """`S x` along the last axis.
 
         Raises:
-            TypeError: inputs that are not real and floating; a SciPy matrix under `jit`.
+            TypeError: inputs that are not real and floating.
             ValueError: a last axis other than d; NaN or infinite entries, where values are known.
         """
         return self._apply(checked_inputs(x, self.d))

@@ -1,4 +1,4 @@
-"""Sparse inputs of sketches: `BCOO` arrays on the device, SciPy matrices on the host."""
+"""Sparse inputs of sketches: `BCOO` arrays, and SciPy matrices, which become such."""
 
 import math
 from functools import partial
@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import scipy.sparse
 from jax import numpy as jnp
-from jax.core import Tracer
 from jax.experimental.sparse import BCOO
 
 from .._typing import Array, Inputs
@@ -17,15 +16,17 @@ from ._sketch import checked_vectors
 #: A `BCOO` array (..., d) without batch and dense axes, or a SciPy matrix whose rows are examples.
 Sparse: TypeAlias = BCOO | scipy.sparse.sparray | scipy.sparse.spmatrix
 
+_LARGEST_INDEX = np.iinfo(np.int32).max
+
 
 def checked_inputs(x: Inputs | Sparse, d: int, name: str = "x") -> Any:
-    """Vectors (..., d) as a JAX array, as `BCOO`, or as SciPy's CSR whatever the format was."""
+    """Vectors (..., d) as a JAX array, or as `BCOO` whatever the sparse format was."""
     if isinstance(x, Sparse):
         return _checked_sparse(x, d, name)
     return checked_vectors(x, d, name)
 
 
-def _checked_sparse(x: Any, d: int, name: str) -> Any:
+def _checked_sparse(x: Any, d: int, name: str) -> BCOO:
     if isinstance(x, BCOO):
         if x.n_batch or x.n_dense:
             raise ValueError(
@@ -39,49 +40,44 @@ def _checked_sparse(x: Any, d: int, name: str) -> Any:
             f"{name} has shape {tuple(x.shape)}; this sketch was drawn for (..., {d}). Draw one"
             " with the dimension of the last axis."
         )
-    x = x if isinstance(x, BCOO) else x.tocsr()
+    x = x if isinstance(x, BCOO) else x.tocoo(copy=False)
     host = isinstance(x.data, np.ndarray) and np.issubdtype(x.dtype, np.floating)
     if not (host and np.isfinite(x.data).all()):  # no trip to the device if all is well
         checked_vectors(x.data, x.data.shape[-1], f"{name}.data")
-    return x
+    return x if isinstance(x, BCOO) else _padded_bcoo(x)
 
 
-def sum_by_bucket(x: Any, buckets: Array, signs: Array, m: int) -> Array:
+def _padded_bcoo(x: Any) -> BCOO:
+    """SciPy's COO matrix, padded by an eighth at most: so that matrices with about as many
+    non-zeros share a program.
+    """
+    step = 1 << max(x.nnz.bit_length() - 4, 0)
+    places = -(-x.nnz // step) * step
+    data = np.zeros(places, jax.dtypes.canonicalize_dtype(x.dtype))
+    data[: x.nnz] = x.data
+    indices = np.full((places, 2), x.shape, np.int32)  # outside of the array: padding of `BCOO`
+    indices[: x.nnz, 0], indices[: x.nnz, 1] = x.row, x.col
+    return BCOO((jnp.asarray(data), jnp.asarray(indices)), shape=x.shape)
+
+
+@partial(jax.jit, static_argnums=3)
+def sum_by_bucket(x: BCOO, buckets: Array, signs: Array, m: int) -> Array:
     """`Σ_i signs_i x_i` over the i in each of m buckets: (..., d) to (..., m).
 
     Duplicate entries add up, and their order does not matter. The time is that of the non-zeros and
     of the result.
     """
-    if isinstance(x, BCOO):
-        return _device_sum(x, buckets, signs, m)
-    if isinstance(buckets, Tracer):
-        raise TypeError(
-            "SciPy matrices are sketched on the host, outside of jit and vmap. Convert the matrix"
-            " with `jax.experimental.sparse.BCOO.from_scipy_sparse`."
-        )
-    # A CSR matrix with other column numbers; `toarray` adds those that have become equal.
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    data = x.data.astype(dtype, copy=False) * np.asarray(signs, dtype).take(x.indices)
-    parts = (data, np.asarray(buckets).take(x.indices), x.indptr)
-    result = scipy.sparse.csr_array(parts, shape=(x.shape[0], m))
-    return jnp.asarray(result.toarray(out=_aligned((x.shape[0], m), dtype)))
-
-
-def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An empty array that begins at a multiple of 64 bytes: on a CPU, JAX takes it without a
-    copy.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-@partial(jax.jit, static_argnums=3)
-def _device_sum(x: BCOO, buckets: Array, signs: Array, m: int) -> Array:
     *rows, columns = jnp.moveaxis(x.indices, -1, 0)
     # Padding has indices outside of the array: no bucket, and a row that is dropped.
     values = x.data * signs.astype(x.dtype).at[columns].get(mode="fill", fill_value=0)
-    buckets = buckets.at[columns].get(mode="fill", fill_value=m)
-    result = jnp.zeros((*x.shape[:-1], m), x.dtype)
-    return result.at[(*rows, buckets)].add(values, mode="drop")
+    places = (*rows, buckets.at[columns].get(mode="fill", fill_value=m))
+    shape = (*x.shape[:-1], m)
+    result = jnp.zeros(shape, x.dtype)
+    if math.prod(shape) > _LARGEST_INDEX:
+        return result.at[places].add(values, mode="drop")
+    # One index for all axes takes up to a quarter less time.
+    flat, inside = jnp.zeros_like(columns), jnp.ones_like(columns, bool)
+    for index, size in zip(places, shape, strict=True):
+        flat, inside = flat * size + index, inside & (index < size)
+    flat = jnp.where(inside, flat, result.size)
+    return result.ravel().at[flat].add(values, mode="drop").reshape(shape)

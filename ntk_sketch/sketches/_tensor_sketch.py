@@ -1,8 +1,10 @@
 """`TensorSketch`: sketches of tensor powers and products of vectors, by FFT."""
 
 import math
+import operator
 from collections.abc import Sequence
-from functools import partial
+from itertools import accumulate
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -73,8 +75,7 @@ class TensorSketch(Sketch):
         broadcast.
 
         Raises:
-            TypeError: another number of inputs; inputs that are not real and floating; a SciPy
-                matrix under `jit`.
+            TypeError: another number of inputs; inputs that are not real and floating.
             ValueError: a last axis other than d; NaN or infinite entries, where values are known.
         """
         if len(x) not in (1, self.degree):
@@ -83,11 +84,7 @@ class TensorSketch(Sketch):
             )
         names = ["x"] if len(x) == 1 else [f"x_{i}" for i in range(1, len(x) + 1)]
         checked = [checked_inputs(x, self.d, name) for x, name in zip(x, names, strict=True)]
-        inputs = checked * (self.degree // len(checked))
-        if self.degree == 1:
-            return self.counts[0]._apply(inputs[0])
-        counts, spectra = self._counts_and_spectra(inputs)
-        return _convolution(spectra, self.m, jnp.result_type(*counts))
+        return self._convolution(checked)
 
     def powers(self, x: Inputs | Sparse) -> Float[Array, "*n powers m"]:
         """Sketches of the powers `x^{⊗0}, ..., x^{⊗q}` of one input, from the same count sketches.
@@ -98,17 +95,25 @@ class TensorSketch(Sketch):
         Raises:
             TypeError, ValueError: as for a call.
         """
-        x = checked_inputs(x, self.d)
-        counts, spectra = self._counts_and_spectra([x] * self.degree)
-        return _convolutions(spectra, self.m, counts[0].dtype)
+        return self._convolutions(checked_inputs(x, self.d))
 
-    def _counts_and_spectra(self, inputs: Sequence) -> tuple[list[Array], list[Array]]:
-        """`C_l x_l` and `F C_l x_l`: the device transforms one as the host sums up the next."""
-        counts, spectra = [], []
-        for count, x in zip(self.counts, inputs, strict=True):
-            counts.append(count._apply(x))
-            spectra.append(_spectrum(counts[-1]))
-        return counts, spectra
+    @eqx.filter_jit
+    def _convolution(self, inputs: Sequence) -> Array:
+        if self.degree == 1:
+            return self.counts[0]._apply(inputs[0])
+        counts = self._apply_counts(list(inputs) * (self.degree // len(inputs)))
+        spectrum = math.prod(_spectrum(count) for count in counts)
+        return jnp.fft.irfft(spectrum, n=self.m).astype(jnp.result_type(*counts))
+
+    @eqx.filter_jit
+    def _convolutions(self, x: Any) -> Array:
+        counts = self._apply_counts([x] * self.degree)
+        spectra = [_spectrum(count) for count in counts]
+        products = accumulate(spectra, operator.mul, initial=jnp.ones_like(spectra[0]))
+        return jnp.fft.irfft(jnp.stack(list(products), axis=-2), n=self.m).astype(counts[0].dtype)
+
+    def _apply_counts(self, inputs: Sequence) -> list[Array]:
+        return [count._apply(x) for count, x in zip(self.counts, inputs, strict=True)]
 
 
 def tensor_sketch_variance(
@@ -158,20 +163,6 @@ def tensor_sketch_variance(
     return total / m**2 - square**degree
 
 
-@jax.jit
 def _spectrum(count: Array) -> Array:
     # Transforms exist for 32 and 64 bits.
     return jnp.fft.rfft(count.astype(jnp.promote_types(count.dtype, jnp.float32)))
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _convolution(spectra: Sequence[Array], m: int, dtype: jnp.dtype) -> Array:
-    return jnp.fft.irfft(math.prod(spectra), n=m).astype(dtype)
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _convolutions(spectra: Sequence[Array], m: int, dtype: jnp.dtype) -> Array:
-    product = [jnp.ones_like(spectra[0])]
-    for spectrum in spectra:
-        product.append(product[-1] * spectrum)
-    return jnp.fft.irfft(jnp.stack(product, axis=-2), n=m).astype(dtype)

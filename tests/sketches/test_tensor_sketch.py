@@ -9,7 +9,7 @@ import scipy.sparse
 from jax import numpy as jnp
 from jax.experimental.sparse import BCOO
 
-from ntk_sketch.sketches import CountSketch, TensorSketch
+from ntk_sketch.sketches import CountSketch, TensorSketch, _sparse
 from ntk_sketch.sketches._tensor_sketch import tensor_sketch_variance
 
 KEY = jax.random.key(0)
@@ -190,15 +190,40 @@ class TestSparse:
         expected = dense[tuple(sparse.indices.T)]
         np.testing.assert_allclose(jax.grad(loss)(sparse.data), expected, atol=1e-10)
 
-    def test_over_keys(self, make):
-        """Sketches drawn under vmap take BCOO, and say so where they cannot take SciPy's."""
-        x = self.matrix()
+    def test_traced_sketches(self, make):
+        """Sketches that are traced take sparse inputs, too."""
+        sketch, x = make(9), self.matrix()
         keys = jax.random.split(KEY, 3)
-        of_keys = jax.vmap(lambda key: TensorSketch(9, 4, 2, key=key)(BCOO.fromdense(x)))(keys)
-        np.testing.assert_allclose(of_keys[1], TensorSketch(9, 4, 2, key=keys[1])(x), atol=1e-12)
-        sketch = make(9)
-        with pytest.raises(TypeError, match=r"on the host.*from_scipy_sparse"):
-            jax.jit(lambda sketch: sketch(scipy.sparse.csr_array(x)))(sketch)
+        for sparse in (BCOO.fromdense(x), scipy.sparse.csr_array(x)):
+            of_keys = jax.vmap(lambda key, x=sparse: TensorSketch(9, 4, 2, key=key)(x))(keys)
+            expected = TensorSketch(9, 4, 2, key=keys[1])(x)
+            np.testing.assert_allclose(of_keys[1], expected, atol=1e-12)
+            compiled = jax.jit(lambda sketch, x=sparse: sketch(x))(sketch)
+            np.testing.assert_allclose(compiled, sketch(x), atol=1e-12)
+
+    def test_indices_beyond_32_bits(self, make, monkeypatch):
+        """A result too large for one index takes an index for each axis."""
+        sketch, x = make(9), self.matrix().reshape(2, 3, 9)
+        jax.clear_caches()
+        monkeypatch.setattr(_sparse, "_LARGEST_INDEX", 6 * sketch.m - 1)
+        program = jax.make_jaxpr(sketch)(BCOO.fromdense(x, nse=40))
+        z = sketch(BCOO.fromdense(x, nse=40))
+        jax.clear_caches()
+        assert f"[2,3,{sketch.m}] = scatter-add" in str(program)
+        np.testing.assert_allclose(z, sketch(x), atol=1e-12)
+
+    def test_programs(self, make):
+        """Matrices with about as many non-zeros share a program: eight of them from n to 2n."""
+        sizes = []
+        for entries in range(1000, 2001):
+            x = scipy.sparse.csr_array((np.ones(entries), np.arange(entries), [0, entries]))
+            sizes.append(_sparse.checked_inputs(x, entries).nse)
+            assert entries <= sizes[-1] <= 1.125 * entries
+        assert len(set(sizes)) <= 9
+        sketch = make(1100)
+        for entries in (1025, 1088):
+            x = scipy.sparse.random_array((1, 1100), density=entries / 1100, rng=0)
+            np.testing.assert_allclose(sketch(x), sketch(x.toarray()), atol=1e-12)
 
 
 @pytest.mark.parametrize("make", SPARSE)
