@@ -5,11 +5,12 @@ from typing import Any
 import equinox as eqx
 import jax
 from jax import numpy as jnp
+from jax.experimental.sparse import BCOO
 from jaxtyping import Float, Int
 
 from .._typing import Array, Inputs, PRNGKey
 from ._sketch import Sketch, checked_dtype, checked_size
-from ._sparse import Sparse, checked_inputs, sum_by_bucket
+from ._sparse import Coordinates, Sparse, checked_inputs, sum_by_bucket
 
 
 class CountSketch(Sketch):
@@ -77,7 +78,7 @@ class CountSketch(Sketch):
         return self._apply(checked_inputs(x, self.d))
 
     def _apply(self, x: Any) -> Array:
-        if isinstance(x, Sparse):
+        if isinstance(x, BCOO | Coordinates):
             return sum_by_bucket(x, self.buckets, self.signs, self.m)
         return self._apply_dense(x)
 

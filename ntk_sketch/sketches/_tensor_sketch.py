@@ -97,7 +97,7 @@ class TensorSketch(Sketch):
         """
         return self._convolutions(checked_inputs(x, self.d))
 
-    @eqx.filter_jit
+    @jax.jit
     def _convolution(self, inputs: Sequence) -> Array:
         if self.degree == 1:
             return self.counts[0]._apply(inputs[0])
@@ -105,7 +105,7 @@ class TensorSketch(Sketch):
         spectrum = math.prod(_spectrum(count) for count in counts)
         return jnp.fft.irfft(spectrum, n=self.m).astype(jnp.result_type(*counts))
 
-    @eqx.filter_jit
+    @jax.jit
     def _convolutions(self, x: Any) -> Array:
         counts = self._apply_counts([x] * self.degree)
         spectra = [_spectrum(count) for count in counts]

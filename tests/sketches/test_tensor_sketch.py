@@ -217,7 +217,7 @@ class TestSparse:
         sizes = []
         for entries in range(1000, 2001):
             x = scipy.sparse.csr_array((np.ones(entries), np.arange(entries), [0, entries]))
-            sizes.append(_sparse.checked_inputs(x, entries).nse)
+            sizes.append(_sparse.checked_inputs(x, entries).data.size)
             assert entries <= sizes[-1] <= 1.125 * entries
         assert len(set(sizes)) <= 9
         sketch = make(1100)
