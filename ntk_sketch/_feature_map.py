@@ -22,12 +22,14 @@ from ._checks import (
 )
 from ._cost import Cost, product_cost
 from ._features import Features, joined
-from ._memory import peak_bytes
+from ._memory import array_bytes, peak_bytes
 from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import input_variances
 from .methods import Method
 from .stax import Layer
 from .stax._whole_network import WholeNetwork
+
+_LARGEST_BATCH = 4096
 
 
 class FeatureMap(eqx.Module):
@@ -116,21 +118,24 @@ class FeatureMap(eqx.Module):
         return grams[0] if isinstance(get, str) else _named(names)(*grams)
 
     def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
-        """The largest power of two of examples (at most 4,096) whose features need about
+        """The largest power of two of examples (4,096 at most) whose features need about
         `memory_bytes` to compute.
 
         From the sizes of all intermediate arrays and when they are last used; what XLA fuses never
         exists, so that the estimate is on the safe side.
 
         Args:
-            memory_bytes: the budget. `None`: 16 MiB on a CPU, where small batches stay in the
-                caches of the core that computes them, 2 GiB elsewhere.
+            memory_bytes: the budget. `None`: 2 GiB, but 16 MiB and the size of the map's own arrays
+                on a CPU, where small batches stay in the caches of the core that computes them, and
+                each batch reads these arrays once.
             dtype: of the inputs; `None`: JAX's default.
         """
-        if memory_bytes is None:
-            memory_bytes = 2**24 if jax.default_backend() == "cpu" else 2**31
         dtype = jnp.zeros((), dtype).dtype
         dynamic, static = eqx.partition(self, eqx.is_array)
+        if memory_bytes is None and jax.default_backend() == "cpu":
+            memory_bytes = 2**24 + sum(array_bytes(a) for a in jax.tree.leaves(dynamic))
+        elif memory_bytes is None:
+            memory_bytes = 2**31
 
         def features(dynamic, x):
             return _features.__wrapped__(eqx.combine(dynamic, static), x, {})
@@ -139,9 +144,10 @@ class FeatureMap(eqx.Module):
             examples = jax.ShapeDtypeStruct((n, *self.input_shape), dtype)
             return peak_bytes(features, dynamic, examples)
 
-        # The difference leaves out what does not grow with the batch, such as scaled filters.
-        per_example = max((peak(17) - peak(1)) / 16, 1.0)
-        return 2 ** int(np.clip(math.log2(max(memory_bytes / per_example, 1)), 0, 12))
+        # The difference leaves out what does not grow with the batch, such as scaled filters: that
+        # of large batches, for in small ones such arrays may be the peak.
+        per_example = max((peak(2 * _LARGEST_BATCH) - peak(_LARGEST_BATCH)) / _LARGEST_BATCH, 1.0)
+        return 2 ** int(math.log2(np.clip(memory_bytes / per_example, 1, _LARGEST_BATCH)))
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
         """FLOPs and bytes of the features of one batch: a namedtuple `(flops, bytes)` of integers.

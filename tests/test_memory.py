@@ -1,5 +1,6 @@
 """Peak memory counted by hand."""
 
+import equinox as eqx
 import jax
 import pytest
 from jax import numpy as jnp
@@ -45,3 +46,28 @@ def test_batch_size_follows_the_budget():
     assert sizes[1] * 4 == sizes[2]
     assert sizes[3] == 4096
     assert 1 <= feature_map.batch_size() <= 4096
+
+
+def test_batch_size_counts_examples_where_the_map_is_larger():
+    """A second layer has arrays much larger than one example, and takes no more memory for each."""
+    shape, key = jax.ShapeDtypeStruct((1, 8), jnp.float32), jax.random.key(0)
+    layers = [stax.Dense(4), stax.Relu()]
+    budget, width = 2**22, 256
+    shallow, deep = (
+        ns.feature_map(
+            stax.serial(*layers * n, stax.Dense(1)), shape, ns.RandomFeatures(width), key=key
+        )
+        for n in (1, 2)
+    )
+    assert deep.batch_size(budget) == shallow.batch_size(budget) < 4096
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the default of a CPU")
+def test_default_batch_size_grows_with_the_map():
+    shape, key = jax.ShapeDtypeStruct((1, 8), jnp.float32), jax.random.key(0)
+    model = stax.serial(*[stax.Dense(4), stax.Relu()] * 2, stax.Dense(1))
+    feature_map = ns.feature_map(model, shape, ns.RandomFeatures(1024), key=key)
+    arrays = sum(a.nbytes for a in jax.tree.leaves(feature_map) if eqx.is_array(a))
+    assert arrays > 2**23
+    assert feature_map.batch_size() == feature_map.batch_size(2**24 + arrays)
+    assert feature_map.batch_size() > feature_map.batch_size(2**24)
