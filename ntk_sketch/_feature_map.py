@@ -125,15 +125,16 @@ class FeatureMap(eqx.Module):
         exists, so that the estimate is on the safe side.
 
         Args:
-            memory_bytes: the budget. `None`: 2 GiB, but 16 MiB and the size of the map's own arrays
-                on a CPU, where small batches stay in the caches of the core that computes them, and
-                each batch reads these arrays once.
+            memory_bytes: the budget. `None`: 2 GiB. But on a CPU 16 MiB, so that batches stay in
+                the caches of the core that computes them, and four times the map's own arrays,
+                which each batch reads; 128 MiB at most.
             dtype: of the inputs; `None`: JAX's default.
         """
         dtype = jnp.zeros((), dtype).dtype
         dynamic, static = eqx.partition(self, eqx.is_array)
         if memory_bytes is None and jax.default_backend() == "cpu":
-            memory_bytes = 2**24 + sum(array_bytes(a) for a in jax.tree.leaves(dynamic))
+            arrays = sum(array_bytes(a) for a in jax.tree.leaves(dynamic))
+            memory_bytes = min(2**24 + 4 * arrays, 2**27)
         elif memory_bytes is None:
             memory_bytes = 2**31
 
