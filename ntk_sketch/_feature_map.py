@@ -126,15 +126,15 @@ class FeatureMap(eqx.Module):
 
         Args:
             memory_bytes: the budget. `None`: 2 GiB. But on a CPU 16 MiB, so that batches stay in
-                the caches of the core that computes them, and four times the map's own arrays,
-                which each batch reads; 128 MiB at most.
+                the caches of the core that computes them; or four times the map's own arrays, which
+                each batch reads, if that is more, and 128 MiB at most.
             dtype: of the inputs; `None`: JAX's default.
         """
         dtype = jnp.zeros((), dtype).dtype
         dynamic, static = eqx.partition(self, eqx.is_array)
         if memory_bytes is None and jax.default_backend() == "cpu":
             arrays = sum(array_bytes(a) for a in jax.tree.leaves(dynamic))
-            memory_bytes = min(2**24 + 4 * arrays, 2**27)
+            memory_bytes = min(max(2**24, 4 * arrays), 2**27)
         elif memory_bytes is None:
             memory_bytes = 2**31
 
