@@ -71,16 +71,8 @@ def _padded(x: Any) -> Coordinates:
     # Padding lies outside of the array, as that of `BCOO`.
     of_rows = np.append(np.diff(x.indptr), padding)
     rows = np.repeat(np.arange(n + 1, dtype=np.int32), of_rows)
-    columns = _extended(x.indices, padding, d, np.int32)
-    return Coordinates(_extended(x.data, padding, 0, x.dtype), (rows, columns), x.shape)
-
-
-def _extended(values: np.ndarray, padding: int, constant: int, dtype: Any) -> np.ndarray:
-    # `np.pad` takes twice the time.
-    result = np.empty(values.size + padding, dtype)
-    result[: values.size] = values
-    result[values.size :] = constant
-    return result
+    columns = np.pad(x.indices, (0, padding), constant_values=d)
+    return Coordinates(np.pad(x.data, (0, padding)), (rows, columns), x.shape)
 
 
 @partial(jax.jit, static_argnums=3)
@@ -100,7 +92,7 @@ def sum_by_bucket(x: BCOO | Coordinates, buckets: Array, signs: Array, m: int) -
     result = jnp.zeros(shape, x.dtype)
     if math.prod(shape) > _LARGEST_INDEX:
         return result.at[places].add(values, mode="drop")
-    # One index for all axes takes up to a quarter less time.
+    # One index for all axes is faster than one for each.
     flat, inside = jnp.zeros_like(columns), jnp.ones_like(columns, bool)
     for index, size in zip(places, shape, strict=True):
         flat, inside = flat * size + index, inside & (index < size)

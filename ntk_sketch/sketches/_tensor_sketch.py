@@ -97,7 +97,7 @@ class TensorSketch(Sketch):
         """
         return self._convolutions(checked_inputs(x, self.d))
 
-    @jax.jit
+    @jax.jit  # all leaves are arrays, and it has less overhead than `eqx.filter_jit`
     def _convolution(self, inputs: Sequence) -> Array:
         if self.degree == 1:
             return self.counts[0]._apply(inputs[0])
