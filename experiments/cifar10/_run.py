@@ -39,7 +39,7 @@ SIZES = {
     "cpu": Size(15_000, 2_000, (64, 128, 1024)),
     "gpu": Size(50_000, 10_000, (512, 512, 2048)),
 }
-BATCH_BYTES = {"cpu": 2**24, "gpu": 2**33}  # the CPU is fastest when a batch stays in its cache
+BATCH_BYTES = {"cpu": None, "gpu": 2**33}  # None: what `FeatureMap.batch_size` takes itself
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Resolved:
     test: int
     width: tuple[int, ...]
     select: str
-    batch_bytes: int
+    batch_bytes: int | None
 
 
 def run(settings: Settings) -> dict[str, Any]:
