@@ -60,7 +60,7 @@ def run(settings: Settings) -> dict[str, Any]:
         data.DataError: data that is missing, damaged or too small, before anything long starts.
     """
     phases = Phases()
-    source = data.find(settings.data_dir)
+    source = data.open_digits() if settings.digits else data.find(settings.data_dir)
     resolved = _resolve(settings, source)
     with phases("reading"):
         images, labels = source.read("train", resolved.train)

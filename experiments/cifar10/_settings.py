@@ -36,6 +36,7 @@ class Settings:
     batch_size: int | None = None
     seed: int = 0
     data_dir: str | None = None
+    digits: bool = False
     out: Path = OUTPUT
 
 
@@ -54,6 +55,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
             )
         given["width"] = widths
     given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
+    if given["digits"] and given["data_dir"] is not None:
+        parser.error("argument --digits: --data-dir names other images; give one of the two")
     if given["train"] == 1 and given["select"] == "validation":
         parser.error("argument --select: validation needs at least two training images")
     return Settings(preprocessing=steps, **given)
@@ -96,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
     data = parser.add_argument_group("data")
     data.add_argument("--data-dir", metavar="DIR", help="CIFAR-10: official files or packed pieces")
+    data.add_argument(
+        "--digits", action="store_true", help="scikit-learn's 8x8 digits, not CIFAR-10: a quick try"
+    )
     for split, images in (("train", "training"), ("test", "test")):
         data.add_argument(
             f"--{split}", type=up_to(LARGEST[split]), metavar="N", help=f"first N {images} images"

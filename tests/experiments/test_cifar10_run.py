@@ -72,6 +72,15 @@ def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
     assert "images/s" in printed.err
 
 
+def test_digits_by_name(tmp_path, monkeypatch, capsys):
+    """The quick form of the job: asks for nothing that is not installed, wherever it runs."""
+    monkeypatch.setattr(data, "find", None)
+    size = f"--digits --train 100 --test 50 --width 8 --out {tmp_path}"
+    assert entry.main(size.split()) == 0
+    assert record_of(tmp_path)["data"]["dataset"] == "digits"
+    assert "NO CIFAR-10" not in capsys.readouterr().err
+
+
 def test_the_default_schedule_fits_small_images(no_cifar10):
     settings, source = Settings(), data.find(None)
     widths = _run._widths(settings, source, (64, 128, 1024))

@@ -52,6 +52,7 @@ def test_everything():
         ("--train 0", "at least 1 needed"),
         ("--train 50001", "50,001 asked for, but CIFAR-10 has 50,000"),
         ("--test 10001", "10,001 asked for, but CIFAR-10 has 10,000"),
+        ("--digits --data-dir images", "give one of the two"),
         ("--seed -1", "between 0 and"),
         ("--select validation --train 1", "at least two training images"),
     ],
