@@ -23,6 +23,7 @@ from ._checks import (
 from ._cost import Cost, product_cost
 from ._features import Features, joined
 from ._memory import array_bytes, peak_bytes
+from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import input_variances
 from .methods import Method
@@ -122,7 +123,8 @@ class FeatureMap(eqx.Module):
         `memory_bytes` to compute.
 
         From the sizes of all intermediate arrays and when they are last used; what XLA fuses never
-        exists, so that the estimate is on the safe side.
+        exists, so that the estimate is on the safe side. Traced once for each structure of a map
+        and dtype; maps that differ in numbers only share the result.
 
         Args:
             memory_bytes: the budget. `None`: 2 GiB. But on a CPU 16 MiB, so that batches stay in
@@ -131,23 +133,12 @@ class FeatureMap(eqx.Module):
             dtype: of the inputs; `None`: JAX's default.
         """
         dtype = jnp.zeros((), dtype).dtype
-        dynamic, static = eqx.partition(self, eqx.is_array)
         if memory_bytes is None and jax.default_backend() == "cpu":
-            arrays = sum(array_bytes(a) for a in jax.tree.leaves(dynamic))
+            arrays = sum(array_bytes(a) for a in jax.tree.leaves(eqx.filter(self, eqx.is_array)))
             memory_bytes = min(max(2**24, 4 * arrays), 2**27)
         elif memory_bytes is None:
             memory_bytes = 2**31
-
-        def features(dynamic, x):
-            return _features.__wrapped__(eqx.combine(dynamic, static), x, {})
-
-        def peak(n):
-            examples = jax.ShapeDtypeStruct((n, *self.input_shape), dtype)
-            return peak_bytes(features, dynamic, examples)
-
-        # The difference leaves out what does not grow with the batch, such as scaled filters: that
-        # of large batches, for in small ones such arrays may be the peak.
-        per_example = max((peak(2 * _LARGEST_BATCH) - peak(_LARGEST_BATCH)) / _LARGEST_BATCH, 1.0)
+        per_example = _bytes_per_example(self, dtype)
         return 2 ** int(math.log2(np.clip(memory_bytes / per_example, 1, _LARGEST_BATCH)))
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
@@ -261,6 +252,23 @@ def _features(feature_map: FeatureMap, x: Array, kwargs: dict) -> Features:
         ntk=joined(features.ntk, features.nngp[0]),
         channels=features.channels,
     )
+
+
+@once_per_structure
+def _bytes_per_example(feature_map: FeatureMap, dtype) -> float:
+    """By how much the peak of memory grows with each example of a large batch."""
+    dynamic, static = eqx.partition(feature_map, is_abstract_array)
+
+    def features(dynamic, x):
+        return _features.__wrapped__(eqx.combine(dynamic, static), x, {})
+
+    def peak(n):
+        examples = jax.ShapeDtypeStruct((n, *feature_map.input_shape), dtype)
+        return peak_bytes(features, dynamic, examples)
+
+    # The difference leaves out what does not grow with the batch, such as scaled filters: that of
+    # large batches, for in small ones such arrays may be the peak.
+    return max((peak(2 * _LARGEST_BATCH) - peak(_LARGEST_BATCH)) / _LARGEST_BATCH, 1.0)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import warnings
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -122,7 +123,7 @@ class RidgeSolution(eqx.Module):
         rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
         batches = stream(self.feature_map, x, get=self.get, batch_size=rows)
         means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in batches]
-        return jnp.asarray(np.concatenate(means))
+        return jax.device_put(np.concatenate(means))
 
 
 def solution_from(

@@ -115,7 +115,8 @@ class PrimalSpectrum(Spectrum):
         self.cut = max(self.floor, state.rounding_error() / 100)
         self._rotated = self.vectors.T @ state.cross.to_host()
         self._target_norm = state.target_norm.to_host()
-        self.leverage_tolerance = float(np.sqrt(len(self.values)) * np.finfo(self.dtype).eps)
+        # of one leverage, a sum of p rounded squares
+        self.leverage_tolerance = 8 * float(np.sqrt(len(self.values)) * np.finfo(self.dtype).eps)
 
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
         return self.vectors @ (self.inverse(penalty)[:, None] * self._rotated)

@@ -12,8 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
+from .._structure import is_abstract_array, once_per_structure
 from ._gram_state import GramState
 
 KERNELS = ("nngp", "ntk")
@@ -50,11 +51,16 @@ def feature_spec(feature_map: FeatureMapLike, x: Inputs, get: str) -> jax.ShapeD
     """
     if get not in KERNELS:
         raise ValueError(f"get={get!r} is unknown; known: {', '.join(map(repr, KERNELS))}")
-    struct = jax.ShapeDtypeStruct((2, *x.shape[1:]), jnp.asarray(x[:1]).dtype)
+    return _feature_spec(feature_map, x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype), get)
+
+
+@once_per_structure
+def _feature_spec(feature_map: Any, shape: tuple[int, ...], dtype: Any, get: str):
+    struct = jax.ShapeDtypeStruct((2, *shape), dtype)
     spec = kernel_features(eqx.filter_eval_shape(feature_map, struct), get)
     if spec.ndim != 2:
         raise ValueError(
-            f"two examples of shape {tuple(x.shape[1:])} have {get} features of shape {spec.shape} "
+            f"two examples of shape {shape} have {get} features of shape {spec.shape} "
             "but a regression needs one vector per example, (n, p): end the architecture in "
             "Flatten, GlobalAvgPool or GlobalSumPool (and Dense)"
         )
@@ -64,7 +70,8 @@ def feature_spec(feature_map: FeatureMapLike, x: Inputs, get: str) -> jax.ShapeD
 
 
 def batch_rows(feature_map: FeatureMapLike, n: int, batch_size: Any) -> int:
-    """Rows of a batch: `batch_size`, else what the feature map proposes; at most n."""
+    """Rows of a batch: `batch_size`, else what the feature map proposes; for fewer examples the
+    next power of two above n, so that few programs serve every n."""
     if batch_size is None:
         propose = getattr(feature_map, "batch_size", None)
         batch_size = propose() if callable(propose) else FALLBACK_BATCH
@@ -72,17 +79,26 @@ def batch_rows(feature_map: FeatureMapLike, n: int, batch_size: Any) -> int:
         raise TypeError(f"batch_size={batch_size!r}; needed: a positive integer or None")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; needed: a positive integer or None")
-    return min(int(batch_size), n)
+    return min(int(batch_size), 1 << (n - 1).bit_length())
 
 
-@eqx.filter_jit
-def _masked_features(
-    feature_map: FeatureMapLike, x: Shaped[Array, "b ..."], n_real: Int[Array, ""], get: str
-) -> tuple[Float[Array, "b p"], Bool[Array, ""]]:
-    """Features with padded rows set to zero, and whether the real ones are finite."""
-    z = kernel_features(feature_map(x), get)
-    z = jnp.where((jnp.arange(z.shape[0]) < n_real)[:, None], z, 0)
-    return z, jnp.all(jnp.isfinite(z))
+@once_per_structure
+def _masked_features(feature_map: Any, x: jax.ShapeDtypeStruct, get: str) -> Callable[..., Any]:
+    """The compiled program of a batch: (arrays of the map, x, n_real) to features, padded rows set
+    to zero, and whether the real ones are finite.
+
+    Compiled ahead in the thread of the caller: JAX's settings, such as that of float64, hold for
+    one thread.
+    """
+    dynamic, static = eqx.partition(feature_map, is_abstract_array)
+
+    @jax.jit
+    def masked_features(dynamic: Any, x: Shaped[Array, "b ..."], n_real: Int[Array, ""]):
+        z = kernel_features(eqx.combine(dynamic, static)(x), get)
+        z = jnp.where((jnp.arange(z.shape[0]) < n_real)[:, None], z, 0)
+        return z, jnp.all(jnp.isfinite(z))
+
+    return masked_features.lower(dynamic, x, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
 
 def stream(
@@ -97,8 +113,10 @@ def stream(
     """Yields `(start, stop, z)`: features z (b, p) of the examples `order[start:stop]`.
 
     The last batch is padded with copies of its last example, whose features are then zeroed: every
-    z has `b = min(batch_size, n)` rows, of which `stop - start` count. On a CPU a batch is computed
-    on each core, elsewhere two at a time, also while one that was yielded is used.
+    z has the same number b of rows, of which `stop - start` count: `batch_size`, or the next power
+    of two above n if that is less. On a CPU a batch is computed on each core, elsewhere two at a
+    time, also while one that was yielded is used. One program for each structure of the map, shape
+    of a batch and dtype.
 
     Args:
       feature_map, x, get, batch_size: as in `ridge`.
@@ -110,21 +128,20 @@ def stream(
     """
     n, at_once = len(x) if order is None else len(order), _workers()
     rows = batch_rows(feature_map, n, batch_size)
-    program = None
+    arrays = eqx.filter(feature_map, _is_array)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    program = _masked_features(feature_map, jax.ShapeDtypeStruct((rows, *x.shape[1:]), dtype), get)
 
     def inputs(start: int):
         index = np.minimum(np.arange(start, start + rows), n - 1)
-        examples = jnp.asarray(x[index if order is None else order[index]])
-        return feature_map, examples, jnp.asarray(min(rows, n - start)), get
+        examples = jax.device_put(x[index if order is None else order[index]])
+        return arrays, examples, np.int32(min(rows, n - start))
 
     with ThreadPoolExecutor(at_once) as pool:
         pending: collections.deque[tuple[int, Future]] = collections.deque()
         try:
             for start in range(0, n, rows):
-                arguments = inputs(start)
-                # Compiled here: JAX's settings, such as that of float64, hold for one thread.
-                program = program or _masked_features.lower(*arguments).compile()
-                pending.append((start, pool.submit(_computed, program, arguments)))
+                pending.append((start, pool.submit(_computed, program, inputs(start))))
                 if len(pending) > at_once:
                     yield _checked(*pending.popleft(), rows, n, get, progress)
             while pending:
@@ -132,6 +149,10 @@ def stream(
         finally:
             for _, future in pending:
                 future.cancel()
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
 def _workers() -> int:
@@ -190,7 +211,8 @@ def gram_of_stream(
     """GramState of checked data. Small batches are gathered into blocks of `BLOCK_ROWS` or more."""
     state = GramState.init(spec.shape[1], y.shape[1], spec.dtype)
     n, y = y.shape[0], y.astype(state.cross.high.dtype)
-    per_block = min(-(-BLOCK_ROWS // rows), -(-n // rows))
+    batches = -(-n // rows)
+    per_block = min(-(-BLOCK_ROWS // rows), 1 << (batches - 1).bit_length())
     block: list[Array] = []
     first = 0
     for start, stop, z in stream(feature_map, x, get=get, batch_size=rows, progress=progress):
