@@ -89,7 +89,7 @@ class Features(eqx.Module):
         return Vectors(blocks, a.ntk_bias, a.windows)
 
     def project(
-        self, w: Array, s: Array | None, precision: Precision = "float32"
+        self, w: Array, s: Array | None, precision: Precision = "full"
     ) -> tuple[Array, Array | None]:
         """Inner products of φ with the columns of `w` (d, m) and of ψ with those of `s` (d_ψ, m').
 
@@ -168,7 +168,7 @@ class Vectors(eqx.Module):
         return terms
 
     def project(
-        self, matrix: Float[Array, "d m"], precision: Precision = "float32"
+        self, matrix: Float[Array, "d m"], precision: Precision = "full"
     ) -> Float[Array, "n *space m"]:
         """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
         FLOPs.

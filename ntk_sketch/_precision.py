@@ -10,8 +10,8 @@ from jax import numpy as jnp
 from ._typing import Array
 
 #: Precision of the inputs of a projection, in JAX's names; sums are always in the dtype of the
-#: features. "float32" is full precision, that of the features, whatever their dtype.
-Precision: TypeAlias = Literal["float32", "tensorfloat32", "bfloat16"]
+#: features. "full" is full precision, that of the features, whatever their dtype.
+Precision: TypeAlias = Literal["full", "tensorfloat32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 

@@ -59,7 +59,7 @@ class Windows:
         self,
         x: Float[Array, "n *space p"],
         filters: Float[Array, "*window p m"],
-        precision: Precision = "float32",
+        precision: Precision = "full",
     ) -> Float[Array, "n *outputs m"]:
         """Inner products of every patch of `x` (n, *space, p) with `filters` (*shape, p, m).
 

@@ -87,18 +87,18 @@ def _features_and_kernels(
         z = features.nngp_vectors().at(index)
         q, independent, ntk = diagonals
         q, independent, ntk = q[index], independent[index], None if ntk is None else ntk[index]
-        u, z_ntk, v = matmul(z, expansion.filters, "float32"), None, None
+        u, z_ntk, v = matmul(z, expansion.filters, "full"), None, None
         if features.ntk is not None and expansion.filters_ntk is not None:
             z_ntk = features.ntk_vectors().at(index)
-            v = matmul(z_ntk, expansion.filters_ntk, "float32")
+            v = matmul(z_ntk, expansion.filters_ntk, "full")
         return z, z_ntk, q, expansion.of_projections(u, v, q, independent, ntk)
 
     z_a, z_ntk_a, q_a, (nngp_a, ntk_a) = at(index)
     z_b, z_ntk_b, q_b, (nngp_b, ntk_b) = at(other)
-    k, k_derivative = dual(matmul(z_a, z_b.T, "float32"), q_a[:, None], q_b[None, :])
+    k, k_derivative = dual(matmul(z_a, z_b.T, "full"), q_a[:, None], q_b[None, :])
     if z_ntk_a is None or z_ntk_b is None:
         return (nngp_a, nngp_b, k), None
-    k_ntk = k_derivative * matmul(z_ntk_a, z_ntk_b.T, "float32")
+    k_ntk = k_derivative * matmul(z_ntk_a, z_ntk_b.T, "full")
     return (nngp_a, nngp_b, k), (ntk_a, ntk_b, k_ntk)
 
 

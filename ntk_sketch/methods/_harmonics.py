@@ -98,7 +98,7 @@ class Harmonics(eqx.Module):
     def __call__(self, features: Features, radius: Array) -> Array:
         t, _ = self.directions(features, None, radius)
         *_, p = orthonormal_sequence(t, self.directions.dimension, self.degree)
-        return matmul(p, self.root, "float32")
+        return matmul(p, self.root, "full")
 
 
 class HarmonicFeatures(eqx.Module):

@@ -24,6 +24,7 @@ class Landmarks(eqx.Module):
         gram: `k_σ(Z, Z)` (m, m).
         z_ntk: NTK vectors `Z_ψ` (d_ψ, m), or `None`.
         gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m), or `None`.
+        examples: which examples of the sample they are positions of, in order, each once.
     """
 
     z: Array
@@ -31,25 +32,30 @@ class Landmarks(eqx.Module):
     gram: Array
     z_ntk: Array | None
     gram_ntk: Array | None
+    examples: Inputs
 
 
-@eqx.filter_jit
 def landmarks_at(dual: DualActivation, features: Features, index: tuple[Inputs, ...]) -> Landmarks:
     """The positions `index` = (example, *position) of the sample as landmarks.
 
     The covariance of a landmark with itself is its exact variance, not the square of its features'
     norm; `<Z_ψ, Z_ψ>` keeps the features' own diagonal.
     """
+    return Landmarks(*_landmarks_at(dual, features, index), np.unique(index[0]))
+
+
+@eqx.filter_jit
+def _landmarks_at(dual: DualActivation, features: Features, index: tuple[Inputs, ...]):
     variances = features.variances
     z = features.nngp_vectors().at(index)
     q = variances.diagonal(variances.same)[index]
-    covariance = matmul(z, z.T, "float32")
+    covariance = matmul(z, z.T, "full")
     covariance = set_diagonal(covariance, variances.diagonal(variances.independent)[index])
     gram, k_derivative = dual(covariance, q[:, None], q[None, :])
     if features.ntk is None:
-        return Landmarks(z.T, q, gram, None, None)
+        return z.T, q, gram, None, None
     z_ntk = features.ntk_vectors().at(index)
-    return Landmarks(z.T, q, gram, z_ntk.T, k_derivative * matmul(z_ntk, z_ntk.T, "float32"))
+    return z.T, q, gram, z_ntk.T, k_derivative * matmul(z_ntk, z_ntk.T, "full")
 
 
 class Roots(eqx.Module):
@@ -72,15 +78,15 @@ class Roots(eqx.Module):
         """The features; those of the random functions rescaled, so that `[k M, (g - k P) / √m₂]`
         has the given squared norms (without `R`), unless these are `None`.
         """
-        z = matmul(k, self.landmarks, "float32")
+        z = matmul(k, self.landmarks, "full")
         if self.projection is not None and g is not None:
-            missed = g.shape[-1] ** -0.5 * (g - matmul(k, self.projection, "float32"))
+            missed = g.shape[-1] ** -0.5 * (g - matmul(k, self.projection, "full"))
             if squared_norm is not None:
                 left = squared_norm - jnp.sum(z**2, axis=-1)
                 rounding = _ROUNDING * jnp.finfo(z.dtype).eps * squared_norm
                 missed = with_norm(missed, jnp.where(left > rounding, left, 0.0))
             z = jnp.concatenate([z, missed], axis=-1)
-        return z if self.fit is None else matmul(z, self.fit, "float32")
+        return z if self.fit is None else matmul(z, self.fit, "full")
 
     def then(self, matrix: np.ndarray) -> "Roots":
         """Features multiplied by `matrix` (p, p)."""
@@ -102,6 +108,7 @@ class LandmarkExpansion(eqx.Module):
         q: variances of the landmarks (m₁,).
         roots: of the NNGP features.
         filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
+        examples: of the sample that landmarks come from: their indices, in order, each once.
         normalize: what the landmarks miss has its exact norm at every position.
     """
 
@@ -110,6 +117,7 @@ class LandmarkExpansion(eqx.Module):
     roots: Roots
     filters_ntk: Array | None
     roots_ntk: Roots | None
+    examples: Array
     dual: DualActivation = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
@@ -142,7 +150,7 @@ def expansion(
     dual: DualActivation,
     w: Array | None = None,
     s: Array | None = None,
-    precision: Precision = "float32",
+    precision: Precision = "full",
     normalize: bool = False,
     rcond: float | None = None,
 ) -> LandmarkExpansion:
@@ -168,6 +176,7 @@ def expansion(
         _roots(landmarks.gram, values, rcond),
         filters_ntk,
         None if landmarks.gram_ntk is None else _roots(landmarks.gram_ntk, values_ntk, rcond),
+        jnp.asarray(landmarks.examples),
         dual,
         precision,
         normalize,
@@ -177,10 +186,10 @@ def expansion(
 @eqx.filter_jit
 def _random_at_landmarks(landmarks: Landmarks, dual: DualActivation, w: Array, s: Array | None):
     """`g(Z)` (m₁, m₂) of both kernels."""
-    value, derivative = dual.value_and_derivative(matmul(landmarks.z.T, w, "float32"))
+    value, derivative = dual.value_and_derivative(matmul(landmarks.z.T, w, "full"))
     if landmarks.z_ntk is None or s is None:
         return value, None
-    return value, derivative * matmul(landmarks.z_ntk.T, s, "float32")
+    return value, derivative * matmul(landmarks.z_ntk.T, s, "full")
 
 
 def _roots(gram: Array, values: Array | None, rcond: float | None) -> Roots:

@@ -47,7 +47,8 @@ class LeverageScore(Method):
             number for each nonlinearity in the order of the model.
         orthogonal: directions orthogonal in groups (Yu et al. 2016, arXiv 1610.09072) instead of
             independent ones. Each has the same distribution; the variance is smaller.
-        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
+        precision: of the inputs of the projections: "full" (that of the features),
+            "tensorfloat32" or "bfloat16".
 
     Cost: `2 n |space| d m` FLOPs for each of `W` and `S`; memory `n |space| m` numbers for each of
     φ' and ψ'.
@@ -63,8 +64,9 @@ class LeverageScore(Method):
     def __init__(
         self,
         width: int | Sequence[int],
+        *,
         orthogonal: bool = True,
-        precision: Precision = "float32",
+        precision: Precision = "full",
     ):
         self.width = checked_width(width)
         self.orthogonal = bool(orthogonal)

@@ -56,7 +56,8 @@ class Nystroem(Method):
         rcond: eigenvalues of landmark Gram matrices below this share of the largest are cut off.
             `None`: those that are rounding, below `m₁ eps`. A larger one loses features and, where
             measured, gains nothing.
-        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16". What
+        precision: of the inputs of the projections: "full" (that of the features),
+            "tensorfloat32" or "bfloat16". What
             is decomposed and what multiplies kernel values stays in full precision.
 
     Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
@@ -87,11 +88,12 @@ class Nystroem(Method):
     def __init__(
         self,
         width: int | Sequence[int],
+        *,
         residual: float | int | Sequence[float | int | None] | None = None,
         sampling: Sampling = "leverage",
         calibrate: bool = True,
         rcond: float | None = None,
-        precision: Precision = "float32",
+        precision: Precision = "full",
     ):
         self.width = checked_width(width)
         if sampling not in SAMPLINGS:

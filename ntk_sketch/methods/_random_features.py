@@ -39,7 +39,8 @@ class RandomFeatures(Method):
             = Θ'(s, s)`. A bias of order `1 / width` for a large gain in variance. Where all
             features of a position are 0 (no direction of ReLU fires, or the input is 0) they stay
             0: the kernel of that position is then lost, not invented.
-        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
+        precision: of the inputs of the projections: "full" (that of the features),
+            "tensorfloat32" or "bfloat16".
 
     Cost: `2 n |space| d m` FLOPs for each of `W` and `S`; memory `n |space| m` numbers for each of
     φ' and ψ'.
@@ -57,9 +58,10 @@ class RandomFeatures(Method):
     def __init__(
         self,
         width: int | Sequence[int],
+        *,
         orthogonal: bool = True,
         normalize: bool = True,
-        precision: Precision = "float32",
+        precision: Precision = "full",
     ):
         self.width = checked_width(width)
         self.orthogonal = bool(orthogonal)

@@ -130,7 +130,7 @@ def _vectors_at(features: Features, index: tuple[Inputs, ...]):
 @eqx.filter_jit
 def _columns(dual: DualActivation, z: Array, q: Array, own: Array, chosen: Inputs) -> Array:
     same = jnp.arange(len(q))[:, None] == chosen
-    covariance = jnp.where(same, own[:, None], matmul(z, z[chosen].T, "float32"))
+    covariance = jnp.where(same, own[:, None], matmul(z, z[chosen].T, "full"))
     return dual(covariance, q[:, None], q[chosen])[0]
 
 

@@ -48,7 +48,8 @@ class SeriesMethod(Method):
         max_tail: refuse a series that leaves out more than this share of `k_σ` at a norm within
             `radii`; with `scope="network"` of the kernels of the network. `None`: none is refused;
             with `normalize` the diagonal is exact whatever is left out.
-        precision: of the inputs of the projections: "float32", "tensorfloat32" or "bfloat16".
+        precision: of the inputs of the projections: "full" (that of the features),
+            "tensorfloat32" or "bfloat16".
     """
 
     degree: int = eqx.field(static=True)
@@ -63,11 +64,12 @@ class SeriesMethod(Method):
         self,
         degree: int,
         width: int | Sequence[int],
+        *,
         scope: Scope = "layer",
         normalize: bool = True,
         radii: tuple[float, float] | None = None,
         max_tail: float | None = None,
-        precision: Precision = "float32",
+        precision: Precision = "full",
     ):
         self.degree = checked_degree(positive_integer("degree", degree))
         self.width = checked_width(width)

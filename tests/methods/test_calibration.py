@@ -49,7 +49,7 @@ def errors(calibrate, residual):
     net, x = model(), images(24, 0)
     found = []
     for seed in range(3):
-        method = ns.Nystroem(16, residual, "uniform", calibrate=calibrate)
+        method = ns.Nystroem(16, residual=residual, sampling="uniform", calibrate=calibrate)
         feature_map = ns.feature_map(net, x, method, key=jax.random.key(seed))
         z = feature_map(images(16, 1))
         assert z.nngp.shape == (16, 16)

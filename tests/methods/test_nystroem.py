@@ -126,7 +126,7 @@ class TestErrors:
                 ValueError,
                 match=r"width=6\) at Relu\(\).*only P = 5.*larger sample.*at most 5.*with_method",
             ):
-                ns.feature_map(dense_net(), x, ns.Nystroem(6, residual), key=KEY)
+                ns.feature_map(dense_net(), x, ns.Nystroem(6, residual=residual), key=KEY)
 
     def test_before_anything_is_computed(self, monkeypatch):
         """Where a sample cannot have so many positions, by its shape alone."""
@@ -175,7 +175,7 @@ class TestErrors:
             ns.Nystroem(4, sampling="best")  # pyright: ignore[reportArgumentType]
 
     def test_precision(self):
-        with pytest.raises(ValueError, match=r"precision must be one of float32, .*got 'float16'"):
+        with pytest.raises(ValueError, match=r"precision must be one of full, .*got 'float16'"):
             ns.Nystroem(4, precision="float16")  # pyright: ignore[reportArgumentType]
 
     @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_error_falls_with_width(residual):
     errors = []
     for width in (4, 16, 64):
         maps = [
-            ns.feature_map(model, x, ns.Nystroem(width, residual), key=jax.random.key(k))
+            ns.feature_map(model, x, ns.Nystroem(width, residual=residual), key=jax.random.key(k))
             for k in range(3)
         ]
         close = [feature_map.kernel_fn(other) for feature_map in maps]
@@ -319,7 +319,7 @@ def test_keys():
     x, _ = smooth_sample()
     x = x.astype(np.float32)
     first, again, other = (
-        ns.feature_map(dense_net(), x, ns.Nystroem(8, 0.5), key=jax.random.key(k))(x)
+        ns.feature_map(dense_net(), x, ns.Nystroem(8, residual=0.5), key=jax.random.key(k))(x)
         for k in (0, 0, 1)
     )
     for kind in ("nngp", "ntk"):
@@ -340,3 +340,25 @@ def test_a_large_sample_in_parts_is_the_same_sample(monkeypatch):
         np.testing.assert_allclose(
             getattr(parts, kind), getattr(whole, kind), rtol=1e-8, atol=1e-10
         )
+
+
+def test_examples_of_the_landmarks():
+    """Which examples of the sample they come from, in order, each once."""
+    x, _ = smooth_sample()
+    feature_map = ns.feature_map(dense_net(), x, ns.Nystroem(8), key=KEY)
+    found = []
+    jax.tree.map(
+        lambda node: found.append(node) if hasattr(node, "roots") else None,
+        feature_map.transform,
+        is_leaf=lambda node: hasattr(node, "roots"),
+    )
+    first, _ = found
+    examples = np.asarray(first.examples)
+    assert np.array_equal(examples, np.unique(examples))
+    # The landmarks of the first nonlinearity are those examples, behind a Dense layer.
+    entering = np.concatenate([1.2 * x / 12**0.5, np.full((100, 1), 0.3)], axis=1)
+    landmarks = np.asarray(first.filters).T
+    distance = np.linalg.norm(landmarks[:, None] - entering[examples], axis=-1)
+    assert landmarks.shape == (8, 13)
+    np.testing.assert_allclose(np.sort(distance, axis=1)[:, 0], 0, atol=1e-5)
+    assert set(np.argmin(distance, axis=1)) == set(range(8))

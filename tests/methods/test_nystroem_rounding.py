@@ -48,7 +48,7 @@ def test_awkward_images_in_float32(residual, bias):
         conv(), stax.Relu(), stax.AvgPool((2, 2), (2, 2)), conv(), stax.Relu(), stax.GlobalAvgPool()
     )
     x = awkward_images()
-    feature_map = ns.feature_map(model, x, ns.Nystroem((32, 16), residual), key=KEY)
+    feature_map = ns.feature_map(model, x, ns.Nystroem((32, 16), residual=residual), key=KEY)
     z = feature_map(x)
     assert z.nngp.dtype == z.ntk.dtype == np.float32
     assert np.isfinite(z.nngp).all()
@@ -118,7 +118,7 @@ def smooth_net(kind):
 PRECISE = {
     "landmarks": lambda precision: ns.Nystroem(6, precision=precision, calibrate=False),
     "landmarks and random": lambda precision: ns.Nystroem(
-        6, 0.5, precision=precision, calibrate=False
+        6, residual=0.5, precision=precision, calibrate=False
     ),
     "random": lambda precision: ns.RandomFeatures(32, precision=precision),
 }
@@ -132,13 +132,13 @@ def test_precision(kind, method, record_property):
     x, other = np.random.default_rng(0).normal(size=(2, 12, *shape)).astype(np.float32)
     model = smooth_net(kind)
     z = {}
-    for precision in ("float32", "tensorfloat32", "bfloat16"):
+    for precision in ("full", "tensorfloat32", "bfloat16"):
         made = PRECISE[method](precision)
         z[precision] = ns.feature_map(model, x, made, key=KEY)(other)
     deviation = {}
     for precision, unit in (("tensorfloat32", 2.0**-11), ("bfloat16", 2.0**-8)):
         for name in ("nngp", "ntk"):
-            close, exact = getattr(z[precision], name), np.asarray(getattr(z["float32"], name))
+            close, exact = getattr(z[precision], name), np.asarray(getattr(z["full"], name))
             assert close.dtype == np.float32
             deviation[precision, name] = relative(close @ close.T, exact @ exact.T) / unit
             record_property(f"{precision} {name}", float(deviation[precision, name]))

@@ -179,7 +179,7 @@ def test_share_of_the_width():
     shares = ((None, 10, 0), (0.0, 7, 0), (0.5, 7, 3), (0.9, 10, 9), (0.05, 10, 0))
     for residual, width, count in shares:
         feature_map = ns.feature_map(
-            model("Relu"), x, ns.Nystroem(width, residual), key=jax.random.key(0)
+            model("Relu"), x, ns.Nystroem(width, residual=residual), key=jax.random.key(0)
         )
         made = feature_map.transform
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(made)]

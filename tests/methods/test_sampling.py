@@ -259,7 +259,7 @@ def test_samplings_differ():
     x = np.random.default_rng(1).normal(size=(40, 4))
     features = {
         name: ns.feature_map(
-            dense(0.1), x, ns.Nystroem(8, 0.0, name, calibrate=False), key=jax.random.key(0)
+            dense(0.1), x, ns.Nystroem(8, sampling=name, calibrate=False), key=jax.random.key(0)
         )(x).nngp
         for name in SAMPLINGS
     }
