@@ -38,20 +38,9 @@ MIN_JAX = "0.4.35"
 _NT = "neural_tangents"
 
 
-def _release(version: str) -> tuple[int, ...]:
-    """`"0.10.2.dev3"` -> `(0, 10, 2)`."""
-    numbers = []
-    for part in version.split(".")[:3]:
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
-
-
 def _check_versions() -> None:
     """Raises an `ImportError` with the remedy unless JAX and NT are known to work together."""
-    if _release(jax.__version__) < _release(MIN_JAX):
+    if jax.__version_info__ < tuple(map(int, MIN_JAX.split("."))):
         raise ImportError(
             f"ntk_sketch needs jax>={MIN_JAX}, got jax {jax.__version__} ({jax.__file__}).\n"
             f"Upgrade it: pip install --upgrade 'jax>={MIN_JAX}' 'jaxlib>={MIN_JAX}'"

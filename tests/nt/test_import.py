@@ -157,11 +157,13 @@ def test_numbers_are_the_same_after_an_earlier_import():
     )
 
 
-def test_after_an_import_that_failed():
+@pytest.mark.parametrize("tensorflow", ["", 'sys.modules["tensorflow"] = None  # not installed'])
+def test_after_an_import_that_failed(tensorflow):
+    """The order of imports that README warns of; what it says of a notebook helps."""
     run(
+        "import sys, types",
+        tensorflow,
         """
-        import sys, types
-        sys.modules["tensorflow"] = None  # `import tensorflow` fails
         import jax
         try:
             import neural_tangents
@@ -199,7 +201,7 @@ def test_many_threads():
     ("fake", "messages"),
     [
         (
-            "jax.__version__ = '0.4.9'",
+            "jax.__version__, jax.__version_info__ = '0.4.9', (0, 4, 9)",
             ["got jax 0.4.9", "needs jax>=0.4.", "pip install --upgrade 'jax>=0.4."],
         ),
         (
