@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from ._checks import check_inputs
+from ._arguments import checked_inputs
 from ._feature_map import FeatureMap
 from ._typing import PRNGKey
 
@@ -64,7 +64,7 @@ def approximation_error(
 
     With Dropout the kernels are those of two independent passes, also of an example with itself.
     """
-    check_inputs(x, feature_map.input_shape, finite=True)
+    x = checked_inputs(x, shape=feature_map.input_shape)
     if pairs < 6:
         raise ValueError(f"pairs={pairs}: at least 6 are needed, for a subset of 3 examples.")
     size = int((np.sqrt(8 * pairs + 1) - 1) / 2)

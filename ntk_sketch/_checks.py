@@ -5,7 +5,6 @@ import inspect
 import jax
 import numpy as np
 from jax import numpy as jnp
-from jax.core import Tracer
 
 from . import methods
 from .methods import Method
@@ -59,29 +58,6 @@ def _layer_of(error: Exception) -> str:
     return next((note for note in notes if note.startswith("In layer ")), "")
 
 
-def check_inputs(x, shape: tuple[int, ...], finite: bool = False) -> None:
-    """Rank, shape, emptiness, dtype and, if asked for, values of a batch of inputs."""
-    wanted = f"(n, {', '.join(map(str, shape))})"
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise TypeError(f"x must be one array of shape {wanted}, got {type(x).__name__}.")
-    if tuple(x.shape[1:]) != tuple(shape) or len(x.shape) != len(shape) + 1:
-        raise ValueError(f"x has shape {tuple(x.shape)}; this model and feature map need {wanted}.")
-    if 0 in x.shape:
-        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}.")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            f"x has dtype {x.dtype}; features need floating point inputs. Convert and scale them"
-            " first, for images for example `x.astype(np.float32) / 255`."
-        )
-    if finite and not isinstance(x, Tracer):
-        with jax.ensure_compile_time_eval():  # a number even while a map is made under jit
-            bad = int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
-        if bad:
-            raise ValueError(
-                f"x has {bad} entries that are NaN or infinite. Remove or replace them first."
-            )
-
-
 def check_method(method) -> None:
     if isinstance(method, Method):
         return
@@ -92,6 +68,20 @@ def check_method(method) -> None:
     raise TypeError(
         f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024);"
         f" got {method!r}."
+    )
+
+
+def check_key(key) -> None:
+    """A key of `jax.random`, typed or raw; not a seed."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
+    if (typed and key.ndim == 0) or raw:
+        return
+    if typed:
+        raise TypeError(f"key must be one key, got keys of shape {key.shape}; take one, keys[0].")
+    seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
+    raise TypeError(
+        f"key must be a key of jax.random, got {key!r}; for a seed write jax.random.key({seed})."
     )
 
 

@@ -10,17 +10,20 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 
+from ._arguments import checked_inputs, warn_of_lost_variation
 from ._checks import (
     KERNELS,
     check_call_arguments,
-    check_inputs,
+    check_key,
     check_method,
     check_model,
     check_with_nt,
     checked_get,
 )
 from ._cost import Cost, product_cost
+from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
 from ._memory import array_bytes, peak_bytes
 from ._structure import is_abstract_array, once_per_structure
@@ -51,6 +54,7 @@ class FeatureMap(eqx.Module):
     input_shape: tuple[int, ...] = eqx.field(static=True)
     get: tuple[str, ...] = eqx.field(static=True)
     exact_kernel_fn: Callable = eqx.field(static=True)
+    _landmark_keys: Array | None = None
 
     def __call__(self, x: Inputs, **kwargs) -> Features:
         """Features of a batch.
@@ -68,7 +72,7 @@ class FeatureMap(eqx.Module):
                 or the batch is empty.
             TypeError: integer inputs.
         """
-        check_inputs(x, self.input_shape)
+        x = checked_inputs(x, shape=self.input_shape, values=False)
         check_call_arguments(kwargs)
         return _features(self, jnp.asarray(x), kwargs)
 
@@ -118,6 +122,21 @@ class FeatureMap(eqx.Module):
             grams.append(jnp.matmul(a, b.T, precision="highest"))
         return grams[0] if isinstance(get, str) else _named(names)(*grams)
 
+    def is_landmark(self, x: Inputs) -> np.ndarray:
+        """Which examples of x the last nonlinearity has landmarks from: booleans (n,).
+
+        A regression fits those better than new examples, since they have features of their own;
+        selection of a regulariser leaves them out. They are recognised by their content, in any
+        order, at the cost of one pass over x on the host.
+
+        Args:
+            x: inputs (n, *input_shape).
+        """
+        x = checked_inputs(x, shape=self.input_shape, values=False)
+        if self._landmark_keys is None:
+            return np.zeros(len(x), bool)
+        return is_among(x, self._landmark_keys)
+
     def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
         """The largest power of two of examples (4,096 at most) whose features need about
         `memory_bytes` to compute.
@@ -164,7 +183,7 @@ class FeatureMap(eqx.Module):
         if not isinstance(shape, Sequence):
             raise TypeError(f"shape is that of a batch, such as x.shape; got {shape!r}.")
         x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
-        check_inputs(x, self.input_shape)
+        checked_inputs(x, shape=self.input_shape)
         return product_cost(lambda x: _features.__wrapped__(self, x, {}), x)
 
 
@@ -203,14 +222,11 @@ def feature_map(
     get = checked_get(get)
     check_call_arguments(kwargs)
     abstract = isinstance(x, jax.ShapeDtypeStruct)
-    shape = tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
-    if len(shape) < 2:
-        raise ValueError(
-            f"x must have shape (n, ..., channels), got {shape}. Add the missing axes, for example"
-            " x[:, None]."
-        )
-    check_inputs(x, shape[1:], finite=not abstract)
-    dtype = x.dtype if abstract else jnp.asarray(x).dtype
+    check_key(key)
+    x = checked_inputs(x)
+    warn_of_lost_variation(x)
+    abstract = isinstance(x, jax.ShapeDtypeStruct)
+    shape, dtype = tuple(x.shape), jax.dtypes.canonicalize_dtype(x.dtype)
 
     check_with_nt(model, shape[1:], dtype, get, kwargs)
 
@@ -224,7 +240,10 @@ def feature_map(
     else:
         features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
     transform = rule.fit(features, method=method, offsets=None, key=key)
-    return FeatureMap(transform, offsets, shape[1:], get, model[2])
+    landmarks = None
+    if not isinstance(x, jax.ShapeDtypeStruct | Tracer):
+        landmarks = landmark_keys(transform, x)
+    return FeatureMap(transform, offsets, shape[1:], get, model[2], landmarks)
 
 
 def _enter(x: Array, ntk: bool, offsets) -> Features:

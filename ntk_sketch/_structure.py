@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 #: Settings of JAX that decide about dtypes, devices and precision of what is traced.
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device")
@@ -41,5 +42,6 @@ def is_abstract_array(leaf) -> bool:
 def _abstract(leaf):
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
         return leaf
-    sharding = leaf.sharding if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else None
+    placed = isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not isinstance(leaf, Tracer)
+    sharding = leaf.sharding if placed else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -151,7 +151,7 @@ def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -
     else:
         first = jnp.moveaxis(x, -1, 1)
         second = there(first, offsets)
-        first = first.reshape((len(x), *(1,) * len(offsets), *first.shape[1:]))
+        first = first.reshape((x.shape[0], *(1,) * len(offsets), *first.shape[1:]))
         values = jnp.mean(first * second, axis=1 + len(offsets))
     values = jnp.where(band_mask(x.shape[1:-1], offsets), values, 0)
     return Variances(values, None, jnp.zeros_like(values) if ntk else None, offsets)

@@ -1,68 +1,80 @@
-"""What a user gives, checked before any long work."""
+"""What a regression refuses, before any long work."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Float
 
-_CHUNK = 1 << 24  # numbers of x looked at in one go: no temporary of the size of x
+from .._arguments import as_array, check_finite, checked_inputs, on_host
 
 
-def checked_inputs(x: Any, name: str = "x") -> Shaped[Array | np.ndarray, "n ..."]:
-    """`x` as given, if it is a non-empty batch of finite floating-point examples."""
-    if not isinstance(x, np.ndarray | jax.Array):
-        raise TypeError(f"{name} is a {type(x).__name__}; needed: a NumPy or JAX array (n, ...)")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+def check_feature_map(feature_map: Any) -> None:
+    """That of a model is `feature_map(model, ...)`, that of a kernel does not exist."""
+    if callable(feature_map) and not isinstance(feature_map, type):
+        return
+    kind = type(feature_map).__name__
+    if isinstance(feature_map, tuple):
         raise TypeError(
-            f"{name} has dtype {x.dtype}, but feature maps need floating point: "
-            f"use {name}.astype(np.float32) / 255 for images of 8 bits, or standardised images"
+            f"feature_map is a {kind}, a network; needed: its feature map, such as"
+            " ntk_sketch.feature_map(model, x[:256], ntk_sketch.Nystroem(1024), key=key)"
         )
-    if x.ndim < 2:
-        raise ValueError(
-            f"{name} has shape {x.shape}; needed: a batch (n, ...). One example x is x[None]"
-        )
-    if 0 in x.shape:
-        raise ValueError(f"{name} has shape {x.shape}: it is empty, at least one example is needed")
-    _check_finite(x, name)
-    return x
+    raise TypeError(
+        f"feature_map is a {kind}; needed: what ntk_sketch.feature_map(model, ...) returns, or a"
+        " function from x to an object with attributes `nngp` and `ntk`"
+    )
 
 
-def checked_targets(y: Any, n: int, name: str = "y") -> Float[np.ndarray, "n k"]:
-    """Targets on the host as (n, k) if they are finite, floating-point and one per example."""
-    if not isinstance(y, np.ndarray | jax.Array):
-        raise TypeError(f"{name} is a {type(y).__name__}; needed: a NumPy or JAX array (n, k)")
+def checked_examples(x: Any, name: str = "x") -> Any:
+    """Inputs as an array that batches are cut from: on the host unless an accelerator has it."""
+    return on_host(checked_inputs(x, name))
+
+
+def checked_targets(y: Any, n: int, name: str = "y") -> tuple[Float[np.ndarray, "n k"], bool]:
+    """Targets in float64 on the host as (n, k), if they are finite, floating point and one per
+    example; and whether they were (n,)."""
+    y = np.asarray(as_array(y, name, "of shape (n,) or (n, outputs)"))
     if not jnp.issubdtype(y.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} has dtype {y.dtype}, but ridge regression needs floating-point targets. "
-            "Class labels become centred one-hot rows, here for 10 classes: "
-            f"{name} = jax.nn.one_hot({name}, 10) - 0.1"
-        )
+        raise TypeError(_not_floating(y, name))
     if y.ndim not in (1, 2):
         raise ValueError(f"{name} has shape {y.shape}; needed: (n,) or (n, outputs)")
     if y.shape[0] != n:
         raise ValueError(f"{n} examples but {y.shape[0]} rows of {name}; needed: one per example")
     if 0 in y.shape:
         raise ValueError(f"{name} has shape {y.shape}: it has no outputs")
-    y = np.asarray(y)
-    _check_finite(y, name)
-    return y.reshape(n, -1)
+    check_finite(y, name)
+    return y.astype(np.float64).reshape(n, -1), y.ndim == 1
 
 
-def _check_finite(x: Array | np.ndarray, name: str) -> None:
-    rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))
-    for start in range(0, x.shape[0], rows):
-        chunk = x[start : start + rows]
-        # the extremes are NaN or infinite when an entry is, and need no temporary
-        if not (np.isfinite(float(chunk.min())) and np.isfinite(float(chunk.max()))):
-            bad = ~np.isfinite(np.asarray(chunk).astype(np.float64)).reshape(len(chunk), -1)
-            raise ValueError(
-                f"{name} is not finite (NaN or infinite) first in row "
-                f"{start + int(np.argmax(bad.any(axis=1)))}; remove or repair such rows"
-            )
+def _not_floating(y: np.ndarray, name: str) -> str:
+    got = f"{name} has dtype {y.dtype}, but ridge regression needs floating-point targets. "
+    if y.dtype.kind in "OUS":
+        return got + (
+            "Names of classes become numbers, labels, and these centred one-hot rows: labels = "
+            f"np.unique({name}, return_inverse=True)[1]; {name} = jax.nn.one_hot(labels, k) - 1 / k"
+        )
+    if y.dtype.kind == "b":
+        return got + (
+            f"Two classes become -1 and 1: {name} = 2.0 * {name} - 1; several, one column each, "
+            f"centred one-hot rows: {name} = {name} - 1 / {name}.shape[1]"
+        )
+    return got + (
+        "Class labels become centred one-hot rows, here for 10 classes: "
+        f"{name} = jax.nn.one_hot({name}, 10) - 0.1. Counts become numbers: "
+        f"{name} = {name}.astype(np.float32)"
+    )
+
+
+def check_range(y: Float[np.ndarray, "n k"], dtype: Any) -> None:
+    """Weights and predictions are of the features' dtype: targets must fit in it."""
+    limits, largest = jnp.finfo(jnp.promote_types(dtype, jnp.float32)), np.abs(y).max()
+    if largest > float(limits.max) or 0 < largest < float(limits.tiny):
+        raise ValueError(
+            f"y is as large as {largest:.3g}, outside of the range of {limits.dtype} in which "
+            "predictions are made: use other units, y / c, and multiply predictions by c"
+        )
 
 
 def checked_diag_reg(diag_reg: Any) -> tuple[list[float], bool]:

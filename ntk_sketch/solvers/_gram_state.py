@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ._targets import Units
 from ._two_sum import Pair
+
+
+class HostSums(NamedTuple):
+    """What a `GramState` holds, in float64 on the host and with targets in `units`."""
+
+    gram: Float[np.ndarray, "p p"]
+    cross: Float[np.ndarray, "p k"]
+    target_norm: Float[np.ndarray, " k"]
+    target_sum: Float[np.ndarray, " k"]
+    feature_norm: Float[np.ndarray, ""]
+    feature_sum: Float[np.ndarray, " p"]
 
 
 class GramState(eqx.Module):
@@ -17,10 +32,16 @@ class GramState(eqx.Module):
     | field | sum | shape |
     |---|---|---|
     | `gram` | ZᵀZ | (p, p) |
-    | `cross` | ZᵀY | (p, k) |
-    | `target_norm` | Σᵢ Yᵢₒ², one per output | (k,) |
+    | `cross` | ZᵀT | (p, k) |
+    | `target_norm`, `target_sum` | Σᵢ Tᵢₒ² and Σᵢ Tᵢₒ, one per output | (k,) |
     | `feature_norm` | Σᵢ ‖zᵢ‖² = trace(ZZᵀ) | () |
-    | `n_examples`, `n_blocks` | rows, and calls of `update` | () |
+    | `feature_sum` | Σᵢ zᵢ | (p,) |
+    | `n_examples` | rows | () |
+    | `rounding` | Σ over blocks of rows b: (eps / 2)² b³, see `rounding_error` | () |
+
+    Targets are summed in their own units, `T = (Y - target_shift) / 2^target_exponent`, so that no
+    sum overflows, underflows or drowns in a large mean, whatever the units of Y. `merge` brings
+    both states to the same units.
 
     The float sums are pairs (`Pair`): in float32, which every accelerator has, the *sum over
     blocks* adds no error worth counting, whatever the number of examples; the rounding inside one
@@ -34,33 +55,68 @@ class GramState(eqx.Module):
     gram: Pair
     cross: Pair
     target_norm: Pair
+    target_sum: Pair
     feature_norm: Pair
+    feature_sum: Pair
+    target_shift: Pair
+    target_exponent: Int[Array, ""]
     n_examples: Int[Array, ""]
-    n_blocks: Int[Array, ""]
+    rounding: Float[Array, ""]
+    #: Targets were given as (n,), so that weights are (p,).
+    one_output: bool = eqx.field(static=True, default=False)
 
     @staticmethod
-    def init(n_features: int, n_outputs: int, dtype=jnp.float32) -> GramState:
+    def init(n_features: int, n_outputs: int | None, dtype=jnp.float32) -> GramState:
         """The state of no examples.
 
         Args:
           n_features: p.
-          n_outputs: k.
+          n_outputs: k; None for targets of shape (n,).
           dtype: of the features, float32 or float64; what is narrower is summed in float32.
         """
-        dtype = jnp.promote_types(dtype, jnp.float32)
+        dtype, k = jnp.promote_types(dtype, jnp.float32), 1 if n_outputs is None else n_outputs
         return GramState(
             gram=Pair.zeros((n_features, n_features), dtype),
-            cross=Pair.zeros((n_features, n_outputs), dtype),
-            target_norm=Pair.zeros((n_outputs,), dtype),
+            cross=Pair.zeros((n_features, k), dtype),
+            target_norm=Pair.zeros((k,), dtype),
+            target_sum=Pair.zeros((k,), dtype),
             feature_norm=Pair.zeros((), dtype),
+            feature_sum=Pair.zeros((n_features,), dtype),
+            target_shift=Pair.zeros((k,), dtype),
+            target_exponent=jnp.zeros((), jnp.int32),
             n_examples=jnp.zeros((), jnp.int32),
-            n_blocks=jnp.zeros((), jnp.int32),
+            rounding=jnp.zeros((), dtype),
+            one_output=n_outputs is None,
+        )
+
+    @staticmethod
+    def of_host(sums: HostSums, units: Units, n: int, dtype, one_output: bool) -> GramState:
+        """The state of sums that were made in float64 on the host."""
+        pairs = {name: Pair.of_host(value, dtype) for name, value in sums._asdict().items()}
+        unit = float(np.finfo(np.float64).eps) / 2
+        p, k = sums.cross.shape
+        empty = GramState.init(p, k, dtype)
+        state = dataclasses.replace(
+            empty,
+            **pairs,
+            n_examples=jnp.asarray(n, jnp.int32),
+            rounding=jnp.asarray(unit**2 * float(n) ** 3, empty.rounding.dtype),
+            one_output=one_output,
+        )
+        return state.with_units(units)
+
+    def with_units(self, units: Units) -> GramState:
+        """The same sums, of targets that were in other units."""
+        return dataclasses.replace(
+            self,
+            target_shift=Pair.of_host(units.shift, self.target_shift.high.dtype),
+            target_exponent=jnp.asarray(units.exponent, jnp.int32),
         )
 
     def update(
         self,
         z: Float[Array, "n p"],
-        y: Float[Array, "n k"],
+        y: Float[Array, "n ..."],
         n_examples: Int[Array, ""] | int | None = None,
     ) -> GramState:
         """The state with one more block of examples, at the highest matrix product precision.
@@ -72,7 +128,7 @@ class GramState(eqx.Module):
 
         Args:
           z: features of the block.
-          y: targets of the block.
+          y: targets of the block, (n, k) or (n,).
           n_examples: number of examples where `z` and `y` are padded with rows of zeros to a fixed
             shape; None: all rows.
         """
@@ -88,14 +144,23 @@ class GramState(eqx.Module):
             )
         return _merged(self, other)
 
+    def units(self) -> Units:
+        """Of the targets, on the host."""
+        return Units(self.target_shift.to_host(), int(self.target_exponent))
+
+    def to_host(self) -> HostSums:
+        """The sums in float64, with targets in `units`."""
+        return HostSums(*(getattr(self, name).to_host() for name in HostSums._fields))
+
     def rounding_error(self) -> float:
         """Estimate of the spectral norm of the error of `gram`, in the units of ZᵀZ.
 
         Within a block of b rows a sum of b products of like sign gathers random rounding errors of
-        about (eps / 2) √b / 3 times the sum; errors of the n / b blocks are independent, so that
-        the error of entry (i, j) of G = ZᵀZ is about (eps / 2) √b / 3 · √(b / n) · √(Gᵢᵢ Gⱼⱼ) or
-        less. A symmetric matrix of independent errors has a spectral norm of about twice its
-        largest row norm. Rounded up: (eps / 2) b / √n · √(maxᵢ Gᵢᵢ trace G).
+        about (eps / 2) √b / 3 times the sum; errors of the blocks are independent, so that the
+        error of entry (i, j) of G = ZᵀZ is about (eps / 2) √(Σ b³) / (3 n) · √(Gᵢᵢ Gⱼⱼ) or less. A
+        symmetric matrix of independent errors has a spectral norm of about twice its largest row
+        norm. Rounded up: (eps / 2) √(Σ b³) / n · √(maxᵢ Gᵢᵢ trace G), eps that of the products:
+        `accumulate` makes them in float64 where that costs little.
 
         Measured on a CPU in float32, b = 256 to 4,096, p = 256 to 1,024: 2 to 20 times the error
         for features with a large mean, 3 to 60 times for a decaying spectrum, up to 200 times for
@@ -105,10 +170,12 @@ class GramState(eqx.Module):
         A2815; norms of random matrices: A. Bandeira and R. van Handel, Ann. Probab. 44 (2016),
         2479.
         """
-        n, n_blocks = max(int(self.n_examples), 1), max(int(self.n_blocks), 1)
-        unit = float(jnp.finfo(self.gram.high.dtype).eps) / 2
+        n = max(int(self.n_examples), 1)
         diagonal = np.diagonal(np.asarray(self.gram.high)).astype(np.float64)
-        return float(unit * np.sqrt(n) / n_blocks * np.sqrt(diagonal.max() * diagonal.sum()))
+        # a pair itself is rounded to eps² / 2
+        pair = float(jnp.finfo(self.gram.high.dtype).eps) ** 2 / 2
+        relative = max(np.sqrt(float(self.rounding)) / n, pair)
+        return float(relative * np.sqrt(diagonal.max() * diagonal.sum()))
 
     def _shape_text(self) -> str:
         n_features, n_outputs = self.cross.high.shape
@@ -120,28 +187,67 @@ def _transposed_product(a: Float[Array, "n p"], b: Float[Array, "n k"]) -> Float
 
 
 @jax.jit
-def _updated(
-    state: GramState, z: Float[Array, "n p"], y: Float[Array, "n k"], added: Int[Array, ""]
+def _updated(state: GramState, z: Any, y: Any, added: Int[Array, ""]) -> GramState:
+    dtype, shift = state.gram.high.dtype, state.target_shift
+    y = y.astype(dtype).reshape(len(z), -1) - shift.high - shift.low
+    y = y * jnp.ldexp(jnp.ones((), dtype), -state.target_exponent)
+    return with_block(state, z, jnp.where(jnp.arange(len(z))[:, None] < added, y, 0), added)
+
+
+def with_block(
+    state: GramState, z: Float[Array, "n p"], t: Float[Array, "n k"], added: Int[Array, ""]
 ) -> GramState:
+    """The state with one more block, of targets in the state's units."""
     dtype = state.gram.high.dtype
-    z, y = z.astype(dtype), y.astype(dtype)
-    return GramState(
+    z, t = z.astype(dtype), t.astype(dtype)
+    unit = jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
+    return dataclasses.replace(
+        state,
         gram=state.gram.add(_transposed_product(z, z)),
-        cross=state.cross.add(_transposed_product(z, y)),
-        target_norm=state.target_norm.add(jnp.sum(y * y, axis=0)),
+        cross=state.cross.add(_transposed_product(z, t)),
+        target_norm=state.target_norm.add(jnp.sum(t * t, axis=0)),
+        target_sum=state.target_sum.add(jnp.sum(t, axis=0)),
         feature_norm=state.feature_norm.add(jnp.sum(z * z)),
+        feature_sum=state.feature_sum.add(jnp.sum(z, axis=0)),
         n_examples=state.n_examples + added,
-        n_blocks=state.n_blocks + 1,
+        rounding=state.rounding + unit**2 * added.astype(dtype) ** 3,
     )
 
 
 @jax.jit
 def _merged(state: GramState, other: GramState) -> GramState:
-    return GramState(
-        gram=state.gram.merge(other.gram),
-        cross=state.cross.merge(other.cross),
-        target_norm=state.target_norm.merge(other.target_norm),
-        feature_norm=state.feature_norm.merge(other.feature_norm),
-        n_examples=state.n_examples + other.n_examples,
-        n_blocks=state.n_blocks + other.n_blocks,
+    exponent = jnp.maximum(state.target_exponent, other.target_exponent)
+    first = state.n_examples > 0  # a state without examples has no units of its own
+    shift = jax.tree.map(
+        lambda a, b: jnp.where(first, a, b), state.target_shift, other.target_shift
+    )
+    a, b = _in_units(state, shift, exponent), _in_units(other, shift, exponent)
+    sums = {name: getattr(a, name).merge(getattr(b, name)) for name in HostSums._fields}
+    return dataclasses.replace(
+        a,
+        **sums,
+        n_examples=a.n_examples + b.n_examples,
+        rounding=a.rounding + b.rounding,
+        one_output=state.one_output and other.one_output,
+    )
+
+
+def _in_units(state: GramState, shift: Pair, exponent: Int[Array, ""]) -> GramState:
+    """T' = (Y - shift) / 2^exponent = factor T + moved."""
+    one = jnp.ones((), state.gram.high.dtype)
+    factor = jnp.ldexp(one, state.target_exponent - exponent)
+    unit = jnp.ldexp(one, -exponent)
+    moved = (state.target_shift.high - shift.high) * unit
+    moved = moved + (state.target_shift.low - shift.low) * unit
+    total, count = state.target_sum.times(factor), state.n_examples.astype(one.dtype)
+    sums = state.feature_sum.high
+    return dataclasses.replace(
+        state,
+        cross=state.cross.times(factor).add(sums[:, None] * moved[None, :]),
+        target_norm=state.target_norm.times(factor**2).add(
+            moved * (2 * total.high + count * moved)
+        ),
+        target_sum=total.add(count * moved),
+        target_shift=shift,
+        target_exponent=exponent,
     )

@@ -9,12 +9,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from . import _checks
 from ._selection import Selector
 from ._spectrum import Spectrum
-from ._streaming import FeatureMapLike, Inputs, batch_rows, feature_spec, project, stream
+from ._streaming import (
+    FeatureMapLike,
+    FeatureStream,
+    Inputs,
+    batch_rows,
+    batches,
+    feature_spec,
+    kernel_features,
+    project,
+)
 
 
 class Fit(NamedTuple):
@@ -33,6 +43,7 @@ class RidgeSolution(eqx.Module):
       feature_map: x → features.
       weights: W, (p, outputs), or (p,) for targets of shape (n,); predictions are `z @ weights`.
         None on a path without selection.
+      intercept: (outputs,), or () for targets of shape (n,); None without one.
       diag_reg: as the user gave it: the chosen number, or all of a path without selection.
       scores: one per `diag_reg` in the order given: the estimate of the mean squared error per
         example and output that `select` asked for (GCV, leave-one-out, or error on the validation
@@ -43,6 +54,8 @@ class RidgeSolution(eqx.Module):
     feature_map: FeatureMapLike
     weights: Float[Array, "p ..."] | None
     path_weights: Float[Array, "m p ..."] | None
+    intercept: Float[Array, ...] | None
+    path_intercept: Float[Array, "m ..."] | None
     scores: Float[np.ndarray, " m"] | None
     diag_reg: float | tuple[float, ...] = eqx.field(static=True)
     n_examples: int = eqx.field(static=True)
@@ -61,6 +74,8 @@ class RidgeSolution(eqx.Module):
                 feature_map=self.feature_map,
                 weights=self.path_weights[i],
                 path_weights=None,
+                intercept=None if self.path_intercept is None else self.path_intercept[i],
+                path_intercept=None,
                 scores=None,
                 diag_reg=fit.diag_reg,
                 n_examples=self.n_examples,
@@ -98,10 +113,10 @@ class RidgeSolution(eqx.Module):
         return self.fits[self.chosen]
 
     def predict(self, x: Inputs) -> Float[Array, "n ..."]:
-        """`features(x) @ weights`, (n, outputs), or (n,) for targets of shape (n,).
+        """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).
 
-        Streams x in batches, so x may be larger than device memory. Not for use inside `jax.jit`:
-        write `getattr(solution.feature_map(x), solution.get) @ solution.weights` there.
+        Streams x in batches, so x may be larger than device memory. Inside `eqx.filter_jit`, `grad`
+        or `vmap`, where x is traced, all of x is one batch and values are not looked at.
 
         Cost: the features, and 2 n p k FLOPs.
 
@@ -112,7 +127,7 @@ class RidgeSolution(eqx.Module):
         """
         _ = self._fit
         assert self.weights is not None
-        x = _checks.checked_inputs(x)
+        x = _checks.checked_examples(x)
         spec = feature_spec(self.feature_map, x, self.get)
         if spec.shape[1] != self.weights.shape[0]:
             raise ValueError(
@@ -120,10 +135,16 @@ class RidgeSolution(eqx.Module):
                 f"weights are for {self.weights.shape[0]}; needed: examples shaped like the "
                 "training examples"
             )
+        if isinstance(x, Tracer) or isinstance(self.weights, Tracer):
+            mean = project(kernel_features(self.feature_map(x), self.get), self.weights)
+            return mean if self.intercept is None else mean + self.intercept
         rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
-        batches = stream(self.feature_map, x, get=self.get, batch_size=rows)
-        means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in batches]
-        return jax.device_put(np.concatenate(means))
+        parts = batches(self.feature_map, x, get=self.get, batch_size=rows)
+        means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in parts]
+        mean = np.concatenate(means)
+        if self.intercept is not None:
+            mean = mean + np.asarray(self.intercept)
+        return jax.device_put(mean)
 
 
 def solution_from(
@@ -144,13 +165,9 @@ def solution_from(
         Fit(value, value * scale, spectrum.condition(value * scale), spectrum.rank(value * scale))
         for value in diag_regs
     )
-
-    def features(x, order=None):
-        rows = batch_rows(feature_map, x.shape[0], batch_size)
-        return stream(feature_map, x, get=get, batch_size=rows, order=order)
-
     scores, chosen = None, None if is_path else 0
     if selector is not None:
+        features = FeatureStream(feature_map, get, batch_size)
         scores = selector.scores(spectrum, [fit.penalty for fit in fits], features)
         if not np.any(np.isfinite(scores)):
             raise ValueError(
@@ -159,19 +176,33 @@ def solution_from(
             )
         chosen = int(np.argmin(scores))
 
-    def weights(fit: Fit) -> Float[np.ndarray, "p ..."]:
-        w = spectrum.weights(fit.penalty).astype(spectrum.dtype)
-        return w[:, 0] if one_output else w
+    wanted = fits if is_path or chosen is None else (fits[chosen],)
+    weights = [spectrum.weights(fit.penalty) for fit in wanted]
+    intercepts = [spectrum.intercept(w) for w in weights]
 
-    path_weights = np.stack([weights(fit) for fit in fits]) if is_path else None
-    best = None
+    def stacked(arrays: list[np.ndarray]) -> Array:
+        arrays = [a[..., 0] if one_output else a for a in arrays]
+        return jnp.asarray(np.stack(arrays), spectrum.dtype)
+
+    all_weights = stacked(weights)
+    all_intercepts = stacked(intercepts) if spectrum.fit_intercept else None
+    best = chosen if is_path else 0
     if chosen is not None:
-        best = path_weights[chosen] if path_weights is not None else weights(fits[chosen])
         _warn_if_deficient(fits[chosen], spectrum)
+    if spectrum.mean_to_spread > 1 and not spectrum.fit_intercept:
+        warnings.warn(
+            "the mean of the targets outweighs their spread, "
+            f"{spectrum.mean_to_spread:.3g} times, and is shrunk with everything else: pass "
+            "fit_intercept=True, or subtract the mean from y and add it to predictions",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return RidgeSolution(
         feature_map=feature_map,
-        weights=None if best is None else jnp.asarray(best),
-        path_weights=None if path_weights is None else jnp.asarray(path_weights),
+        weights=None if best is None else all_weights[best],
+        path_weights=all_weights if is_path else None,
+        intercept=None if best is None or all_intercepts is None else all_intercepts[best],
+        path_intercept=all_intercepts if is_path else None,
         scores=scores,
         diag_reg=tuple(diag_regs) if chosen is None else diag_regs[chosen],
         n_examples=spectrum.n_examples,

@@ -1,13 +1,14 @@
 """One eigendecomposition in float64 on the host; after it every regulariser is cheap.
 
 Notation: Z (n, p) features, Y (n, k) targets, λ >= 0. Both forms give the minimiser of
-‖Z W - Y‖² + λ ‖W‖², at λ = 0 the one of least norm.
+‖Z W - Y‖² + λ ‖W‖², at λ = 0 the one of least norm; or, with an intercept, the W and b that
+minimise ‖Z W + 1 bᵀ - Y‖² + λ ‖W‖², which are those of centred features and targets.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,8 @@ import scipy.linalg
 from jaxtyping import Float, Int
 
 from ._gram_state import GramState
-from ._streaming import FeatureStream, project
+from ._streaming import Batch, project
+from ._targets import Units, centred_units, scaled_units
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -33,10 +35,15 @@ class Spectrum(abc.ABC):
 
     Attributes:
       n_examples: n.
-      mean_square_norm: trace(ZZᵀ) / n, the unit of a relative regulariser.
+      mean_square_norm: trace(ZZᵀ) / n, the unit of a relative regulariser; not centred.
       dtype: of the features.
-      values: s, ascending, rounding below zero removed; p of them (primal) or n (dual).
+      values: s, ascending, rounding below zero removed; p of them (primal) or n (dual, one less
+        with an intercept).
       cut, floor: in the units of s.
+      units: of targets inside; their shift is the mean of Y with an intercept, else 0.
+      feature_mean: what features lose: their mean with an intercept, else 0.
+      fit_intercept: whether there is an intercept.
+      mean_to_spread: √(Σ mean² / Σ variance) of the targets over the outputs.
     """
 
     n_examples: int
@@ -45,10 +52,14 @@ class Spectrum(abc.ABC):
     values: Float[np.ndarray, " r"]
     cut: float
     floor: float
+    units: Units
+    feature_mean: Float[np.ndarray, " p"]
+    fit_intercept: bool
+    mean_to_spread: float
 
-    # A left-out residual comes from rows R of the examples: the residuals are `base * Y + R C` and
+    # A left-out residual comes from rows R of the examples: the residuals are `base * T + R C` and
     # the matrix (I - H) of hat matrix H is, up to a common factor, `base * I + R diag(d) Rᵀ`,
-    # with (C, d) from `residual_system`.
+    # with (C, d) from `residual_system` and targets T in `units`.
     base: float
     leverage_tolerance: float
 
@@ -69,13 +80,18 @@ class Spectrum(abc.ABC):
         kept = self.values[self.kept(penalty)] + penalty
         return float(kept[-1] / kept[0]) if kept.size else float("inf")
 
+    def intercept(self, weights: Float[np.ndarray, "p k"]) -> Float[np.ndarray, " k"]:
+        """b of the W(λ) given."""
+        return self.units.shift - self.feature_mean @ weights
+
     @abc.abstractmethod
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
         """W(λ). Primal 2 p² k FLOPs, dual 2 n (n + p) k."""
 
     @abc.abstractmethod
-    def gcv(self, penalty: float) -> float:
-        """Generalised cross-validation, divided by the number of outputs; see `GCV`."""
+    def residual_sums(self, penalty: float) -> tuple[float, float, float]:
+        """`‖(I - H) T‖²` over all outputs, how much of it is rounding at most, and `trace(I - H)`;
+        with the common factor of `residual_system`."""
 
     @abc.abstractmethod
     def residual_system(
@@ -85,7 +101,7 @@ class Spectrum(abc.ABC):
 
     @abc.abstractmethod
     def example_rows(
-        self, features: FeatureStream, order: Int[np.ndarray, " n"]
+        self, features: Callable[..., Iterator[Batch]], order: Int[np.ndarray, " n"]
     ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
         """Yields `(start, stop, R)` for the examples `order[start:stop]`."""
 
@@ -98,54 +114,76 @@ class PrimalSpectrum(Spectrum):
 
     base = 1.0
 
-    def __init__(self, state: GramState):
-        self.n_examples = int(state.n_examples)
+    def __init__(self, state: GramState, fit_intercept: bool = False):
+        self.n_examples = n = int(state.n_examples)
         self.dtype = np.dtype(state.gram.high.dtype)
-        trace = float(state.feature_norm.to_host())
-        if self.n_examples < 1:
+        sums = state.to_host()
+        if n < 1:
             raise ValueError("the GramState has seen no example: update it first")
-        if not np.isfinite(trace):
+        if not np.isfinite(sums.feature_norm):
             raise ValueError(
                 f"the sum of the squared feature norms overflows {self.dtype}: scale the inputs or "
                 "W_std down"
             )
-        self.mean_square_norm = trace / self.n_examples
-        self.values, self.vectors, self.floor = _eigh(state.gram.to_host())
+        self.mean_square_norm = float(sums.feature_norm) / n
+        self.fit_intercept = fit_intercept
+        self.feature_mean = sums.feature_sum / n * fit_intercept
+        units, inner_mean = state.units(), sums.target_sum / n
+        spread = np.maximum(sums.target_norm / n - inner_mean**2, 0.0).sum()
+        shifted = np.ldexp(units.shift, -units.exponent)
+        self.mean_to_spread = _ratio(np.sum((shifted + inner_mean) ** 2), spread)
+        # targets lose their mean, or get back what they were shifted by
+        lost = inner_mean if fit_intercept else -shifted
+        shift = units.shift + np.ldexp(inner_mean, units.exponent)
+        self.units = Units(shift if fit_intercept else np.zeros_like(shift), units.exponent)
+        cross = sums.cross - sums.feature_sum[:, None] * lost
+        self._target_norm = sums.target_norm - n * lost * (2 * inner_mean - lost)
+        gram = sums.gram
+        if fit_intercept:
+            gram = gram - n * np.outer(self.feature_mean, self.feature_mean)
+        self.values, self.vectors, self.floor = _eigh(gram)
         # errors that were measured are a half to a 200th of the estimate (GramState)
         self.cut = max(self.floor, state.rounding_error() / 100)
-        self._rotated = self.vectors.T @ state.cross.to_host()
-        self._target_norm = state.target_norm.to_host()
+        self._rotated = self.vectors.T @ cross
         # of one leverage, a sum of p rounded squares
         self.leverage_tolerance = 8 * float(np.sqrt(len(self.values)) * np.finfo(self.dtype).eps)
 
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
-        return self.vectors @ (self.inverse(penalty)[:, None] * self._rotated)
+        inner = self.vectors @ (self.inverse(penalty)[:, None] * self._rotated)
+        return np.ldexp(inner, self.units.exponent)
 
-    def gcv(self, penalty: float) -> float:
-        n, k = self.n_examples, self._rotated.shape[1]
+    def residual_sums(self, penalty: float) -> tuple[float, float, float]:
         inverse = self.inverse(penalty)
         explained = (2 * inverse - self.values * inverse**2) @ self._rotated**2
-        # below this the difference is the rounding error of YᵀY
-        floor = float(np.finfo(self.dtype).eps) * self._target_norm
-        residual = np.maximum(self._target_norm - explained, floor).sum()
-        freedom = n - self.values @ inverse
-        if freedom <= n * self.leverage_tolerance:
-            return float("inf")
-        return float(n * residual / freedom**2 / k)
+        residual = float((self._target_norm - explained).sum())
+        rounding = float(np.finfo(self.dtype).eps * self._target_norm.sum())
+        freedom = self.n_examples - self.fit_intercept - float(self.values @ inverse)
+        return residual, rounding, freedom
 
     def residual_system(
         self, penalty: float
     ) -> tuple[Float[np.ndarray, "r k"], Float[np.ndarray, " r"]]:
         inverse = self.inverse(penalty)
-        return -inverse[:, None] * self._rotated, -inverse
+        coefficients, diagonal = -inverse[:, None] * self._rotated, -inverse
+        if not self.fit_intercept:
+            return coefficients, diagonal
+        # the mean of T is 0 already; 1/n is the intercept's own share of every leverage
+        none = np.zeros((1, coefficients.shape[1]))
+        return np.concatenate([coefficients, none]), np.append(diagonal, -1.0)
 
     def example_rows(
-        self, features: FeatureStream, order: Int[np.ndarray, " n"]
+        self, features: Callable[..., Iterator[Batch]], order: Int[np.ndarray, " n"]
     ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
-        """R = Z U: a second pass over the features, and 2 n p² FLOPs on the device."""
+        """R = Z U, or [(Z - mean) U, 1 / √n]: a second pass over the features, and 2 n p² FLOPs on
+        the device."""
         vectors = jnp.asarray(self.vectors.astype(self.dtype))
+        mean = self.feature_mean @ self.vectors
         for start, stop, z in features(order):
-            yield start, stop, np.asarray(project(z, vectors))[: stop - start].astype(np.float64)
+            rows = np.asarray(project(z, vectors))[: stop - start].astype(np.float64)
+            if self.fit_intercept:
+                constant = np.full((len(rows), 1), self.n_examples**-0.5)
+                rows = np.concatenate([rows - mean, constant], axis=1)
+            yield start, stop, rows
 
 
 class DualSpectrum(Spectrum):
@@ -156,21 +194,34 @@ class DualSpectrum(Spectrum):
 
     base = 0.0
 
-    def __init__(self, z: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n k"]):
+    def __init__(
+        self,
+        z: Float[np.ndarray, "n p"],
+        y: Float[np.ndarray, "n k"],
+        fit_intercept: bool = False,
+    ):
         self.n_examples = len(z)
         self.dtype = np.dtype(jnp.promote_types(z.dtype, jnp.float32))
+        self.fit_intercept = fit_intercept
+        self.mean_to_spread = _ratio(np.sum(y.mean(axis=0) ** 2), np.sum(y.var(axis=0)))
+        self.units = centred_units(y, np.float64) if fit_intercept else scaled_units(y)
         self._features = z
+        self.feature_mean = z.mean(axis=0, dtype=np.float64) * fit_intercept
         kernel = np.zeros((len(z), len(z)))
         for start in range(0, z.shape[1], 4096):  # no float64 copy of all features
             part = z[:, start : start + 4096].astype(np.float64)
             kernel += part @ part.T
         trace = float(np.trace(kernel))
         self.mean_square_norm = trace / len(z)
+        if fit_intercept:
+            kernel = _without_ones(_without_ones(kernel).T)
         self.values, self.vectors, self.floor = _eigh(kernel)
+        if fit_intercept:
+            self.vectors = _with_ones(self.vectors)
         # the features are rounded themselves: an error E of relative size eps in every entry moves
         # the singular values of Z by at most ‖E‖ <= eps ‖Z‖_F (Weyl)
         self.cut = max(self.floor, float(np.finfo(self.dtype).eps) ** 2 * trace)
-        self._rotated = self.vectors.T @ y.astype(np.float64)
+        self._rotated = self.vectors.T @ self.units.of(y)
         self.leverage_tolerance = len(z) * _EPS
 
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
@@ -179,7 +230,7 @@ class DualSpectrum(Spectrum):
             self._features[:, start : start + 4096].astype(np.float64).T @ dual
             for start in range(0, self._features.shape[1], 4096)
         ]
-        return np.concatenate(parts)
+        return np.ldexp(np.concatenate(parts), self.units.exponent)
 
     def _residual_filter(self, penalty: float) -> Float[np.ndarray, " n"]:
         """I - H = U diag(·) Uᵀ: λ / (s + λ), one where dropped. Where that is all zero (λ = 0 at
@@ -188,11 +239,10 @@ class DualSpectrum(Spectrum):
         complement = np.where(self.kept(penalty), penalty * inverse, 1.0)
         return complement if complement.any() else inverse
 
-    def gcv(self, penalty: float) -> float:
+    def residual_sums(self, penalty: float) -> tuple[float, float, float]:
         residual_filter = self._residual_filter(penalty)
-        residual = (residual_filter**2 @ self._rotated**2).sum()
-        n, k = self._rotated.shape
-        return float(n * residual / residual_filter.sum() ** 2 / k)
+        residual = float((residual_filter**2 @ self._rotated**2).sum())
+        return residual, 0.0, float(residual_filter.sum())
 
     def residual_system(
         self, penalty: float
@@ -201,7 +251,7 @@ class DualSpectrum(Spectrum):
         return residual_filter[:, None] * self._rotated, residual_filter
 
     def example_rows(
-        self, features: FeatureStream, order: Int[np.ndarray, " n"]
+        self, features: Callable[..., Iterator[Batch]], order: Int[np.ndarray, " n"]
     ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
         """R = U; no second pass."""
         for start in range(0, len(order), 1024):
@@ -217,3 +267,29 @@ def _eigh(matrix: Float[np.ndarray, "r r"]) -> tuple[np.ndarray, np.ndarray, flo
     )
     floor = max(len(values) * _EPS * float(values[-1]), -2.0 * float(values[0]), 0.0)
     return np.maximum(values, 0.0), vectors, floor
+
+
+def _reflection(n: int) -> Float[np.ndarray, " n"]:
+    """`v` of the Householder reflection `I - v vᵀ` that takes `1 / √n` to the first unit vector."""
+    v = np.full(n, n**-0.5)
+    v[0] -= 1.0
+    return v * np.sqrt(2.0) / np.linalg.norm(v)
+
+
+def _without_ones(matrix: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "m r"]:
+    """Columns in an orthonormal basis of what is orthogonal to the vector of ones, m = n - 1."""
+    v = _reflection(len(matrix))
+    return matrix[1:] - v[1:, None] * (v @ matrix)
+
+
+def _with_ones(matrix: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "n r"]:
+    """The columns of `_without_ones` back in n coordinates."""
+    v = _reflection(len(matrix) + 1)
+    full = -v[:, None] * (v[1:] @ matrix)
+    full[1:] += matrix
+    return full
+
+
+def _ratio(mean_square: float, variance: float) -> float:
+    with np.errstate(divide="ignore"):
+        return float(np.sqrt(np.divide(mean_square, variance))) if mean_square > 0 else 0.0

@@ -6,29 +6,53 @@ import collections
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from .._structure import is_abstract_array, once_per_structure
-from ._gram_state import GramState
+from ._checks import checked_examples
+from ._gram_state import GramState, HostSums, with_block
+from ._targets import centred_units
 
 KERNELS = ("nngp", "ntk")
 BLOCK_ROWS = 1024  # rows of one update of the Gram matrix, see GramState.update
+HOST_FEATURES = 1024  # up to so many, a CPU sums in float64
 FALLBACK_BATCH = 256  # for a feature map without a `batch_size` method
 
 FeatureMapLike = Callable[..., Any]
-"""`feature_map(x)` returns an object with attributes `nngp` and `ntk`, each (n, p) or None."""
+"""`feature_map(x)` returns an object with attributes `nngp` and `ntk`, each (n, p) or None.
+
+If it has them, `batch_size()` proposes the number of examples of a call, and `is_landmark(x)` says
+which examples (n,) the map was made from in such a way that they are not like new ones.
+"""
 
 Inputs = Shaped[Array | np.ndarray, "..."]
 Progress = Callable[[int], Any]
 
-FeatureStream = Callable[..., Iterator[tuple[int, int, Array]]]
-"""`stream` with everything but the examples, and perhaps their order, already given."""
+Batch = tuple[int, int, Array]
+
+
+class FeatureStream(NamedTuple):
+    """`stream` with everything but the examples, and perhaps their order, already given."""
+
+    feature_map: FeatureMapLike
+    get: str
+    batch_size: int | None
+
+    def __call__(self, x: Inputs, order: Int[np.ndarray, " n"] | None = None) -> Iterator[Batch]:
+        n = len(x) if order is None else len(order)
+        rows = batch_rows(self.feature_map, n, self.batch_size)
+        return batches(self.feature_map, x, get=self.get, batch_size=rows, order=order)
+
+    def landmarks(self, x: Inputs) -> Bool[np.ndarray, " n"]:
+        """Which examples are landmarks of the feature map; none if it does not say."""
+        is_landmark = getattr(self.feature_map, "is_landmark", None)
+        return np.zeros(len(x), bool) if is_landmark is None else is_landmark(x)
 
 
 def kernel_features(features: Any, get: str) -> Any:
@@ -57,7 +81,18 @@ def feature_spec(feature_map: FeatureMapLike, x: Inputs, get: str) -> jax.ShapeD
 @once_per_structure
 def _feature_spec(feature_map: Any, shape: tuple[int, ...], dtype: Any, get: str):
     struct = jax.ShapeDtypeStruct((2, *shape), dtype)
-    spec = kernel_features(eqx.filter_eval_shape(feature_map, struct), get)
+
+    def features(feature_map, x):  # the array alone: what holds it need not be a pytree
+        return kernel_features(feature_map(x), get)
+
+    spec = eqx.filter_eval_shape(features, feature_map, struct)
+    if spec.shape == (2, 2):  # two features, or the kernel of two examples
+        three = jax.ShapeDtypeStruct((3, *shape), dtype)
+        if eqx.filter_eval_shape(features, feature_map, three).shape == (3, 3):
+            raise TypeError(
+                "feature_map is a kernel function: it gives n numbers for each of n examples; "
+                "needed: a feature map, such as ntk_sketch.feature_map(model, ...)"
+            )
     if spec.ndim != 2:
         raise ValueError(
             f"two examples of shape {shape} have {get} features of shape {spec.shape} "
@@ -109,7 +144,7 @@ def stream(
     batch_size: int | None = None,
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, int, Float[Array, "b p"]]]:
+) -> Iterator[Batch]:
     """Yields `(start, stop, z)`: features z (b, p) of the examples `order[start:stop]`.
 
     The last batch is padded with copies of its last example, whose features are then zeroed: every
@@ -124,8 +159,23 @@ def stream(
       progress: called after every batch with its number of examples; `tqdm(...).update` fits.
 
     Raises:
+      TypeError, ValueError: x is not a batch of finite floating point examples.
       ValueError: features that are not finite, with the examples they belong to.
     """
+    options = {"get": get, "batch_size": batch_size, "order": order, "progress": progress}
+    return batches(feature_map, checked_examples(x), **options)
+
+
+def batches(
+    feature_map: FeatureMapLike,
+    x: Inputs,
+    *,
+    get: str,
+    batch_size: int | None,
+    order: Int[np.ndarray, " n"] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Batch]:
+    """`stream` of examples that were checked."""
     n, at_once = len(x) if order is None else len(order), _workers()
     rows = batch_rows(feature_map, n, batch_size)
     arrays = eqx.filter(feature_map, _is_array)
@@ -191,13 +241,6 @@ def project(z: Float[Array, "n p"], matrix: Float[Array, "p ..."]) -> Float[Arra
     return jnp.matmul(z, matrix, precision=jax.lax.Precision.HIGHEST)
 
 
-def _updated(state: GramState, batches: tuple[Array, ...], y: Array, n_examples: Array):
-    return state.update(jnp.concatenate(batches), y, n_examples)
-
-
-_update_in_place = jax.jit(_updated, donate_argnums=0)
-
-
 def gram_of_stream(
     feature_map: FeatureMapLike,
     x: Inputs,
@@ -206,29 +249,58 @@ def gram_of_stream(
     get: str,
     rows: int,
     spec: jax.ShapeDtypeStruct,
+    one_output: bool = False,
     progress: Progress | None = None,
 ) -> GramState:
-    """GramState of checked data. Small batches are gathered into blocks of `BLOCK_ROWS` or more."""
-    state = GramState.init(spec.shape[1], y.shape[1], spec.dtype)
-    n, y = y.shape[0], y.astype(state.cross.high.dtype)
-    batches = -(-n // rows)
-    per_block = min(-(-BLOCK_ROWS // rows), 1 << (batches - 1).bit_length())
+    """GramState of checked data; sums in float64 on the host where that costs little."""
+    dtype = jnp.promote_types(spec.dtype, jnp.float32)
+    units = centred_units(y, dtype)
+    parts = batches(feature_map, x, get=get, batch_size=rows, progress=progress)
+    if jax.default_backend() == "cpu" and spec.shape[1] <= HOST_FEATURES:
+        sums = _host_sums(parts, units.of(y), spec.shape[1])
+        return GramState.of_host(sums, units, len(y), dtype, one_output)
+    outputs = None if one_output else y.shape[1]
+    state = GramState.init(spec.shape[1], outputs, dtype).with_units(units)
+    return _device_sums(state, parts, units.of(y).astype(dtype), rows)
+
+
+def _host_sums(parts: Iterator[Batch], t: Float[np.ndarray, "n k"], p: int) -> HostSums:
+    gram, cross, feature_sum = np.zeros((p, p)), np.zeros((p, t.shape[1])), np.zeros(p)
+    for start, stop, batch in parts:
+        z = np.asarray(batch)[: stop - start].astype(np.float64)
+        gram += z.T @ z
+        cross += z.T @ t[start:stop]
+        feature_sum += z.sum(axis=0)
+    return HostSums(gram, cross, (t**2).sum(axis=0), t.sum(axis=0), np.trace(gram), feature_sum)
+
+
+def _device_sums(
+    state: GramState, parts: Iterator[Batch], t: Float[np.ndarray, "n k"], rows: int
+) -> GramState:
+    """Small batches are gathered into blocks of `BLOCK_ROWS` or more."""
+    n = len(t)
+    per_block = min(-(-BLOCK_ROWS // rows), 1 << (-(-n // rows) - 1).bit_length())
     block: list[Array] = []
     first = 0
-    for start, stop, z in stream(feature_map, x, get=get, batch_size=rows, progress=progress):
+    for start, stop, z in parts:
         if not block:
             first = start
         block.append(z)
         if len(block) < per_block and stop < n:
             continue
         block.extend([jnp.zeros_like(z)] * (per_block - len(block)))
-        y_block = np.zeros((per_block * rows, y.shape[1]), y.dtype)
-        y_block[: stop - first] = y[first:stop]
-        state = _update_in_place(
-            state, tuple(block), jnp.asarray(y_block), jnp.asarray(stop - first)
-        )
+        t_block = np.zeros((per_block * rows, t.shape[1]), t.dtype)
+        t_block[: stop - first] = t[first:stop]
+        state = _with_block_in_place(state, tuple(block), t_block, np.int32(stop - first))
         block = []
     return state
+
+
+def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, added: Array):
+    return with_block(state, jnp.concatenate(batches), t, added)
+
+
+_with_block_in_place = jax.jit(_with_block, donate_argnums=0)
 
 
 def collect(
@@ -236,6 +308,6 @@ def collect(
 ) -> Float[np.ndarray, "n p"]:
     """All features on the host; for fewer examples than features. n p numbers of memory."""
     z_all = np.empty((x.shape[0], spec.shape[1]), spec.dtype)
-    for start, stop, z in stream(feature_map, x, get=get, batch_size=rows):
+    for start, stop, z in batches(feature_map, x, get=get, batch_size=rows):
         z_all[start:stop] = np.asarray(z)[: stop - start]
     return z_all

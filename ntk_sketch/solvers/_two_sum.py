@@ -50,6 +50,18 @@ class Pair(eqx.Module):
     def zeros(shape: tuple[int, ...], dtype) -> Pair:
         return Pair(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
+    @staticmethod
+    def of_host(total: Float[np.ndarray, "*shape"], dtype) -> Pair:
+        """A float64 array of the host, to the 48 bits of a float32 pair or all of a float64 one."""
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite beyond the dtype's range
+            high = np.asarray(total).astype(dtype)
+            low = np.where(np.isfinite(high), total - high.astype(np.float64), 0).astype(dtype)
+        return Pair(jax.device_put(high), jax.device_put(low))
+
+    def times(self, factor: Float[Array, ""]) -> Pair:
+        """The pair times a power of two, exactly."""
+        return Pair(self.high * factor, self.low * factor)
+
     def add(self, increment: Float[Array, "*shape"]) -> Pair:
         """The pair plus one array. 10 FLOPs an entry; reads three arrays and writes two."""
         high, error = two_sum(self.high, _rounded(increment, self.high))

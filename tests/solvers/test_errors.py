@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import GramState, LeaveOneOut, Validation, accumulate, ridge, solve
+from ntk_sketch.solvers import (
+    GramState,
+    LeaveOneOut,
+    Validation,
+    _streaming,
+    accumulate,
+    ridge,
+    solve,
+)
 
 N = 8
 X = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float32)
@@ -30,21 +38,36 @@ CASES = {
     "x is infinite": ({"x": _with(X, (5, 0), -np.inf)}, ValueError, "x is not finite .* in row 5"),
     "y has a NaN": ({"y": _with(Y, (2, 0), np.nan)}, ValueError, "y is not finite .* in row 2"),
     "x is integer": ({"x": X.astype(np.uint8)}, TypeError, r"x.astype\(np.float32\) / 255"),
-    "x has one axis": ({"x": X[:, 0]}, ValueError, r"One example x is x\[None\]"),
+    "x has one axis": ({"x": X[:, 0]}, ValueError, r"One example is x\[None\]; .* x\[:, None\]"),
     "x is empty": ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one example"),
     "y is integer": (
         {"y": np.arange(N)},
         TypeError,
         re.escape("y = jax.nn.one_hot(y, 10) - 0.1"),
     ),
-    "y is boolean": ({"y": Y > 0}, TypeError, "one_hot"),
+    "y is boolean": ({"y": Y > 0}, TypeError, r"become -1 and 1: y = 2.0 \* y - 1.*one-hot rows"),
+    "y is counts": ({"y": np.arange(N)}, TypeError, r"Counts .* y = y.astype\(np.float32\)"),
+    "y is text": ({"y": list("abcdefgh")}, TypeError, r"labels = np.unique\(y, return_inverse"),
+    "y is None": ({"y": None}, TypeError, "y must be one array .* got NoneType"),
+    "y is huge": (
+        {"y": Y.astype(float) * 1e39},
+        ValueError,
+        "outside of the range of float32.*y / c",
+    ),
+    "y is tiny": ({"y": Y.astype(float) * 1e-42}, ValueError, "outside of the range of float32"),
+    "one example with an intercept": (
+        {"x": X[:1], "y": Y[:1], "fit_intercept": True},
+        ValueError,
+        "at least two examples",
+    ),
+    "x overflows when squared": ({"x": X * 1e20}, ValueError, "squares overflow float32: scale"),
     "lengths differ": ({"y": Y[:5]}, ValueError, "8 examples but 5 rows of y"),
     "y has three axes": ({"y": Y[..., None]}, ValueError, r"\(n,\) or \(n, outputs\)"),
     "y has no outputs": ({"y": Y[:, :0]}, ValueError, "no outputs"),
     "unknown get": ({"get": "cntk"}, ValueError, "known: 'nngp', 'ntk'"),
     "unknown select": ({"select": "aic"}, ValueError, r"known: None, 'gcv', 'loo', \(x_val"),
     "select of three": ({"select": (X, Y, 1)}, ValueError, "tuple of 3"),
-    "x_val of wrong rank": ({"select": (X[None], Y)}, ValueError, "same shape"),
+    "x_val of wrong rank": ({"select": (X[:, None], Y)}, ValueError, "same shape"),
     "x_val has a NaN": ({"select": (_with(X, 0, np.nan), Y)}, ValueError, "x_val is not finite"),
     "y_val is too short": ({"select": (X, Y[:2])}, ValueError, "2 rows of y_val"),
     "y_val is integer": ({"select": (X, np.arange(N))}, TypeError, "y_val = jax.nn.one_hot"),
@@ -105,10 +128,12 @@ def test_features_that_are_not_finite(features_type, n):
         ridge(lambda x: features_type(None, jnp.sqrt(x)), x, np.ones(n, np.float32), batch_size=2)
 
 
-def test_sums_that_overflow(features_type):
-    x = np.full((40, 6), 1e20, np.float32)
+@pytest.mark.parametrize("on_host", [True, False])
+def test_sums_that_overflow(features_type, monkeypatch, on_host):
+    monkeypatch.setattr(_streaming, "HOST_FEATURES", 1024 if on_host else 0)
+    x = np.full((40, 6), 1e18, np.float32)
     with pytest.raises(ValueError, match="overflows float32: scale the inputs"):
-        ridge(lambda x: features_type(None, x), x, np.ones(40, np.float32))
+        ridge(lambda x: features_type(None, 100 * x), x, np.ones(40, np.float32))
 
 
 def test_predict_checks_its_inputs(make_map, features_type):

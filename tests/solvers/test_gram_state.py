@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import GramState, accumulate
+from ntk_sketch.solvers import GramState, _streaming, accumulate
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -16,11 +16,26 @@ def _state(z, y, splits=()):
 
 
 def _sums(state):
+    """In the units in which targets were given."""
+    sums, (shift, exponent) = state.to_host(), state.units()
+    scale, n = 2.0**exponent, int(state.n_examples)
+    return sums._asdict() | {
+        "cross": scale * sums.cross + np.outer(sums.feature_sum, shift),
+        "target_norm": scale * (scale * sums.target_norm + 2 * shift * sums.target_sum)
+        + n * shift**2,
+        "target_sum": scale * sums.target_sum + n * shift,
+    }
+
+
+def _exact(z, y):
+    z, y = z.astype(np.float64), y.astype(np.float64)
     return {
-        "gram": state.gram.to_host(),
-        "cross": state.cross.to_host(),
-        "target_norm": state.target_norm.to_host(),
-        "feature_norm": state.feature_norm.to_host(),
+        "gram": z.T @ z,
+        "cross": z.T @ y,
+        "target_norm": (y**2).sum(0),
+        "target_sum": y.sum(0),
+        "feature_norm": (z**2).sum(),
+        "feature_sum": z.sum(0),
     }
 
 
@@ -31,27 +46,16 @@ def _data(n=500, p=12, k=3, dtype=np.float32):
 
 
 def _scales(z, y):
-    z, y = np.abs(z.astype(np.float64)), np.abs(y.astype(np.float64))
-    return {
-        "gram": z.T @ z,
-        "cross": z.T @ y,
-        "target_norm": (y**2).sum(0),
-        "feature_norm": (z**2).sum(),
-    }
+    return _exact(np.abs(z), np.abs(y))
 
 
 def test_sums_are_the_definitions():
     z, y = _data()
     state = _state(z, y, [100, 101, 350])
-    zd, yd = z.astype(np.float64), y.astype(np.float64)
-    exact = {
-        "gram": zd.T @ zd,
-        "cross": zd.T @ yd,
-        "target_norm": (yd**2).sum(0),
-        "feature_norm": (zd**2).sum(),
-    }
+    exact = _exact(z, y)
     assert int(state.n_examples) == 500
-    assert int(state.n_blocks) == 4
+    blocks = np.array([100, 1, 249, 150.0])
+    np.testing.assert_allclose(state.rounding, (EPS / 2) ** 2 * np.sum(blocks**3), rtol=1e-6)
     for name, got in _sums(state).items():
         # the sums in a block of at most 250 products err by √250 eps/2 at one standard deviation
         # if done one after another; 4 of these
@@ -137,25 +141,83 @@ def test_rounding_error_is_an_upper_estimate(kind):
     assert error <= state.rounding_error() <= 1000 * error
 
 
+@pytest.fixture
+def on_device(monkeypatch):
+    """Sums in the features' dtype, as on an accelerator."""
+    monkeypatch.setattr(_streaming, "HOST_FEATURES", 0)
+
+
+@pytest.mark.usefixtures("on_device")
 def test_accumulate_gathers_small_batches_into_blocks(make_map, make_data):
     x, y = make_data(2500)
     state = accumulate(make_map(), x, y, batch_size=50)
-    assert int(state.n_blocks) == 3  # of ceil(1024 / 50) batches each
+    blocks = np.array([1050, 1050, 400.0])  # of ceil(1024 / 50) batches each
+    np.testing.assert_allclose(state.rounding, (EPS / 2) ** 2 * np.sum(blocks**3), rtol=1e-6)
     assert int(state.n_examples) == 2500
 
 
-def test_accumulate_in_parts_is_accumulate_of_all(make_map, make_data):
-    x, y = make_data(300)
-    feature_map = make_map()
+def _accumulated_in_parts(feature_map, x, y):
     done = []
     whole = accumulate(feature_map, x, y, progress=done.append, batch_size=64)
     assert done == [64, 64, 64, 64, 44]
     parts = [accumulate(feature_map, x[s], y[s]) for s in (slice(0, 10), slice(10, 300))]
-    merged = parts[1].merge(parts[0])
+    return _sums(whole), _sums(parts[1].merge(parts[0])), _sums(parts[0].merge(parts[1]))
+
+
+@pytest.mark.usefixtures("on_device")
+def test_accumulate_in_parts_is_accumulate_of_all(make_map, make_data):
+    x, y = make_data(300)
+    feature_map = make_map()
     z = np.asarray(feature_map(x).ntk)
-    for name, got in _sums(merged).items():
-        bound = 300 * EPS * _scales(z, y)[name]  # other blocks: float32 sums in another order
-        assert np.all(np.abs(got - _sums(whole)[name]) <= bound), name
+    whole, *merged = _accumulated_in_parts(feature_map, x, y)
+    for name, exact in _exact(z, y).items():
+        bound = 300 * EPS * _scales(z, y)[name]  # float32 sums, in several orders
+        for got in (whole, *merged):
+            assert np.all(np.abs(got[name] - exact) <= bound), name
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-20, 3.8e26])
+@pytest.mark.parametrize("mean", [0.0, 1e6])
+def test_sums_of_few_features_on_a_cpu_are_those_of_float64(make_map, make_data, factor, mean):
+    """In any units of y, with any mean; merges of parts move its mean in float32."""
+    x, y = make_data(300, np.float64)
+    feature_map, x = make_map(), x.astype(np.float32)
+    z, y = np.asarray(feature_map(x).ntk), factor * (y + mean)
+    whole, *merged = _accumulated_in_parts(feature_map, x, y)
+    spread = np.abs(z).sum(0)[:, None].astype(np.float64) * np.abs(y - y.mean(0)).max(0)
+    for name, exact in _exact(z, y).items():
+        # a pair has 48 bits; predictions see errors of `cross` relative to the spread of y
+        assert np.all(np.abs(whole[name] - exact) <= 1e-12 * _scales(z, y)[name]), name
+        for got in merged:
+            bound = 1e-12 * _scales(z, y)[name]
+            if name == "cross":
+                bound = bound + 4 * EPS * spread
+            elif name in ("target_sum", "target_norm"):
+                bound = bound + 4 * EPS * _scales(z, y)[name]
+            assert np.all(np.abs(got[name] - exact) <= bound), name
+
+
+def test_update_is_in_the_units_of_the_state(make_map, make_data):
+    x, y = make_data(300)
+    feature_map = make_map()
+    z, y = np.asarray(feature_map(x).ntk), 100 * y + 50
+    state = accumulate(feature_map, x[:200], y[:200])
+    padded = np.concatenate([z[200:], np.zeros((28, 20), np.float32)])
+    targets = np.concatenate([y[200:], np.zeros((28, 3), np.float32)])
+    state = state.update(padded, targets, 100)
+    for name, exact in _exact(z, y).items():
+        assert np.all(np.abs(_sums(state)[name] - exact) <= 300 * EPS * _scales(z, y)[name]), name
+
+
+def test_a_state_remembers_targets_of_one_axis(make_map, make_data):
+    x, y = make_data(60)
+    feature_map = make_map()
+    vector, matrix = (accumulate(feature_map, x, t) for t in (y[:, 0], y[:, :1]))
+    assert vector.one_output
+    assert vector.merge(vector).one_output
+    assert GramState.init(20, None).merge(vector).one_output
+    assert not vector.merge(matrix).one_output
+    assert GramState.init(20, None).update(feature_map(x).ntk, y[:, 0]).one_output
 
 
 def test_accumulate_of_the_other_kernel(make_map, make_data):

@@ -1,0 +1,193 @@
+"""Arrays that users give, for feature maps and for regressions.
+
+Policy: values are looked at where data enter: in `feature_map`, `ridge`, `accumulate`, `stream` and
+`predict`. A call of a map looks at shape and dtype alone, and so does everything under `jit`: a
+value cannot be read there without waiting for the device. NaN that enter such a call come out as
+NaN in the same rows.
+
+What has `__array__` is taken as NumPy takes it: data frames, tensors on the CPU, HDF5 data sets.
+Numbers in nested lists become floating point. Integer arrays are refused, since whether they are
+pixels, counts or labels is for the user to say.
+"""
+
+import functools
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+
+_CHUNK = 1 << 24  # numbers that are looked at in one go: no temporary of the size of x
+
+
+def as_array(x: Any, name: str = "x", wanted: str = "(n, ...)") -> Any:
+    """`x` as an array of NumPy or, if it is one already, of JAX.
+
+    Raises:
+        TypeError: x is nothing that NumPy makes numbers of; the message says what to do.
+        ValueError: nested lists of different lengths.
+    """
+    kind = type(x).__name__
+    if isinstance(x, jax.Array | jax.ShapeDtypeStruct):  # traced ones included
+        return x
+    for method in ("toarray", "todense"):
+        if hasattr(x, method):
+            raise TypeError(
+                f"{name} is a sparse array ({kind}); needed: a dense one {wanted}. Pass"
+                f" {name}.{method}(), in batches if it does not fit in memory."
+            )
+    listed = isinstance(x, list | tuple)
+    if listed and x and all(hasattr(entry, "shape") and np.ndim(entry) > 1 for entry in x):
+        raise TypeError(
+            f"{name} is a {kind} of {len(x)} arrays; needed: one array {wanted}. Join them with"
+            " np.concatenate; networks of several inputs have no features."
+        )
+    if not listed and not hasattr(x, "__array__"):
+        raise TypeError(f"{name} must be one array {wanted}, got {kind}.")
+    try:
+        array = np.asarray(x)
+    except Exception as error:
+        what = ValueError if listed else TypeError
+        raise what(f"{name} must be one array {wanted}; NumPy cannot read it: {error}") from error
+    if listed and array.dtype.kind in "iu":
+        array = array.astype(np.float64)
+    return native(array)
+
+
+def on_host(x: Any) -> Any:
+    """An array of JAX on the CPU as one of NumPy, without a copy: slices of it are no programs."""
+    if isinstance(x, Tracer) or not isinstance(x, jax.Array) or jax.default_backend() != "cpu":
+        return x
+    return np.asarray(x)
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """In the byte order of this machine, and no wider than float64: what JAX takes."""
+    if array.dtype.kind != "f":
+        return array
+    if array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def checked_inputs(
+    x: Any, name: str = "x", shape: tuple[int, ...] | None = None, values: bool = True
+) -> Any:
+    """`x` as an array, if it is a non-empty batch of floating point examples.
+
+    Args:
+        x: what the user gave.
+        name: of the argument, for messages.
+        shape: of one example; `None`: any.
+        values: whether they must be finite.
+    """
+    wanted = "(n, ...)" if shape is None else f"(n, {', '.join(map(str, shape))})"
+    x = as_array(x, name, f"of shape {wanted}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(_not_floating(x.dtype, name))
+    got = tuple(x.shape)
+    if shape is None and len(got) < 2:
+        one = f"One example is {name}[None]" if len(got) else "One number is not an example"
+        raise ValueError(
+            f"{name} must have shape (n, ..., channels), got {got}. {one}; one number for each"
+            f" example is {name}[:, None]."
+        )
+    if shape is not None and (got[1:] != tuple(shape) or len(got) != len(shape) + 1):
+        remedy = f" One example is {name}[None]." if got == tuple(shape) else ""
+        if shape[-1:] == (1,) and got[1:] == tuple(shape[:-1]):
+            remedy = f" Add the axis of channels, {name}[..., None]."
+        raise ValueError(
+            f"{name} has shape {got}; this model and feature map need {wanted}.{remedy}"
+        )
+    if 0 in got:
+        raise ValueError(
+            f"{name} is empty: its shape is {got}; at least one example and one number are needed."
+        )
+    if values and not isinstance(x, Tracer | jax.ShapeDtypeStruct):
+        check_finite(x, name)
+        _check_squares(x, name)
+    return x
+
+
+def _not_floating(dtype: Any, name: str) -> str:
+    kind = getattr(dtype, "kind", "V")
+    got = f"{name} has dtype {dtype}; features need floating point inputs. "
+    if kind in "OUSMmV":
+        return got + (
+            f"Encode text, dates and missing values as numbers first, then use"
+            f" {name}.astype(np.float32)."
+        )
+    if kind == "c":
+        return got + f"Use real and imaginary parts as channels: {name}.real, {name}.imag."
+    return got + (
+        "Convert and scale them first, for images for example"
+        f" `{name}.astype(np.float32) / 255`; standardise counts."
+    )
+
+
+def check_finite(x: Any, name: str) -> None:
+    """Refuses NaN and infinity, with their number and the first row."""
+    bad, first = 0, None
+    for start, chunk in _chunks(x):
+        # the extremes are NaN or infinite when an entry is, and need no temporary
+        if np.isfinite(float(chunk.min())) and np.isfinite(float(chunk.max())):
+            continue
+        rows = ~np.isfinite(np.asarray(chunk).astype(np.float64)).reshape(len(chunk), -1)
+        bad += int(rows.sum())
+        first = start + int(np.argmax(rows.any(axis=1))) if first is None else first
+    if bad:
+        raise ValueError(
+            f"{name} is not finite ({bad} entries that are NaN or infinite, the first in row"
+            f" {first}). Remove or replace them; a value that marks what is missing (mask_constant"
+            " of Neural Tangents) is not supported by features."
+        )
+
+
+def _check_squares(x: Any, name: str) -> None:
+    """The squared norm of an example must be a number of the dtype that features have."""
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    largest = max(max(abs(float(c.min())), abs(float(c.max()))) for _, c in _chunks(x))
+    if largest**2 > float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1):
+        raise ValueError(
+            f"{name} has entries of {largest:.3g}, whose squares overflow {dtype}: scale the inputs"
+            " down, or standardise them."
+        )
+
+
+def warn_of_lost_variation(x: Any, name: str = "x") -> None:
+    """Warns where float64 columns vary by little more than float32 resolves.
+
+    A column is what the last axis counts. It loses its variation where a unit in the last place is
+    more than a thousandth of its range.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype != np.float64 or len(x) < 2:
+        return
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    if dtype == np.float64:
+        return
+    columns = [
+        (c.reshape(-1, x.shape[-1]).min(0), c.reshape(-1, x.shape[-1]).max(0))
+        for _, c in _chunks(x)
+    ]
+    low = functools.reduce(np.minimum, [c[0] for c in columns])
+    high = functools.reduce(np.maximum, [c[1] for c in columns])
+    spacing = float(jnp.finfo(dtype).eps) * np.maximum(np.abs(low), np.abs(high))
+    lost = np.flatnonzero((high > low) & (spacing > 1e-3 * (high - low)))
+    if len(lost):
+        c = lost[0]
+        warnings.warn(
+            f"column {c} of {name} varies from {low[c]:.10g} to {high[c]:.10g}, of which {dtype}"
+            f" resolves steps of {spacing[c]:.2g}: most of its variation is lost. Standardise the"
+            f" columns of {name} before ({len(lost)} of {len(low)} are affected)",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _chunks(x: Any):
+    x = on_host(x)
+    rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))
+    for start in range(0, x.shape[0], rows):
+        yield start, x[start : start + rows]

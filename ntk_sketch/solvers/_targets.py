@@ -1,0 +1,45 @@
+"""Units of targets in which sums of squares neither overflow nor underflow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Units(NamedTuple):
+    """`t = (y - shift) / 2^exponent`.
+
+    A power of two, so that scaling is exact; one for all outputs, so that squared errors of several
+    outputs can be added.
+    """
+
+    shift: Float[np.ndarray, " k"]
+    exponent: int
+
+    @property
+    def scale(self) -> float:
+        return float(np.ldexp(1.0, self.exponent))
+
+    def of(self, y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+        return np.ldexp(y - self.shift, -self.exponent)
+
+
+def centred_units(y: Float[np.ndarray, "n k"], dtype) -> Units:
+    """Units in which these targets have mean 0 (to the digits of a pair of `dtype`) and are of
+    order 1."""
+    mean = y.mean(axis=0)
+    high = mean.astype(dtype).astype(np.float64)
+    shift = high + (mean - high).astype(dtype)
+    return Units(shift, _exponent(y - shift))
+
+
+def scaled_units(y: Float[np.ndarray, "n k"]) -> Units:
+    """Units without a shift, in which these targets are of order 1."""
+    return Units(np.zeros(y.shape[1]), _exponent(y))
+
+
+def _exponent(y: Float[np.ndarray, "n k"]) -> int:
+    # 2^±exponent and t² are normal numbers of float32
+    return int(np.clip(np.frexp(np.abs(y).max())[1], -100, 100))
