@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from ._arguments import checked_inputs
+from ._checks import check_key
 from ._feature_map import FeatureMap
 from ._typing import PRNGKey
 
@@ -65,6 +66,7 @@ def approximation_error(
     With Dropout the kernels are those of two independent passes, also of an example with itself.
     """
     x = checked_inputs(x, shape=feature_map.input_shape)
+    check_key(key)
     if pairs < 6:
         raise ValueError(f"pairs={pairs}: at least 6 are needed, for a subset of 3 examples.")
     size = int((np.sqrt(8 * pairs + 1) - 1) / 2)

@@ -25,7 +25,7 @@ def band_mask(space: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]) -> n
 
 def here(q: Array) -> Array:
     """`q` (n, *space) at `s`, beside any offset."""
-    return q.reshape((len(q), *(1,) * (q.ndim - 1), *q.shape[1:]))
+    return q.reshape((q.shape[0], *(1,) * (q.ndim - 1), *q.shape[1:]))
 
 
 def there(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:

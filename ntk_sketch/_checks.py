@@ -18,8 +18,8 @@ def check_model(model) -> None:
     if not isinstance(model, Layer):
         raise TypeError(
             f"model must be a Layer of ntk_sketch.stax, got {type(model).__name__}. Build it with"
-            " `from ntk_sketch import stax`, or give a plain NT triple a rule by"
-            " `stax.layer(triple, rule)`."
+            " `from ntk_sketch import stax` in place of `from neural_tangents import stax`, or give"
+            " a plain NT triple a rule by `stax.layer(triple, rule)`."
         )
 
 
@@ -44,12 +44,30 @@ def check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
             raise
         shape = f"(n, {', '.join(map(str, shape))})"
         message = f"{where} Neural Tangents refuses inputs of shape {shape}: {cause}"
+        message += _remedy(model, where, two, get, kwargs)
         kinds = (NotImplementedError, TypeError)
         raise next((k for k in kinds if isinstance(cause, k)), ValueError)(message) from error
     if not all(hasattr(getattr(out, name, None), "shape") for name in get):
         raise ValueError(
             "the model has several outputs; join them (FanInSum, FanInConcat) for a feature map."
         )
+
+
+def _remedy(model: Layer, where: str, two: jax.ShapeDtypeStruct, get, kwargs) -> str:
+    """What to do about frequent refusals that do not say so themselves."""
+    if "In layer Elementwise(" in where:
+        return (
+            ". A function alone has no kernel in closed form: use stax.ElementwiseNumerical(fn,"
+            " deg=25, df=fn_derivative), which integrates it."
+        )
+    if "In layer Aggregate(" in where and kwargs.get("pattern") is None:
+        return ". Its graph is missing: pass pattern=... to feature_map and to every call."
+    one_channel = jax.ShapeDtypeStruct((*two.shape, 1), two.dtype)
+    try:
+        jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), one_channel)
+    except Exception:
+        return ""
+    return ". If the axis of channels is missing, add it: x[..., None]."
 
 
 def _layer_of(error: Exception) -> str:

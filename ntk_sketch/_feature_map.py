@@ -60,7 +60,9 @@ class FeatureMap(eqx.Module):
         """Features of a batch.
 
         Args:
-            x: floating point inputs (n, *input_shape).
+            x: floating point inputs (n, *input_shape), or what has `__array__`. Values are not
+                looked at: rows with NaN, or so large that the map overflows their dtype, have
+                features that are NaN or infinite. `ntk_sketch.solvers.stream` refuses both.
             **kwargs: NT's call-time arguments, as given to `ntk_sketch.feature_map`.
 
         Returns:
@@ -75,6 +77,13 @@ class FeatureMap(eqx.Module):
         x = checked_inputs(x, shape=self.input_shape, values=False)
         check_call_arguments(kwargs)
         return _features(self, jnp.asarray(x), kwargs)
+
+    def __hash__(self):
+        raise TypeError(
+            "a FeatureMap holds arrays and has no hash. In place of jax.jit(feature_map) use"
+            " equinox.filter_jit(feature_map), or make the map an argument of the function under"
+            " jit; its own call is compiled already."
+        )
 
     @property
     def kernel_fn(self) -> Callable:

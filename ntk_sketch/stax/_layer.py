@@ -124,7 +124,8 @@ class NoRule(Rule):
         self.message = (
             f"{name} {reason}. Its finite network and exact kernel (`apply_fn`, `kernel_fn`) work;"
             " for features give it a rule with `stax.layer(triple, rule)` or"
-            " `stax.register(constructor, rule)`."
+            " `stax.register(constructor, rule)`. A layer of neural_tangents.stax has one under its"
+            " name in ntk_sketch.stax: import it from there."
         )
 
     def needs(self, offsets, shape, *, method):
