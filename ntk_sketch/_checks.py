@@ -103,18 +103,20 @@ def check_key(key) -> None:
     )
 
 
-def check_call_arguments(kwargs: dict) -> None:
-    """Of NT's call-time arguments, those that features take."""
-    for name, value in kwargs.items():
-        if name == "mask_constant" and value is not None:
-            raise NotImplementedError(
-                "masking (mask_constant) is not supported by features; the exact kernel_fn has it."
-            )
-        if name not in ("mask_constant", "pattern"):
-            raise TypeError(
-                f"unknown argument {name!r}; NT's call-time arguments are `pattern` and"
-                " `mask_constant`."
-            )
+def checked_call_arguments(kwargs: dict, taken: frozenset[str]) -> dict:
+    """NT's call-time arguments, those of `None` left out: some layer must take each."""
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    if "mask_constant" in given:
+        raise NotImplementedError(
+            "masking (mask_constant) is not supported by features; the exact kernel_fn has it."
+        )
+    if unknown := sorted(set(given) - taken):
+        names = ", ".join(sorted(taken)) or "none"
+        raise TypeError(
+            f"unknown argument {unknown[0]!r}: no layer of this model takes it. Call-time arguments"
+            f" that its layers take: {names}."
+        )
+    return given
 
 
 def checked_get(get) -> tuple[str, ...]:

@@ -15,17 +15,18 @@ from jax.core import Tracer
 from ._arguments import checked_inputs, warn_of_lost_variation
 from ._checks import (
     KERNELS,
-    check_call_arguments,
     check_key,
     check_method,
     check_model,
     check_with_nt,
+    checked_call_arguments,
     checked_get,
 )
 from ._cost import Cost, product_cost
 from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
 from ._memory import array_bytes, peak_bytes
+from ._specification import Specification
 from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import input_variances
@@ -42,18 +43,27 @@ class FeatureMap(eqx.Module):
     A pytree: an argument of functions under `jit`, `vmap` and `grad`. Its own call is compiled,
     once for every batch shape, and needs no `jit`; `ntk_sketch.solvers.stream` pads the last batch.
 
+    It can be compared (`equinox.tree_equal`), copied and pickled if the functions of the model can.
+
     Attributes:
         transform: the drawn parameters, layer by layer.
+        model: what the model was made from.
+        method: how nonlinearities are expanded.
         input_shape: shape of one example.
         get: the kernels that were asked for.
-        exact_kernel_fn: the model's exact `kernel_fn`.
+        call_arguments: names of NT's call-time arguments that layers of the model take.
+        dtype: what features are computed in, or in that of the inputs if it has more digits: the
+            dtype of the example inputs, float32 at least.
     """
 
     transform: Any
+    model: Specification
+    method: Method
     _input_offsets: tuple[tuple[int, ...], ...] | None = eqx.field(static=True)
     input_shape: tuple[int, ...] = eqx.field(static=True)
     get: tuple[str, ...] = eqx.field(static=True)
-    exact_kernel_fn: Callable = eqx.field(static=True)
+    call_arguments: frozenset[str] = eqx.field(static=True)
+    dtype: str = eqx.field(static=True)
     _landmark_keys: Array | None = None
 
     def __call__(self, x: Inputs, **kwargs) -> Features:
@@ -75,8 +85,26 @@ class FeatureMap(eqx.Module):
             TypeError: integer inputs.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
-        check_call_arguments(kwargs)
-        return _features(self, jnp.asarray(x), kwargs)
+        kwargs = checked_call_arguments(kwargs, self.call_arguments)
+        static = (self._input_offsets, self.get, self.dtype)
+        return _features(self.transform, jnp.asarray(x), *static, kwargs)
+
+    @property
+    def exact_kernel_fn(self) -> Callable:
+        """The model's exact `kernel_fn`, that of Neural Tangents."""
+        return self.model.build()[2]
+
+    @property
+    def n_features(self) -> dict[str, int]:
+        """The number of features p of each kernel, such as `{"nngp": 64, "ntk": 128}`."""
+        one = jax.ShapeDtypeStruct((1, *self.input_shape), self.dtype)
+        features = eqx.filter_eval_shape(self._program, self.transform, one)
+        return {name: getattr(features, name).shape[-1] for name in self.get}
+
+    def _program(self, transform, x: Array) -> Features:
+        """The features as a function of the drawn parameters, to be looked at, not run."""
+        static = (self._input_offsets, self.get, self.dtype)
+        return _features.__wrapped__(transform, x, *static, {})
 
     def __hash__(self):
         raise TypeError(
@@ -162,7 +190,8 @@ class FeatureMap(eqx.Module):
         """
         dtype = jnp.zeros((), dtype).dtype
         if memory_bytes is None and jax.default_backend() == "cpu":
-            arrays = sum(array_bytes(a) for a in jax.tree.leaves(eqx.filter(self, eqx.is_array)))
+            arrays = jax.tree.leaves(eqx.filter(self.transform, eqx.is_array))
+            arrays = sum(map(array_bytes, arrays))
             memory_bytes = min(max(2**24, 4 * arrays), 2**27)
         elif memory_bytes is None:
             memory_bytes = 2**31
@@ -193,7 +222,7 @@ class FeatureMap(eqx.Module):
             raise TypeError(f"shape is that of a batch, such as x.shape; got {shape!r}.")
         x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
         checked_inputs(x, shape=self.input_shape)
-        return product_cost(lambda x: _features.__wrapped__(self, x, {}), x)
+        return product_cost(lambda x: self._program(self.transform, x), x)
 
 
 def feature_map(
@@ -215,7 +244,7 @@ def feature_map(
             `stax.with_method` overrides it layer by layer.
         key: of `jax.random`. The same key gives the same map.
         get: `"nngp"`, `"ntk"` or both. What is not asked for costs nothing.
-        **kwargs: NT's call-time arguments of `kernel_fn`.
+        **kwargs: NT's call-time arguments of `kernel_fn` (`pattern`), those of the example inputs.
 
     Returns:
         A `FeatureMap`: `z = feature_map(x)`, `z.ntk @ z.ntk.T ≈ kernel_fn(x, None, "ntk")`.
@@ -229,8 +258,7 @@ def feature_map(
     check_model(model)
     check_method(method)
     get = checked_get(get)
-    check_call_arguments(kwargs)
-    abstract = isinstance(x, jax.ShapeDtypeStruct)
+    kwargs = checked_call_arguments(kwargs, model.rule.call_arguments)
     check_key(key)
     x = checked_inputs(x)
     warn_of_lost_variation(x)
@@ -239,20 +267,31 @@ def feature_map(
 
     check_with_nt(model, shape[1:], dtype, get, kwargs)
 
+    dtype = jnp.promote_types(dtype, jnp.float32)
     rule = WholeNetwork(model) if method.whole_network else model.rule
-    [method] = method.split([rule.nonlinearities])  # a schedule has one width for each
-    offsets = rule.needs(None, shape, method=method)
+    [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
+    offsets = rule.needs(None, shape, method=own, **kwargs)
     enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
-    if rule.looks_at_data(method) and not abstract:
+    if rule.looks_at_data(own) and not abstract:
         with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
-            features = enter(jnp.asarray(x))
+            features = _entered(jnp.asarray(x).astype(dtype), "ntk" in get, offsets)
     else:
         features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
-    transform = rule.fit(features, method=method, offsets=None, key=key)
+    transform = rule.fit(features, method=own, offsets=None, key=key, **kwargs)
     landmarks = None
     if not isinstance(x, jax.ShapeDtypeStruct | Tracer):
         landmarks = landmark_keys(transform, x)
-    return FeatureMap(transform, offsets, shape[1:], get, model[2], landmarks)
+    return FeatureMap(
+        transform,
+        model.specification,
+        method,
+        offsets,
+        shape[1:],
+        get,
+        model.rule.call_arguments,
+        str(dtype),
+        landmarks,
+    )
 
 
 def _enter(x: Array, ntk: bool, offsets) -> Features:
@@ -265,19 +304,24 @@ def _enter(x: Array, ntk: bool, offsets) -> Features:
     )
 
 
+_entered = eqx.filter_jit(_enter)
+
+
 @eqx.filter_jit
-def _features(feature_map: FeatureMap, x: Array, kwargs: dict) -> Features:
-    features = _enter(x, "ntk" in feature_map.get, feature_map._input_offsets)
-    # A map made in one precision follows its inputs to another.
+def _features(
+    transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+) -> Features:
+    x = x.astype(jnp.promote_types(x.dtype, dtype))
+    features = _enter(x, "ntk" in get, offsets)
+    # A map made in one precision follows its inputs to a higher one.
     transform = jax.tree.map(
-        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf,
-        feature_map.transform,
+        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform
     )
     features = transform(features, **kwargs).concrete()
     nngp = joined(features.nngp, features.nngp[0])
     return Features(
-        nngp=nngp if "nngp" in feature_map.get else None,
-        ntk=joined(features.ntk, features.nngp[0]),
+        nngp=nngp if "nngp" in get else None,
+        ntk=joined(features.ntk, features.nngp[0]) if "ntk" in get else None,
         channels=features.channels,
     )
 
@@ -285,10 +329,10 @@ def _features(feature_map: FeatureMap, x: Array, kwargs: dict) -> Features:
 @once_per_structure
 def _bytes_per_example(feature_map: FeatureMap, dtype) -> float:
     """By how much the peak of memory grows with each example of a large batch."""
-    dynamic, static = eqx.partition(feature_map, is_abstract_array)
+    dynamic, static = eqx.partition(feature_map.transform, is_abstract_array)
 
     def features(dynamic, x):
-        return _features.__wrapped__(eqx.combine(dynamic, static), x, {})
+        return feature_map._program(eqx.combine(dynamic, static), x)
 
     def peak(n):
         examples = jax.ShapeDtypeStruct((n, *feature_map.input_shape), dtype)

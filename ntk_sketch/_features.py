@@ -1,5 +1,6 @@
 """`Features`: what flows through the rules, the per-example counterpart of `nt.Kernel`."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -11,7 +12,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 
 from ._precision import Precision, matmul
-from ._typing import Array, Inputs
+from ._typing import Array, Inputs, Scalar
 from ._windows import Windows
 
 
@@ -26,10 +27,10 @@ class Affine(eqx.Module):
     bias of `None` is none.
     """
 
-    weight: float
-    bias: float | None
-    ntk_weight: float
-    ntk_bias: float | None
+    weight: Scalar
+    bias: Scalar | None
+    ntk_weight: Scalar
+    ntk_bias: Scalar | None
     windows: Windows | None = eqx.field(static=True, default=None)
 
 
@@ -66,11 +67,11 @@ class Features(eqx.Module):
         return self.pending.windows.output_space(space)
 
     def replace(self, **changes) -> "Features":
-        fields = {
-            name: getattr(self, name)
-            for name in ("nngp", "ntk", "variances", "channels", "pending")
-        }
-        return Features(**(fields | changes))
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def dtype(self):
+        return self.nngp[0].dtype
 
     def nngp_vectors(self) -> "Vectors":
         """φ with the pending layer applied, to be projected without being formed."""
@@ -140,8 +141,8 @@ class Vectors(eqx.Module):
     `constant`.
     """
 
-    blocks: tuple[tuple[Any, float], ...]  # arrays; shapes alone while a map is planned
-    constant: float | None
+    blocks: tuple[tuple[Any, Scalar], ...]  # arrays; shapes alone while a map is planned
+    constant: Scalar | None
     windows: Windows | None = eqx.field(static=True)
 
     @property
@@ -184,7 +185,7 @@ class Vectors(eqx.Module):
         filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
         return self.windows.convolve(block, filters, precision)
 
-    def summed(self, parts: list[Array], matrix: Array) -> Array:
+    def summed(self, parts: list[Any], matrix: Array) -> Array:
         """The blocks' products together, the constant coordinate's included."""
         if self.constant is not None:
             parts = [*parts, self.constant * matrix[-1]]
@@ -204,13 +205,24 @@ class Vectors(eqx.Module):
         """The vectors themselves, block by block. Patches multiply the memory by the size of the
         window.
         """
-        formed = [
+        formed: list[Any] = [
             scale * (block if self.windows is None else self.windows.patches(block))
             for block, scale in self.blocks
         ]
         if self.constant is not None:
             formed.append(jnp.full((*formed[0].shape[:-1], 1), self.constant, formed[0].dtype))
         return tuple(formed)
+
+
+def of_examples(fn, features, *others):
+    """`fn` on what `features` (of one branch or a list of them) hold for each example."""
+
+    def one(features: Features, *others: Features) -> Features:
+        parts = [(f.nngp, f.ntk, f.variances) for f in (features, *others)]
+        nngp, ntk, variances = jax.tree.map(fn, *parts)
+        return features.replace(nngp=nngp, ntk=ntk, variances=variances)
+
+    return jax.tree.map(one, features, *others, is_leaf=lambda f: isinstance(f, Features))
 
 
 def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:

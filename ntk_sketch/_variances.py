@@ -14,7 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from ._band import band_mask, entries, here, there
-from ._typing import Array
+from ._typing import Array, Scalar
 
 #: Where every pair of positions is needed (a global pool before a nonlinearity) and there are more
 #: positions than this, cross-position terms are estimated from the features.
@@ -133,13 +133,13 @@ class Variances(eqx.Module):
         pairs = here(factor) * there(factor, offsets)
         return self.select(offsets).linear(lambda values: pairs * values, offsets)
 
-    def dropout(self, rate: float) -> "Variances":
-        """Variances of one pass grow by `1 / rate`; two independent passes do not see it."""
+    def dropout(self, factor: Scalar) -> "Variances":
+        """Variances of one pass grow by a factor; two independent passes do not see it."""
         centre = np.ones((), bool)
         for offsets in self.offsets:
             centre = np.multiply.outer(centre, np.array([o == 0 for o in offsets]))
         centre = centre.reshape((*centre.shape, *(1,) * len(self.offsets)))
-        scale = jnp.where(centre, 1 / rate, 1.0).astype(self.same.dtype)
+        scale = jnp.where(centre, jnp.asarray(factor, self.same.dtype), 1)
         return Variances(self.same * scale, self.independent, self.ntk, self.offsets)
 
 

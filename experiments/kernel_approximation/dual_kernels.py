@@ -59,7 +59,7 @@ def run(
     cases = [(name, norm) for name in NONLINEARITIES for norm in norms]
     for name, norm in tqdm(cases, desc="dual kernels", unit="kernel"):
         layer = NONLINEARITIES[name]()
-        dual = DualActivation(layer, layer.name)
+        dual = DualActivation(layer)
         exact = exact_kernel(dual, cosines, norm)
         start = time.perf_counter()
         rows.append(

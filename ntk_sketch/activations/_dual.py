@@ -1,16 +1,19 @@
 """A nonlinearity seen as kernels, taken from Neural Tangents' own triple."""
 
+import functools
 from typing import Any
 
+import equinox as eqx
 import jax
 from jax import numpy as jnp
 
 from .._nt import Kernel
+from .._specification import Given, Specification, in_dtype
 from .._typing import Array
 from ._elementary import vectorised
 
 
-class DualActivation:
+class DualActivation(eqx.Module):
     """The nonlinearity `σ` of an NT layer and its dual kernels.
 
     With `(u, v)` Gaussian of mean zero, variances `q, q'` and covariance `c`,
@@ -21,26 +24,55 @@ class DualActivation:
     are the layer's own `kernel_fn`, applied to an `nt.Kernel` that holds `(nngp, ntk, cov1, cov2) =
     (c, 1, q, q')`. So a layer that a user registers has them too.
 
+    A pytree: its leaves are the real numbers among the layer's arguments, such as a slope. Duals of
+    layers made alike are equal, and share compiled code also where those numbers differ.
+
     Args:
-        triple: NT's `(init_fn, apply_fn, kernel_fn)` of an elementwise layer.
-        name: how errors call the layer.
-        derivative: `(factor, triple)` where `σ' = factor · (the nonlinearity of triple)`: then
-            `k_σ'` is `factor²` times that layer's `nngp`, instead of what NT differentiates. For
-            layers whose derivative NT computes unstably.
+        layer: an elementwise layer of `ntk_sketch.stax`, or the triple of one.
+        derivative: `(factor, specification)` where `σ' = factor · (the nonlinearity specified)`:
+            then `k_σ'` is `factor²` times that layer's `nngp`, instead of what NT differentiates.
+            For layers whose derivative NT computes unstably.
         interior: keep cosines 4 eps away from ±1, for kernels whose formula breaks down there. That
             costs an error of about `√eps` on pairs of equal positions.
     """
 
+    specification: Specification
+    _derivative: Specification | None
+    _factor: int = eqx.field(static=True)
+    _interior: bool = eqx.field(static=True)
+
     def __init__(
-        self, triple, name: str, *, derivative: tuple | None = None, interior: bool = False
+        self,
+        layer,
+        *,
+        derivative: tuple[int, Specification] | None = None,
+        interior: bool = False,
     ):
-        _, self._apply_fn, self._kernel_fn = triple
-        self._derivative = derivative
+        specification = getattr(layer, "specification", None)
+        if specification is None:
+            specification = Specification.of(Given(tuple, "layer", tuple(layer)), {})
+        self._factor, self._derivative = derivative or (1, None)
         self._interior = interior
-        self.name = name
+        self.specification = specification
+        if specification.numbers and not _takes_traced_numbers(specification.like()):
+            self.specification = specification.frozen()
+
+    @property
+    def name(self) -> str:
+        """How errors call the nonlinearity."""
+        return self.specification.name
 
     def __repr__(self) -> str:
         return f"DualActivation({self.name})"
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, DualActivation) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def _parts(self) -> tuple:
+        return self.specification, self._derivative, self._factor, self._interior
 
     def value_and_derivative(self, u: Array) -> tuple[Array, Array]:
         """`σ(u)` and `σ'(u)`, elementwise.
@@ -49,8 +81,9 @@ class DualActivation:
             NotImplementedError: the layer is a kernel without a finite network (NT's
                 `ExpNormalized`).
         """
+        _, apply_fn, _ = in_dtype(self.specification, u.dtype).triple()
         try:
-            return jax.jvp(lambda v: self._apply_fn((), v), (u,), (jnp.ones_like(u),))
+            return jax.jvp(lambda v: apply_fn((), v), (u,), (jnp.ones_like(u),))
         except NotImplementedError as error:
             raise NotImplementedError(
                 f"{self.name} has no finite network (its `apply_fn` is not implemented), so random"
@@ -69,37 +102,67 @@ class DualActivation:
         eps, one = float(jnp.finfo(c.dtype).eps), jnp.sqrt(q * q_other)
         largest = (1 + (-4 if self._interior else 4) * eps) * one
         c = jnp.where(jnp.abs(c) >= (1 - 32 * eps) * one, jnp.sign(c) * largest, c)
-        value, derivative = vectorised(self._nt_kernels)(c, q, q_other)
+        numbers = jax.tree.leaves(in_dtype(self, c.dtype))
+        value, derivative = vectorised(self._nt_kernels)(c, q, q_other, *numbers)
         return value, derivative
 
-    def _nt_kernels(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
-        # `diagonal_spatial` makes NT treat every entry on its own.
-        make: Any = Kernel  # a dataclass of NT's own kind, whose fields type checkers do not see
-        kernel = make(
-            nngp=c[None, None],
-            ntk=jnp.ones_like(c)[None, None],
-            cov1=q[None],
-            cov2=q_other[None],
-            x1_is_x2=jnp.zeros((), bool),
-            is_gaussian=True,
-            is_reversed=False,
-            is_input=False,
-            diagonal_batch=True,
-            diagonal_spatial=True,
-            shape1=(1, *c.shape, 1),
-            shape2=(1, *c.shape, 1),
-            batch_axis=0,
-            channel_axis=c.ndim + 1,
-        )
-        out = self._kernel_fn(kernel)
-        value, derivative = out.nngp, out.ntk
-        if self._derivative is not None:
-            factor, (_, _, kernel_fn) = self._derivative
-            derivative = factor**2 * kernel_fn(kernel).nngp
-        value, derivative = (
-            jnp.broadcast_to(k, (1, 1, *c.shape))[0, 0].astype(c.dtype) for k in (value, derivative)
-        )
+    def _nt_kernels(self, c: Array, q: Array, q_other: Array, *numbers: Array):
+        """Both kernels by NT's formulas, with these real numbers in the place of its own."""
+        own = jax.tree.unflatten(jax.tree.structure(self), numbers)
+        value, derivative = _entrywise(own.specification, c, q, q_other)
+        if own._derivative is not None:
+            lower, _ = _entrywise(own._derivative, c, q, q_other)
+            derivative = self._factor**2 * lower
         return value, derivative
+
+
+def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array):
+    """`nngp` and `ntk` of a layer's `kernel_fn`, entry by entry."""
+    make: Any = Kernel  # a dataclass of NT's own kind, whose fields type checkers do not see
+    kernel = make(
+        nngp=c[None, None],
+        ntk=jnp.ones_like(c)[None, None],
+        cov1=q[None],
+        cov2=q_other[None],
+        x1_is_x2=jnp.zeros((), bool),
+        is_gaussian=True,
+        is_reversed=False,
+        is_input=False,
+        diagonal_batch=True,  # these two make NT treat every entry on its own
+        diagonal_spatial=True,
+        shape1=(1, *c.shape, 1),
+        shape2=(1, *c.shape, 1),
+        batch_axis=0,
+        channel_axis=c.ndim + 1,
+    )
+    _, _, kernel_fn = specification.triple()
+    out = kernel_fn(kernel)
+    return tuple(
+        jnp.broadcast_to(k, (1, 1, *c.shape))[0, 0].astype(c.dtype) for k in (out.nngp, out.ntk)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _takes_traced_numbers(specification: Specification) -> bool:
+    """Whether a layer's formulas are arithmetic in its real numbers, and no decisions of Python."""
+
+    def formulas(numbers, u):
+        own = eqx.tree_at(lambda s: s.numbers, specification, numbers)
+        kernels = _entrywise(own, u, u, u)
+        try:
+            return kernels, own.triple()[1]((), u)
+        except NotImplementedError:  # a kernel without a finite network
+            return kernels
+
+    try:
+        jax.eval_shape(formulas, specification.numbers, jnp.ones((1,)))
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ):
+        return False
+    return True
 
 
 def _positive(q: Array) -> Array:

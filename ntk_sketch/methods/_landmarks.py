@@ -118,7 +118,7 @@ class LandmarkExpansion(eqx.Module):
     filters_ntk: Array | None
     roots_ntk: Roots | None
     examples: Array
-    dual: DualActivation = eqx.field(static=True)
+    dual: DualActivation
     precision: Precision = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
 

@@ -93,7 +93,7 @@ class LeverageScoreExpansion(eqx.Module):
     w: Array
     weights: Array | None
     s: Array | None
-    dual: DualActivation = eqx.field(static=True)
+    dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:

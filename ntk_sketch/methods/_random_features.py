@@ -89,7 +89,7 @@ class RandomExpansion(eqx.Module):
     w: Array
     s: Array | None
     normalize: bool = eqx.field(static=True)
-    dual: DualActivation = eqx.field(static=True)
+    dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:

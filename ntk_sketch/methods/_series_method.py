@@ -171,7 +171,7 @@ class SeriesExpansion(eqx.Module):
     projection: Any
     s: Array | None
     sums: tuple[Any, ...]
-    dual: DualActivation = eqx.field(static=True)
+    dual: DualActivation
     normalize: bool = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:

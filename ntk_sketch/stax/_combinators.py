@@ -14,6 +14,7 @@ class Combinator(Rule):
     def __init__(self, layers: list[Layer]):
         self.layers = layers
         self.nonlinearities = sum(layer.rule.nonlinearities for layer in layers)
+        self.call_arguments = frozenset().union(*(layer.rule.call_arguments for layer in layers))
 
     def methods(self, method) -> list:
         """The method of each layer."""
@@ -33,8 +34,13 @@ class Combinator(Rule):
             raise
 
 
+def taken(rule: Rule, kwargs: dict) -> dict:
+    """The call-time arguments that a rule takes."""
+    return {name: value for name, value in kwargs.items() if name in rule.call_arguments}
+
+
 class Serial(Combinator):
-    def plan(self, offsets, shape, method) -> tuple[list, list]:
+    def plan(self, offsets, shape, method, kwargs) -> tuple[list, list]:
         """Shapes, and offsets that are needed, before each layer and after the last."""
         shapes = [shape]
         for layer in self.layers:
@@ -43,14 +49,14 @@ class Serial(Combinator):
         layers = zip(self.methods(method), shapes[:-1], strict=True)
         for index, (own, into) in reversed(list(enumerate(layers))):
             with self.at(index) as rule:
-                needed.append(rule.needs(needed[-1], into, method=own))
+                needed.append(rule.needs(needed[-1], into, method=own, **taken(rule, kwargs)))
         return shapes, needed[::-1]
 
-    def needs(self, offsets, shape, *, method):
-        return self.plan(offsets, shape, method)[1][0]
+    def needs(self, offsets, shape, *, method, **kwargs):
+        return self.plan(offsets, shape, method, kwargs)[1][0]
 
-    def fit(self, features, *, method, offsets, key):
-        _, needed = self.plan(offsets, finite_shape(features), method)
+    def fit(self, features, *, method, offsets, key, **kwargs):
+        _, needed = self.plan(offsets, finite_shape(features), method, kwargs)
         keys = jax.random.split(key, max(len(self.layers), 1))
         sample, shapes = features, abstracted(features)
         transforms, ahead = [], []  # `ahead`: transforms that the sample has not been through
@@ -59,11 +65,13 @@ class Serial(Combinator):
         ):
             given = shapes
             if self.layers[index].rule.looks_at_data(own):
-                sample, ahead = advance(SerialTransform(tuple(ahead)), sample), []
+                sample, ahead = advance(SerialTransform(tuple(ahead)), sample, **kwargs), []
                 given = sample
             with self.at(index) as rule:
-                transform = rule.fit(given, method=own, offsets=wanted, key=layer_key)
-            shapes = advance(transform, shapes)
+                transform = rule.fit(
+                    given, method=own, offsets=wanted, key=layer_key, **taken(rule, kwargs)
+                )
+            shapes = advance(transform, shapes, **kwargs)
             transforms.append(transform)
             ahead.append(transform)
         return SerialTransform(tuple(transforms))
@@ -94,20 +102,23 @@ def repeat(layer, inner, n):
 
 
 class Parallel(Combinator):
-    def needs(self, offsets, shape, *, method):
+    def needs(self, offsets, shape, *, method, **kwargs):
         needed = []
         branches = zip(self.methods(method), offsets, shape, strict=True)
         for index, (own, wanted, into) in enumerate(branches):
             with self.at(index) as rule:
-                needed.append(rule.needs(wanted, into, method=own))
+                needed.append(rule.needs(wanted, into, method=own, **taken(rule, kwargs)))
         return needed
 
-    def fit(self, features, *, method, offsets, key):
+    def fit(self, features, *, method, offsets, key, **kwargs):
         keys, transforms = jax.random.split(key, len(self.layers)), []
         branches = zip(self.methods(method), features, offsets, keys, strict=True)
         for index, (own, branch, wanted, branch_key) in enumerate(branches):
             with self.at(index) as rule:
-                transforms.append(rule.fit(branch, method=own, offsets=wanted, key=branch_key))
+                transform = rule.fit(
+                    branch, method=own, offsets=wanted, key=branch_key, **taken(rule, kwargs)
+                )
+                transforms.append(transform)
         return ParallelTransform(tuple(transforms))
 
     def series(self, series):

@@ -7,6 +7,7 @@ import equinox as eqx
 
 from .._features import Features, is_abstract
 from .._nt import nt_stax
+from .._specification import Specification
 from .._typing import Offsets
 from .._windows import union
 from ..activations import DualActivation
@@ -45,7 +46,7 @@ class Nonlinearity(Rule):
 
 class NonlinearityTransform(eqx.Module):
     expansion: Any
-    dual: DualActivation = eqx.field(static=True)
+    dual: DualActivation
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: Features, **kwargs) -> Features:
@@ -65,17 +66,20 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     All that features need is in NT's triple: `apply_fn((), x)` is `σ(x)`, and `kernel_fn` maps the
     `nngp`, `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry.
     """
-    return Nonlinearity(DualActivation(layer, layer.name))
+    return Nonlinearity(DualActivation(layer))
 
 
 def elementwise(layer, fn, nngp_fn, d_nngp_fn):
     """The user's formula, or its automatic derivative, may divide by zero at cosine one."""
-    return Nonlinearity(DualActivation(layer, layer.name, interior=True))
+    return Nonlinearity(DualActivation(layer, interior=True))
 
 
 def rectified_monomial(layer, degree):
     """NT's formula is 0/0 at cosine one, and its derivative unstable near it; that is the next
     lower monomial's kernel.
     """
-    derivative = (degree, nt_stax.RectifiedMonomial(degree - 1)) if degree > 0 else None
-    return Nonlinearity(DualActivation(layer, layer.name, derivative=derivative, interior=True))
+    derivative = None
+    if degree > 0:
+        lower = Specification.of(nt_stax.RectifiedMonomial, {"degree": degree - 1})
+        derivative = (degree, lower)
+    return Nonlinearity(DualActivation(layer, derivative=derivative, interior=True))

@@ -3,8 +3,8 @@ user's.
 """
 
 import functools
-import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -12,8 +12,10 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._features import is_abstract
+from .._features import is_abstract, of_examples
+from .._memory import array_bytes
 from .._nt import nt_stax
+from .._specification import Given, Specification, bound, bound_arguments, short
 from .._typing import PRNGKey
 from ..methods import Method
 
@@ -37,14 +39,32 @@ class Rule:
     Shapes are those of the finite network, (n, *space, channels), with whatever n. In a layer with
     several inputs or outputs, shapes, offsets and features are lists, one entry per branch.
 
+    Call-time arguments of Neural Tangents (`pattern`, or those of a layer of yours) reach `needs`,
+    `fit` and the transform as further keyword arguments. Name those that the layer takes in
+    `call_arguments`; what no layer of a model takes is refused.
+
+    Rules are equal if they are of one class and made of equal parts.
+
     Attributes:
         nonlinearities: how many expansions the layer makes by the method it is given: so many
             entries of a schedule of widths are its own.
+        call_arguments: names of the call-time arguments that the layer takes.
     """
 
     nonlinearities: int = 0
+    call_arguments: frozenset[str] = frozenset()
 
-    def needs(self, offsets: Any, shape: Any, *, method: Method) -> Any:
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(sorted(self._parts()))))
+
+    def _parts(self) -> dict[str, Any]:
+        """What the rule is made of: all but how errors call it."""
+        return {name: value for name, value in vars(self).items() if name != "name"}
+
+    def needs(self, offsets: Any, shape: Any, *, method: Method, **kwargs: Any) -> Any:
         """Position offsets at which the layer must be given variances `K(x_s, x_{s+δ})`.
 
         Args:
@@ -52,8 +72,9 @@ class Rule:
                 a tuple of integers, or `None` if they need no variances.
             shape: of the layer's input.
             method: how nonlinearities are expanded.
+            **kwargs: call-time arguments.
         """
-        del shape, method
+        del shape, method, kwargs
         return offsets
 
     def looks_at_data(self, method: Method) -> bool:
@@ -61,7 +82,9 @@ class Rule:
         del method
         return False
 
-    def fit(self, features: Any, *, method: Method, offsets: Any, key: PRNGKey) -> Transform:
+    def fit(
+        self, features: Any, *, method: Method, offsets: Any, key: PRNGKey, **kwargs: Any
+    ) -> Transform:
         """The layer's action on features: an `equinox.Module` (or any callable pytree).
 
         Args:
@@ -72,6 +95,7 @@ class Rule:
             offsets: the offsets at which the transform's output must carry variances; `None`: it
                 must carry none.
             key: of `jax.random`, this layer's own.
+            **kwargs: call-time arguments, those of the sample.
         """
         raise NotImplementedError
 
@@ -95,24 +119,53 @@ class Layer(tuple):
 
     It *is* the 3-tuple: it unpacks, `zip(*layers)` works, and all of NT takes it.
 
+    Two layers are equal if they were made by the same constructor with equal arguments; a layer can
+    be pickled and copied if its constructor can.
+
     Attributes:
         rule: how the layer acts on features.
         name: how errors call the layer.
+        specification: the constructor and the arguments that the layer was made from.
     """
 
     rule: Rule
     name: str
+    specification: Specification
 
-    def __new__(cls, triple, rule: Rule | None = None, name: str | None = None):
+    def __new__(
+        cls,
+        triple,
+        rule: Rule | None = None,
+        name: str | None = None,
+        specification: Specification | None = None,
+    ):
         init_fn, apply_fn, kernel_fn = triple
         name = str(name or getattr(kernel_fn, "__name__", "layer"))
         layer = super().__new__(cls, (naming(init_fn, name), apply_fn, naming(kernel_fn, name)))
         layer.name = name
         layer.rule = NoRule(name) if rule is None else rule
+        if specification is None:
+            specification = Specification.of(Given(Layer, name, tuple(triple), rule, name), {})
+        layer.specification = specification
         return layer
 
     def __repr__(self) -> str:
         return f"<Layer {self.name}>"
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Layer):
+            return NotImplemented
+        return self.specification == other.specification
+
+    def __hash__(self) -> int:
+        return hash(self.specification)
+
+    def __reduce__(self):
+        return _built, (self.specification,)
+
+
+def _built(specification: Specification) -> Layer:
+    return specification.build()
 
 
 class NoRule(Rule):
@@ -128,7 +181,7 @@ class NoRule(Rule):
             " name in ntk_sketch.stax: import it from there."
         )
 
-    def needs(self, offsets, shape, *, method):
+    def needs(self, offsets, shape, *, method, **kwargs):
         raise NotImplementedError(self.message)
 
     def series(self, series):
@@ -140,15 +193,16 @@ class WithMethod(Rule):
 
     def __init__(self, rule: Rule, method: Method):
         self.rule, self.method = rule, method
+        self.call_arguments = rule.call_arguments
 
-    def needs(self, offsets, shape, *, method):
-        return self.rule.needs(offsets, shape, method=self.method)
+    def needs(self, offsets, shape, *, method, **kwargs):
+        return self.rule.needs(offsets, shape, method=self.method, **kwargs)
 
     def looks_at_data(self, method):
         return self.rule.looks_at_data(self.method)
 
-    def fit(self, features, *, method, offsets, key):
-        return self.rule.fit(features, method=self.method, offsets=offsets, key=key)
+    def fit(self, features, *, method, offsets, key, **kwargs):
+        return self.rule.fit(features, method=self.method, offsets=offsets, key=key, **kwargs)
 
 
 def with_method(layer: Layer, method: Method) -> Layer:
@@ -164,8 +218,9 @@ def with_method(layer: Layer, method: Method) -> Layer:
             ' feature_map. with_method takes scope="layer".'
         )
     layer = as_layer(layer)
-    [method] = method.split([layer.rule.nonlinearities])
-    return Layer(layer, WithMethod(layer.rule, method), layer.name)
+    [own] = method.split([layer.rule.nonlinearities])
+    specification = Specification.of(with_method, {"layer": layer.specification, "method": method})
+    return Layer(layer, WithMethod(layer.rule, own), layer.name, specification)
 
 
 def as_layer(layer) -> Layer:
@@ -181,6 +236,10 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
     """`constructor`, an NT layer constructor, with the same name and signature, returning a `Layer`
     with a feature rule.
 
+    Real numbers among the arguments may be of Python, NumPy or JAX, also traced ones. Assign the
+    result to the constructor's own name in your module: layers are then pickled and written down by
+    that name.
+
     Args:
         constructor: returns NT's triple, as those of `neural_tangents.stax` or a function decorated
             with `neural_tangents.stax.layer`.
@@ -188,18 +247,25 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
             arguments, defaults filled in; returns the layer's `Rule`. All of `ntk_sketch.stax` is
             made by this function.
     """
-    signature = inspect.signature(constructor)
+    return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"))
 
+
+def _registered(constructor, rule, module: str | None) -> Callable[..., Layer]:
     @functools.wraps(constructor)
     def new_constructor(*args, **kwargs):
-        layer = Layer(
-            constructor(*args, **kwargs), name=_call_name(constructor.__name__, args, kwargs)
+        arguments = bound_arguments(constructor, args, kwargs)
+        call, name = bound(constructor, arguments), _call_name(constructor.__name__, args, kwargs)
+        specified = jax.tree.map(
+            lambda leaf: leaf.specification if isinstance(leaf, Layer) else leaf, arguments
         )
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        layer.rule = rule(layer, *bound.args, **bound.kwargs)
+        specification = Specification.of(new_constructor, specified)
+        layer = Layer(constructor(*call.args, **call.kwargs), None, name, specification)
+        layer.rule = rule(layer, *call.args, **call.kwargs)
         return layer
 
+    vars(new_constructor)["plain"] = constructor  # without rule and names, see `Specification`
+    new_constructor.__module__ = module or new_constructor.__module__
+    new_constructor.__qualname__ = constructor.__name__
     return new_constructor
 
 
@@ -213,21 +279,15 @@ def layer(layer_or_triple, rule: Rule | None = None):
     """
     if isinstance(layer_or_triple, tuple):
         return Layer(layer_or_triple, rule)
-    return register(nt_stax.layer(layer_or_triple), lambda new, *_, **__: NoRule(new.name))
+    module = sys._getframe(1).f_globals.get("__name__")
+    return _registered(
+        nt_stax.layer(layer_or_triple), lambda new, *_, **__: NoRule(new.name), module
+    )
 
 
 def _call_name(name: str, args, kwargs) -> str:
-    parts = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in kwargs.items()]
+    parts = [short(a) for a in args] + [f"{k}={short(v)}" for k, v in kwargs.items()]
     return f"{name}({', '.join(parts)})"
-
-
-def _short(value) -> str:
-    text = (
-        repr(value)
-        if isinstance(value, (bool, int, float, str, tuple, list, type(None)))
-        else "..."
-    )
-    return text if len(text) <= 40 else "..."
 
 
 def naming(fn, name: str):
@@ -250,25 +310,23 @@ def advance(transform: Transform, features, **kwargs):
     shapes = eqx.filter_eval_shape(_call, transform, features, kwargs)
     if is_abstract(features):
         return shapes
-    arrays, static = eqx.partition(features, eqx.is_array)
-    examples = jax.tree.leaves(arrays)[0].shape[0]
-    size = math.ceil(examples * min(_PART_BYTES / _bytes(shapes), 1))
-    parts = []
+    examples = jax.tree.leaves(features)[0].shape[0]
+    # Call-time arguments may be of the examples: then all go at once.
+    share = (
+        1
+        if kwargs
+        else min(_PART_BYTES / max(sum(map(array_bytes, jax.tree.leaves(shapes))), 1), 1)
+    )
+    size, parts = math.ceil(examples * share), []
+    if size == examples:
+        return _call_jitted(transform, features, kwargs)
     for start in range(0, examples, size):
         # All parts have one shape, for one compilation; the last one overlaps.
         first = min(start, examples - size)
-        part = jax.tree.map(lambda leaf, first=first: leaf[first : first + size], arrays)
-        done = _call_jitted(transform, eqx.combine(part, static), kwargs)
-        new, static_out = eqx.partition(done, eqx.is_array)
-        parts.append(jax.tree.map(lambda leaf, cut=start - first: leaf[cut:], new))
-    if len(parts) == 1:
-        return done
-    return eqx.combine(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), static_out)
-
-
-def _bytes(shapes) -> int:
-    leaves = [leaf for leaf in jax.tree.leaves(shapes) if hasattr(leaf, "dtype")]
-    return max(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves), 1)
+        part = of_examples(lambda leaf, first=first: leaf[first : first + size], features)
+        done = _call_jitted(transform, part, kwargs)
+        parts.append(of_examples(lambda leaf, cut=start - first: leaf[cut:], done))
+    return of_examples(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def abstracted(features):

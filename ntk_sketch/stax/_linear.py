@@ -1,10 +1,13 @@
 """Rules of the layers with weights, and of those that leave features as they are."""
 
 import equinox as eqx
+import jax
 from jax import numpy as jnp
 
 from .._features import Affine, Features
-from .._typing import Offsets
+from .._specification import as_leaves, in_dtype
+from .._stored import stored
+from .._typing import Offsets, Scalar
 from .._variance_windows import through_convolution, window_offsets
 from .._windows import Windows
 from ._layer import NoRule, Rule, check_axes
@@ -37,7 +40,7 @@ class Weights(Rule):
         return window_offsets(self.windows, tuple(shape[1:-1]), offsets, pool=False)
 
     def affine(self, channels: int) -> Affine:
-        """The layer's action behind one of so many channels."""
+        """This layer as an `Affine`, for inputs of `channels` channels."""
         size = 1 if self.windows is None else self.windows.size
         weight = self.W_std / size**0.5
         if self.standard:
@@ -48,7 +51,8 @@ class Weights(Rule):
         return Affine(weight, self.b_std, ntk_weight, ntk_bias, self.windows)
 
     def fit(self, features, *, method, offsets, key):
-        return AffineTransform(self.affine(features.channels), self.channels, offsets)
+        affine = as_leaves(self.affine(features.channels))
+        return AffineTransform(affine, self.channels, offsets)
 
     def series(self, series):
         if self.windows is not None:
@@ -64,11 +68,12 @@ class AffineTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: Features, **kwargs) -> Features:
-        features, affine = features.concrete(), self.affine
+        features = features.concrete()
+        affine = in_dtype(self.affine, features.dtype)
         variances = None
         if self.offsets is not None:
             if affine.windows is None:
-                variances = features.variances.select(self.offsets)
+                variances = jax.tree.map(stored, features.variances.select(self.offsets))
             else:
                 variances = through_convolution(features.variances, affine.windows, self.offsets)
             variances = variances.affine(
@@ -149,17 +154,17 @@ class Dropout(Rule):
         self.rate = rate
 
     def fit(self, features, *, method, offsets, key):
-        return DropoutTransform(self.rate, offsets)
+        return DropoutTransform(as_leaves(self.rate), offsets)
 
 
 class DropoutTransform(eqx.Module):
-    rate: float
+    rate: Scalar
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: Features, **kwargs) -> Features:
         variances = selected(features.variances, self.offsets)
         return features.replace(
-            variances=None if variances is None else variances.dropout(self.rate)
+            variances=None if variances is None else variances.dropout(1 / self.rate)
         )
 
 

@@ -4,7 +4,8 @@ import equinox as eqx
 from jax import numpy as jnp
 
 from .._features import Features
-from .._typing import Offsets
+from .._specification import as_leaves, in_dtype
+from .._typing import Offsets, Scalar
 from .._windows import union
 from ._layer import Rule, check_axes
 
@@ -35,7 +36,7 @@ class LayerNorm(Rule):
     def fit(self, features, *, method, offsets, key):
         channel_axis = 1 + len(features.space)
         together = self.normalised(channel_axis + 1) - {channel_axis}
-        return LayerNormTransform(tuple(sorted(together)), self.eps, offsets)
+        return LayerNormTransform(tuple(sorted(together)), as_leaves(self.eps), offsets)
 
     def series(self, series):
         return series.layer_norm(self.eps)
@@ -45,14 +46,15 @@ class LayerNormTransform(eqx.Module):
     """`together`: the spatial axes of (n, *space) over which variances are averaged."""
 
     together: tuple[int, ...] = eqx.field(static=True)
-    eps: float
+    eps: Scalar
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: Features, **kwargs) -> Features:
         features, variances = features.concrete(), features.variances
         v = variances.diagonal(variances.same)
         mean = jnp.mean(v, self.together, keepdims=True)
-        factor = jnp.broadcast_to((self.eps + mean) ** -0.5, v.shape)
+        eps = in_dtype(self.eps, v.dtype)
+        factor = jnp.broadcast_to((eps + mean) ** -0.5, v.shape)
         return features.map(lambda block: block * factor[..., None]).replace(
             variances=None if self.offsets is None else variances.scaled(factor, self.offsets)
         )

@@ -1,11 +1,10 @@
 """Rules of the pools: linear in the features, so that NT's own pool is applied to each feature."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 from jax import numpy as jnp
 
 from .._features import Features, positions
+from .._specification import Specification
 from .._typing import Offsets
 from .._variance_windows import through_pool, window_offsets
 from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances
@@ -18,7 +17,7 @@ class Pool(Rule):
     """`K'(S, T)` is the sum, or mean, of `K(s, t)` over the pairs of positions in two windows."""
 
     def __init__(self, layer, windows: Windows, weights: str, axes):
-        self.name, self.pool = layer.name, layer[1]
+        self.name, self.layer = layer.name, layer.specification
         self.windows, self.weights, self.axes = windows, weights, axes
 
     def needs(self, offsets, shape, *, method):
@@ -26,11 +25,11 @@ class Pool(Rule):
         return window_offsets(self.windows, tuple(shape[1:-1]), offsets, pool=True)
 
     def fit(self, features, *, method, offsets, key):
-        return PoolTransform(self.pool, self.windows, self.weights, offsets)
+        return PoolTransform(self.layer, self.windows, self.weights, offsets)
 
 
 class PoolTransform(eqx.Module):
-    pool: Callable = eqx.field(static=True)
+    layer: Specification
     windows: Windows = eqx.field(static=True)
     weights: str = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
@@ -42,7 +41,8 @@ class PoolTransform(eqx.Module):
             variances = through_pool(
                 features.variances, self.windows, self.offsets, weights=self.weights
             )
-        return features.map(lambda block: self.pool((), block)).replace(variances=variances)
+        _, pool, _ = self.layer.triple()
+        return features.map(lambda block: pool((), block)).replace(variances=variances)
 
 
 def avg_pool(layer, window_shape, strides, padding, normalize_edges, batch_axis, channel_axis):
@@ -65,7 +65,7 @@ class GlobalPool(Rule):
     """
 
     def __init__(self, layer, mean: bool, axes):
-        self.name, self.pool, self.mean, self.axes = layer.name, layer[1], mean, axes
+        self.name, self.layer, self.mean, self.axes = layer.name, layer.specification, mean, axes
 
     def needs(self, offsets, shape, *, method):
         check_axes(self.name, shape, *self.axes)
@@ -77,17 +77,18 @@ class GlobalPool(Rule):
         return tuple(tuple(range(1 - size if k else 0, size)) for k, size in enumerate(space))
 
     def fit(self, features, *, method, offsets, key):
-        return GlobalPoolTransform(self.pool, self.mean, offsets)
+        return GlobalPoolTransform(self.layer, self.mean, offsets)
 
 
 class GlobalPoolTransform(eqx.Module):
-    pool: Callable = eqx.field(static=True)
+    layer: Specification
     mean: bool = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: Features, **kwargs) -> Features:
         features = features.concrete()
-        pooled = features.map(lambda block: self.pool((), block))
+        _, pool, _ = self.layer.triple()
+        pooled = features.map(lambda block: pool((), block))
         if self.offsets is None:
             return pooled.replace(variances=None)
         variances, size = features.variances, positions(features.space)

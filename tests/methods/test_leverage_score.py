@@ -65,14 +65,14 @@ HOMOGENEOUS += ["RectifiedMonomial(0)", "RectifiedMonomial(1)", "Relu stabilised
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_homogeneity_is_seen(name, dtype):
     layer = NONLINEARITIES[name]()
-    found = norm_does_not_matter(DualActivation(layer, layer.name), dtype)
+    found = norm_does_not_matter(DualActivation(layer), dtype)
     assert found == (name in HOMOGENEOUS)
 
 
 @pytest.mark.parametrize("knee", [0.01, 1.0, 6.0, 500.0])
 def test_a_function_that_turns_is_not_homogeneous(knee):
     layer = stax.ElementwiseNumerical(lambda u: jnp.clip(u, 0, knee), 5)
-    assert not norm_does_not_matter(DualActivation(layer, layer.name), np.float64)
+    assert not norm_does_not_matter(DualActivation(layer), np.float64)
 
 
 def kernels_over_keys(model, x, method, keys):
