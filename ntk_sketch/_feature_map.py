@@ -25,11 +25,13 @@ from ._checks import (
 from ._cost import Cost, product_cost
 from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
+from ._fingerprint import Fingerprint, fingerprint
 from ._memory import array_bytes, peak_bytes
 from ._specification import Specification
 from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import input_variances
+from ._written import read, written
 from .methods import Method
 from .stax import Layer
 from .stax._whole_network import WholeNetwork
@@ -93,6 +95,44 @@ class FeatureMap(eqx.Module):
     def exact_kernel_fn(self) -> Callable:
         """The model's exact `kernel_fn`, that of Neural Tangents."""
         return self.model.build()[2]
+
+    @property
+    def specification(self) -> dict:
+        """Everything but the arrays, as JSON can hold it: layers, method, shapes and their order.
+
+        `FeatureMap.from_specification(specification, arrays)` makes the same map again, of the same
+        version of this package. Functions and classes of users are written by import path.
+
+        Raises:
+            TypeError: a function or class that cannot be imported, such as a lambda; a note says
+                which layer it belongs to.
+        """
+        return written(self, [])
+
+    @property
+    def arrays(self) -> tuple:
+        """The arrays that `specification` refers to, in its order."""
+        arrays: list = []
+        written(self, arrays)
+        return tuple(arrays)
+
+    @classmethod
+    def from_specification(cls, specification: dict, arrays: Sequence) -> "FeatureMap":
+        """The map that `specification` and `arrays` are of.
+
+        Raises:
+            ImportError: a function or class of the specification is not there.
+        """
+        return read(specification, arrays)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What tells this map from others: digests of its model, method and arrays.
+
+        Cost: every array is read once on the host.
+        """
+        settings = (self.method, self.input_shape, self.get, self.dtype)
+        return fingerprint(self.model, settings, self.transform)
 
     @property
     def n_features(self) -> dict[str, int]:

@@ -82,7 +82,7 @@ class Specification(eqx.Module):
         """The same with its numbers static, for a constructor that decides by them in Python."""
         if self.is_traced:
             raise TypeError(
-                f"{self.name}: its formulas decide in Python by the values of its arguments, so that"
+                f"{self.name}: its formulas decide in Python by its arguments' values, so that"
                 " jax.grad, jit and vmap cannot trace these. Give Python numbers."
             )
         plain = iter(tuple(_nested_tuple(np.asarray(number).tolist()) for number in self.numbers))
@@ -279,6 +279,6 @@ def short(value) -> str:
         inner = ", ".join(map(short, value))
         text = f"[{inner}]" if type(value) is list else f"({inner}{',' * (len(value) == 1)})"
     else:
-        known = isinstance(value, bool | int | float | str | type(None))
+        known = isinstance(value, bool | int | float | str | tuple | Specification | type(None))
         text = repr(value) if known else "..."
     return text if len(text) <= 40 else "..."

@@ -147,7 +147,7 @@ def test_other_inputs_at_the_call(feature_map):
         feature_map(None)
     with pytest.raises(NotImplementedError, match="mask_constant"):
         feature_map(images(2, 6, 5, 3), mask_constant=0.0)
-    with pytest.raises(TypeError, match=r"unknown argument 'maks'.*`pattern` and"):
+    with pytest.raises(TypeError, match=r"unknown argument 'maks'.*no layer of this model"):
         feature_map(images(2, 6, 5, 3), maks=0.0)
 
 

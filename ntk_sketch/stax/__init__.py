@@ -21,6 +21,10 @@ def _exact_only(new_layer, *args, **kwargs):
     return NoRule(new_layer.name)
 
 
+def _aggregate(new_layer, *args, **kwargs):
+    return NoRule(new_layer.name, call_arguments=frozenset({"pattern"}))
+
+
 # Combinators.
 serial = register(_nt_stax.serial, _combinators.serial)
 repeat = register(_nt_stax.repeat, _combinators.repeat)
@@ -67,7 +71,7 @@ FanInSum = register(_nt_stax.FanInSum, _branching.fan_in_sum)
 FanOut = register(_nt_stax.FanOut, _branching.fan_out)
 
 # Exact kernel and finite network only, so far.
-Aggregate = register(_nt_stax.Aggregate, _exact_only)
+Aggregate = register(_nt_stax.Aggregate, _aggregate)
 ConvLocal = register(_nt_stax.ConvLocal, _exact_only)
 ConvTranspose = register(_nt_stax.ConvTranspose, _exact_only)
 DotGeneral = register(_nt_stax.DotGeneral, _exact_only)

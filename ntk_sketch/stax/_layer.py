@@ -173,7 +173,13 @@ class NoRule(Rule):
     support.
     """
 
-    def __init__(self, name: str, reason: str = "has no feature rule yet"):
+    def __init__(
+        self,
+        name: str,
+        reason: str = "has no feature rule yet",
+        call_arguments: frozenset[str] = frozenset(),
+    ):
+        self.call_arguments = call_arguments
         self.message = (
             f"{name} {reason}. Its finite network and exact kernel (`apply_fn`, `kernel_fn`) work;"
             " for features give it a rule with `stax.layer(triple, rule)` or"

@@ -112,4 +112,4 @@ def test_no_finite_network():
 
 
 def test_repr_names_the_layer():
-    assert repr(DualActivation(NONLINEARITIES["Gelu"](), "Gelu()")) == "DualActivation(Gelu())"
+    assert repr(DualActivation(NONLINEARITIES["Gelu"]())) == "DualActivation(Gelu())"
