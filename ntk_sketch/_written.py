@@ -30,6 +30,7 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
             to.
     """
     inner = functools.partial(written, arrays=arrays, strict=strict)
+    items: Any = value
     path_of = import_path if strict else _any_path
     if type(value) in _PLAIN:
         return value
@@ -44,13 +45,13 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
         fields = {f.name: inner(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"class": path_of(type(value)), "fields": fields}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {"named tuple": path_of(type(value)), "items": list(map(inner, value))}
+        return {"named tuple": path_of(type(value)), "items": list(map(inner, items))}
     if type(value) in (tuple, list):
-        return {type(value).__name__: list(map(inner, value))}
+        return {type(value).__name__: list(map(inner, items))}
     if type(value) is frozenset:
-        return {"frozenset": list(map(inner, sorted(value)))}
+        return {"frozenset": list(map(inner, sorted(items)))}
     if type(value) is dict:
-        return {"dict": [[inner(key), inner(item)] for key, item in value.items()]}
+        return {"dict": [[inner(key), inner(item)] for key, item in items.items()]}
     if isinstance(value, np.dtype):
         return {"dtype": str(value)}
     if callable(value):
