@@ -30,9 +30,9 @@ from ._memory import array_bytes, peak_bytes
 from ._specification import Specification
 from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
-from ._variances import input_variances
+from ._variances import Variances, input_variances
 from ._written import read, written
-from .methods import Method
+from .methods import Method, VariancesOnly
 from .stax import Layer
 from .stax._whole_network import WholeNetwork
 
@@ -165,21 +165,59 @@ class FeatureMap(eqx.Module):
             x1: inputs (n1, *input_shape).
             x2: inputs (n2, *input_shape); `None` means `x1`.
             get: `"nngp"`, `"ntk"` or a sequence of them; `None` means all that the map has.
+            exact_diagonal: with `x2=None`, kernels of an example with itself are the exact ones.
+                Features miss a part of them, `k(x, x) - |z(x)|²`, which is most of what a
+                predictive variance is made of: without it `nt.predict` gives variances that are far
+                too small. Off the diagonal the features' kernel stays. A training matrix with it is
+                that of another regression, with the missing part as noise (Snelson and Ghahramani
+                2005): leave it out there, as below.
             **kwargs: NT's call-time arguments.
 
         Returns:
             An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs
             beside the features.
+
+        Example: predictive variances by `nt.predict`, mean and weights those of the features.
+
+            kernel_fn = feature_map.kernel_fn
+
+            def with_diagonal(x1, x2=None, get=None):
+                test = x2 is None and x1 is not x_train
+                return kernel_fn(x1, x2, get, exact_diagonal=test)
+
+            predict = nt.predict.gradient_descent_mse_ensemble(
+                with_diagonal, x_train, y_train, diag_reg=1e-3)
+            mean, covariance = predict(x_test=x_test, get="ntk", compute_cov=True)
         """
 
         def kernel_fn(
-            x1: Inputs, x2: Inputs | None = None, get: str | Sequence[str] | None = None, **kwargs
+            x1: Inputs,
+            x2: Inputs | None = None,
+            get: str | Sequence[str] | None = None,
+            exact_diagonal: bool = False,
+            **kwargs,
         ):
-            return self._kernel(x1, x2, get, **kwargs)
+            return self._kernel(x1, x2, get, exact_diagonal, **kwargs)
 
         return kernel_fn
 
-    def _kernel(self, x1, x2, get, **kwargs):
+    def diagonals(self, x: Inputs, **kwargs) -> tuple[Array, Array | None]:
+        """The exact kernels `k(x, x)` of each example with itself, (n,) each: NNGP, and NTK or
+        `None`.
+
+        By their own recursion, in the time of a few features; all pairs of positions where the
+        model pools them. With `Dropout` those of two independent passes.
+        """
+        x = checked_inputs(x, shape=self.input_shape, values=False)
+        kwargs = checked_call_arguments(kwargs, self.call_arguments)
+        make = _diagonal_program if kwargs or self.model.is_traced else _cached_diagonal_program
+        transform, offsets = make(self.model, self.input_shape, self.get, self.dtype, **kwargs)
+        x = jnp.asarray(x)
+        variances = _output_variances(transform, x, offsets, self.get, self.dtype, kwargs)
+        _, nngp, ntk = variances.diagonals()
+        return nngp, ntk
+
+    def _kernel(self, x1, x2, get, exact_diagonal, **kwargs):
         names = self.get if get is None else (get,) if isinstance(get, str) else tuple(get)
         missing = [name for name in names if name not in self.get]
         if missing:
@@ -188,6 +226,9 @@ class FeatureMap(eqx.Module):
             )
         z1 = self(x1, **kwargs)
         z2 = z1 if x2 is None else self(x2, **kwargs)
+        exact = {}
+        if exact_diagonal and x2 is None:
+            exact = dict(zip(("nngp", "ntk"), self.diagonals(x1, **kwargs), strict=True))
         grams = []
         for name in names:
             a, b = getattr(z1, name), getattr(z2, name)
@@ -196,7 +237,10 @@ class FeatureMap(eqx.Module):
                     f"the model's output still has positions (features of shape {a.shape}); end it"
                     " with Flatten or a global pool to compare examples."
                 )
-            grams.append(jnp.matmul(a, b.T, precision="highest"))
+            gram = jnp.matmul(a, b.T, precision="highest")
+            grams.append(
+                gram if name not in exact else jnp.fill_diagonal(gram, exact[name], inplace=False)
+            )
         return grams[0] if isinstance(get, str) else _named(names)(*grams)
 
     def is_landmark(self, x: Inputs) -> np.ndarray:
@@ -347,23 +391,50 @@ def _enter(x: Array, ntk: bool, offsets) -> Features:
 _entered = eqx.filter_jit(_enter)
 
 
+def _output(transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict):
+    """Features at the output, between rules, in the map's dtype or one of more digits."""
+    x = x.astype(jnp.promote_types(x.dtype, dtype))
+    features = _enter(x, "ntk" in get, offsets)
+    transform = jax.tree.map(
+        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform
+    )
+    return transform(features, **kwargs).concrete()
+
+
 @eqx.filter_jit
 def _features(
     transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
 ) -> Features:
-    x = x.astype(jnp.promote_types(x.dtype, dtype))
-    features = _enter(x, "ntk" in get, offsets)
-    # A map made in one precision follows its inputs to a higher one.
-    transform = jax.tree.map(
-        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform
-    )
-    features = transform(features, **kwargs).concrete()
+    features = _output(transform, x, offsets, get, dtype, kwargs)
     nngp = joined(features.nngp, features.nngp[0])
     return Features(
         nngp=nngp if "nngp" in get else None,
         ntk=joined(features.ntk, features.nngp[0]) if "ntk" in get else None,
         channels=features.channels,
     )
+
+
+@eqx.filter_jit
+def _output_variances(
+    transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+) -> Variances:
+    return _output(transform, x, offsets, get, dtype, kwargs).variances
+
+
+def _diagonal_program(model: Specification, input_shape, get, dtype: str, **kwargs):
+    """A transform that carries exact variances to the output, and the offsets that it starts
+    from.
+    """
+    rule, method, shape = model.build().rule, VariancesOnly(), (2, *input_shape)
+    last: Any = ()  # the output has no positions left
+    offsets = rule.needs(last, shape, method=method, **kwargs)
+    enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
+    features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
+    key = jax.random.key(0)  # nothing is drawn
+    return rule.fit(features, method=method, offsets=last, key=key, **kwargs), offsets
+
+
+_cached_diagonal_program = functools.lru_cache(maxsize=64)(_diagonal_program)
 
 
 @once_per_structure

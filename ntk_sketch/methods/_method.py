@@ -9,6 +9,7 @@ import equinox as eqx
 
 from .._features import Features
 from .._typing import Array, PRNGKey
+from .._variances import MAX_POSITIONS_ALL_PAIRS
 from ..activations import DualActivation
 
 #: `(φ', ψ')` of the features that enter a nonlinearity; a pytree. `ψ'` is `None` if the NTK was not
@@ -24,9 +25,14 @@ class Method(eqx.Module):
             decomposes matrices on the host, in NumPy float64, and fitting it cannot be jitted;
             applying it can.
         schedules: the settings that may be tuples, one entry for each nonlinearity.
+        everywhere: the method replaces those that layers were given by `stax.with_method`.
+        max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
+            they are needed; beyond, those of different positions come from the features.
     """
 
     looks_at_data: ClassVar[bool] = False
+    everywhere: ClassVar[bool] = False
+    max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
     schedules: ClassVar[tuple[str, ...]] = ("width",)
 
     @property

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ._origin import Origin, check_same, unknown
 from ._targets import Units
 from ._two_sum import Pair
 
@@ -37,6 +38,7 @@ class GramState(eqx.Module):
     | `feature_norm` | Σᵢ ‖zᵢ‖² = trace(ZZᵀ) | () |
     | `feature_sum` | Σᵢ zᵢ | (p,) |
     | `n_examples` | rows | () |
+    | `origin` | digests of the feature map, zeros if unknown | (4, 2) |
     | `rounding` | Σ over blocks of rows b: (eps / 2)² b³, see `rounding_error` | () |
 
     Targets are summed in their own units, `T = (Y - target_shift) / 2^target_exponent`, so that no
@@ -62,6 +64,7 @@ class GramState(eqx.Module):
     target_exponent: Int[Array, ""]
     n_examples: Int[Array, ""]
     rounding: Float[Array, ""]
+    origin: Origin
     #: Targets were given as (n,), so that weights are (p,).
     one_output: bool = eqx.field(static=True, default=False)
 
@@ -86,6 +89,7 @@ class GramState(eqx.Module):
             target_exponent=jnp.zeros((), jnp.int32),
             n_examples=jnp.zeros((), jnp.int32),
             rounding=jnp.zeros((), dtype),
+            origin=unknown(),
             one_output=n_outputs is None,
         )
 
@@ -136,12 +140,18 @@ class GramState(eqx.Module):
         return _updated(self, z, y, jnp.asarray(added, jnp.int32))
 
     def merge(self, other: GramState) -> GramState:
-        """The state of the examples of both; associative and commutative to rounding."""
+        """The state of the examples of both; associative and commutative to rounding.
+
+        Raises:
+          ValueError: other numbers of features or outputs, or another feature map; the message says
+            in what the maps differ.
+        """
         if self.cross.high.shape != other.cross.high.shape:
             raise ValueError(
                 f"cannot merge a state of {self._shape_text()} with one of {other._shape_text()}: "
                 "both must come from the same feature map and targets of the same width"
             )
+        check_same(self.origin, other.origin, "cannot merge these statistics")
         return _merged(self, other)
 
     def units(self) -> Units:
@@ -228,6 +238,7 @@ def _merged(state: GramState, other: GramState) -> GramState:
         **sums,
         n_examples=a.n_examples + b.n_examples,
         rounding=a.rounding + b.rounding,
+        origin=jnp.maximum(state.origin, other.origin),  # equal, or one is unknown
         one_output=state.one_output and other.one_output,
     )
 

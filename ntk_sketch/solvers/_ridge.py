@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 from .._arguments import warn_of_lost_variation
 from . import _checks
 from ._gram_state import GramState
+from ._origin import check_same, origin_of
 from ._selection import GCV, LeaveOneOut, Selector, Validation
 from ._solution import RidgeSolution, solution_from
 from ._spectrum import DualSpectrum, PrimalSpectrum, Spectrum
@@ -155,7 +157,7 @@ def accumulate(
       TypeError, ValueError: as `ridge`.
     """
     x, targets, one_output, spec, rows = _checked(feature_map, x, y, get, batch_size)
-    return gram_of_stream(
+    state = gram_of_stream(
         feature_map,
         x,
         targets,
@@ -165,6 +167,7 @@ def accumulate(
         one_output=one_output,
         progress=progress,
     )
+    return dataclasses.replace(state, origin=origin_of(feature_map, get))
 
 
 def solve(
@@ -206,6 +209,9 @@ def solve(
             f"select={select!r}; needed: None, 'gcv', (x_val, y_val), or an object such as "
             "LeaveOneOut(x, y): the statistics do not hold the examples"
         )
+    check_same(
+        state.origin, origin_of(feature_map, get), "these statistics are not of this feature map"
+    )
     return solution_from(
         feature_map,
         PrimalSpectrum(state, fit_intercept),

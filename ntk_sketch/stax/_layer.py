@@ -202,13 +202,16 @@ class WithMethod(Rule):
         self.call_arguments = rule.call_arguments
 
     def needs(self, offsets, shape, *, method, **kwargs):
-        return self.rule.needs(offsets, shape, method=self.method, **kwargs)
+        return self.rule.needs(offsets, shape, method=self._own(method), **kwargs)
 
     def looks_at_data(self, method):
-        return self.rule.looks_at_data(self.method)
+        return self.rule.looks_at_data(self._own(method))
 
-    def fit(self, features, *, method, offsets, key, **kwargs):
-        return self.rule.fit(features, method=self.method, offsets=offsets, key=key, **kwargs)
+    def fit(self, features, *, method, **kwargs):
+        return self.rule.fit(features, method=self._own(method), **kwargs)
+
+    def _own(self, method: Method) -> Method:
+        return method if method.everywhere else self.method
 
 
 def with_method(layer: Layer, method: Method) -> Layer:

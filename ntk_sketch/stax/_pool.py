@@ -7,7 +7,7 @@ from .._features import Features, positions
 from .._specification import Specification
 from .._typing import Offsets
 from .._variance_windows import through_pool, window_offsets
-from .._variances import MAX_POSITIONS_ALL_PAIRS, Variances
+from .._variances import Variances
 from .._windows import Windows
 from ._layer import Rule, check_axes
 from ._linear import windows_of
@@ -60,8 +60,8 @@ class GlobalPool(Rule):
     """`K'` is the sum, or mean, of `K(s, t)` over all pairs of positions.
 
     A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions
-    of an example: exact up to `MAX_POSITIONS_ALL_PAIRS` positions. Beyond, it is *estimated*:
-    same-position terms are exact, cross-position terms are those of the features.
+    of an example: exact up to `Method.max_positions_all_pairs` positions. Beyond, it is
+    *estimated*: same-position terms are exact, cross-position terms are those of the features.
     """
 
     def __init__(self, layer, mean: bool, axes):
@@ -72,17 +72,19 @@ class GlobalPool(Rule):
         space = shape[1:-1]
         if offsets is None:
             return None
-        if positions(space) > MAX_POSITIONS_ALL_PAIRS:
+        if positions(space) > method.max_positions_all_pairs:
             return ((0,),) * len(space)
         return tuple(tuple(range(1 - size if k else 0, size)) for k, size in enumerate(space))
 
     def fit(self, features, *, method, offsets, key):
-        return GlobalPoolTransform(self.layer, self.mean, offsets)
+        exact = positions(features.space) <= method.max_positions_all_pairs
+        return GlobalPoolTransform(self.layer, self.mean, exact, offsets)
 
 
 class GlobalPoolTransform(eqx.Module):
     layer: Specification
     mean: bool = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: Features, **kwargs) -> Features:
@@ -94,7 +96,7 @@ class GlobalPoolTransform(eqx.Module):
         variances, size = features.variances, positions(features.space)
         scale = size**-2.0 if self.mean else 1.0
         total = variances.total().linear(lambda k: scale * k, ())
-        if size <= MAX_POSITIONS_ALL_PAIRS:
+        if self.exact:
             return pooled.replace(variances=total)
 
         def cross(blocks, pooled_blocks):

@@ -1,0 +1,32 @@
+"""No features at all: the exact variances of a network, by their own recursion."""
+
+import math
+
+import equinox as eqx
+from jax import numpy as jnp
+
+from .._features import Features
+from .._typing import Array, PRNGKey
+from ..activations import DualActivation
+from ._method import Method
+
+
+class VariancesOnly(Method):
+    """One zero feature at every nonlinearity: what is left is the variances beside the features.
+
+    It replaces whatever methods the layers of a model have of their own, and covariances of all
+    pairs of positions are carried wherever a later layer needs them.
+    """
+
+    everywhere = True
+    max_positions_all_pairs = math.inf
+
+    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey) -> "NoFeatures":
+        del dual, features, key
+        return NoFeatures()
+
+
+class NoFeatures(eqx.Module):
+    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+        nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)
+        return nothing, None if features.ntk is None else nothing

@@ -1,0 +1,404 @@
+"""Layers, maps and solutions know what they were made from."""
+
+import copy
+import json
+import pickle
+
+import cloudpickle
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from architectures import ARCHITECTURES, NONLINEARITIES
+from counting import compiled
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.activations import DualActivation
+
+KEY = jax.random.key(0)
+METHODS = {
+    "random": ns.RandomFeatures(8),
+    "leverage score": ns.LeverageScore(8),
+    "nystroem": ns.Nystroem(4, residual=0.5),
+    "poly sketch": ns.PolySketch(3, 8),
+    "gegenbauer": ns.Gegenbauer(3, 8),
+    "exact": ns.Exact(),
+}
+
+
+def inputs(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def small_net(slope=0.1, w_std=1.4, b_std=0.1):
+    return stax.serial(
+        stax.Conv(4, (3, 3), W_std=w_std, b_std=b_std, padding="SAME"),
+        stax.LeakyRelu(slope),
+        stax.AvgPool((2, 2)),
+        stax.FanOut(2),
+        stax.parallel(stax.Dense(4, w_std), stax.with_method(stax.Dense(4), METHODS["random"])),
+        stax.FanInSum(),
+        stax.LayerNorm(),
+        stax.RectifiedMonomial(2),
+        stax.Flatten(),
+        stax.Dense(1, w_std, b_std),
+    )
+
+
+# ------------------------------------------------------------------ equality
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_layers_made_alike_are_equal(name):
+    """But for functions that are defined anew each time, all of the table can be compared."""
+    a, b = ARCHITECTURES[name].model(), ARCHITECTURES[name].model()
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a.rule == b.rule
+    assert hash(a.rule) == hash(b.rule)
+
+
+@pytest.mark.parametrize("name", NONLINEARITIES)
+def test_duals_made_alike_are_equal(name):
+    a, b = (DualActivation(NONLINEARITIES[name]()) for _ in range(2))
+    assert a == b
+    assert hash(a) == hash(b)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+
+
+def test_what_differs_is_not_equal():
+    assert small_net() != small_net(slope=0.2)
+    assert small_net() != small_net(w_std=1.3)
+    assert stax.Dense(1) != stax.Dense(2)
+    assert stax.Relu() != stax.Gelu()
+    assert stax.Dense(1).rule != stax.Dense(1, 1.5).rule
+    assert stax.with_method(stax.Relu(), ns.Nystroem(3)) != stax.with_method(
+        stax.Relu(), ns.Nystroem(4)
+    )
+    assert DualActivation(stax.LeakyRelu(0.1)) != DualActivation(stax.LeakyRelu(0.2))
+
+
+def test_calls_that_mean_the_same_are_equal():
+    assert stax.Dense(1, 1.4) == stax.Dense(1, W_std=1.4, b_std=None)
+    assert stax.Dense(1, 2) == stax.Dense(1, W_std=2.0)
+    assert stax.Dense(1, np.float64(1.5)) == stax.Dense(1, jnp.asarray(1.5))
+    assert stax.Conv(1, [3, 3]).rule == stax.Conv(1, (3, 3)).rule
+
+
+# ------------------------------------------------------------------ numbers
+
+
+REAL = {
+    "Dense": lambda v: stax.Dense(2, v, v),
+    "Conv": lambda v: stax.Conv(2, (2, 2), W_std=v, b_std=v),
+    "ABRelu": lambda v: stax.ABRelu(-v, v),
+    "Cos": lambda v: stax.Cos(v, v, v),
+    "Erf": lambda v: stax.Erf(v, v, v),
+    "Exp": lambda v: stax.Exp(v, v),
+    "ExpNormalized": lambda v: stax.ExpNormalized(v),
+    "Gaussian": lambda v: stax.Gaussian(v, -v),
+    "LeakyRelu": lambda v: stax.LeakyRelu(v),
+    "Polynomial": lambda v: stax.Polynomial([v, v]),
+    "Rbf": lambda v: stax.Rbf(v),
+    "Sin": lambda v: stax.Sin(v, v, v),
+    "LayerNorm": lambda v: stax.LayerNorm(-1, v),
+    "Dropout": lambda v: stax.Dropout(v),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("method", ["random", "nystroem"])
+def test_numbers_of_any_kind(name, method):
+    """Python, NumPy and JAX scalars, in every constructor that takes a real number."""
+    if name == "ExpNormalized" and method == "random":
+        pytest.skip("a kernel without a finite network")
+    method, x = ns.Nystroem(3) if method == "nystroem" else METHODS[method], inputs(6, 4, 4, 2)
+    found = []
+    for value in (0.5, np.float32(0.5), np.asarray(0.5), jnp.asarray(0.5)):
+        layer = REAL[name](value)
+        linear = name in ("Dense", "Conv", "LayerNorm", "Dropout")
+        after = (stax.Relu(), stax.Flatten(), stax.Dense(1))
+        layers = (layer, *after) if linear else (layer, stax.Dense(2), *after)
+        model = stax.serial(stax.Dense(3, value, value), *layers)
+        feature_map = ns.feature_map(model, x, method, key=KEY)
+        found.append(feature_map(x))
+        model[2](x, None, "ntk")
+    for features in found[1:]:
+        np.testing.assert_allclose(features.ntk, found[0].ntk, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_architecture_with_other_numbers_compiles_nothing():
+    x = inputs(12, 6, 6, 2)
+    for name in ("random", "leverage score", "gegenbauer"):
+        ns.feature_map(small_net(), x, METHODS[name], key=KEY)(x)
+        with compiled() as programs:
+            other = ns.feature_map(
+                small_net(0.3, 1.1, np.float32(0.2)), x, METHODS[name], key=jax.random.key(1)
+            )
+            other(x)
+        assert programs.count == 0, name
+
+
+def test_a_layer_in_six_places_is_compiled_once():
+    """Six layers with one nonlinearity each compile no more than six uses of one object."""
+    x = inputs(40, 5)
+    method = ns.Nystroem(8)
+
+    def programs_of(layers):
+        net = stax.serial(
+            *(stax.serial(stax.Dense(8, 1.3, 0.1), own) for own in layers), stax.Dense(1)
+        )
+        jax.clear_caches()
+        with compiled() as programs:
+            ns.feature_map(net, x, method, key=KEY)(x)
+        return programs.count
+
+    shared = stax.Gelu()
+    assert programs_of([stax.Gelu() for _ in range(6)]) == programs_of([shared] * 6)
+
+
+def test_gradient_with_respect_to_a_number():
+    """By finite differences of the features' kernel."""
+    x = inputs(5, 4, 4, 2)
+
+    def value(number):
+        net = small_net(number, number + 1, number)
+        return jnp.sum(
+            ns.feature_map(net, x, METHODS["random"], key=KEY).kernel_fn(x, None, "nngp")
+        )
+
+    step = 1e-2
+    difference = (value(0.3 + step) - value(0.3 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(value)(0.3), difference, rtol=2e-2)
+
+
+# ------------------------------------------------------------------ copies
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_copies_of_maps(method):
+    x = inputs(6, 5, 5, 2)
+    feature_map = ns.feature_map(small_net(), x, METHODS[method], key=KEY)
+    text = json.dumps(feature_map.specification)
+    copies = {
+        "pickle": pickle.loads(pickle.dumps(feature_map)),
+        "cloudpickle": cloudpickle.loads(cloudpickle.dumps(feature_map)),
+        "deepcopy": copy.deepcopy(feature_map),
+        "json": ns.FeatureMap.from_specification(json.loads(text), feature_map.arrays),
+    }
+    features, exact = feature_map(x), feature_map.exact_kernel_fn(x, None, "ntk")
+    for name, other in copies.items():
+        assert bool(eqx.tree_equal(other, feature_map)), name
+        assert other.fingerprint == feature_map.fingerprint, name
+        np.testing.assert_array_equal(other(x).ntk, features.ntk)
+        np.testing.assert_array_equal(other.exact_kernel_fn(x, None, "ntk"), exact)
+
+
+def test_copies_of_solutions():
+    x = inputs(30, 4)
+    net = stax.serial(stax.Dense(4), stax.Relu(), stax.Dense(1))
+    feature_map = ns.feature_map(net, x, METHODS["nystroem"], key=KEY)
+    solution = ns.ridge(feature_map, x, x[:, 0], diag_reg=[1e-2, 1e-1], select="gcv")
+    for other in (pickle.loads(pickle.dumps(solution)), copy.deepcopy(solution)):
+        assert bool(eqx.tree_equal(other, solution))
+        np.testing.assert_array_equal(other.predict(x), solution.predict(x))
+
+
+def test_a_function_that_cannot_be_imported_is_named():
+    layer = stax.ElementwiseNumerical(lambda x: x, 25)
+    net = stax.serial(stax.Dense(4), layer, stax.Dense(1))
+    feature_map = ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY)
+    with pytest.raises(TypeError, match="cannot be imported") as error:
+        _ = feature_map.specification
+    assert any("ElementwiseNumerical" in note for note in error.value.__notes__)
+    feature_map.fingerprint  # noqa: B018 - it does not need to be read again
+    triple = stax.layer(tuple(stax.Relu()), stax.Relu().rule)
+    net = stax.serial(stax.Dense(4), triple, stax.Dense(1))
+    with pytest.raises(TypeError):
+        _ = ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY).specification
+
+
+def test_functions_of_jax_are_written_by_their_public_names():
+    net = stax.serial(stax.Dense(4), stax.ElementwiseNumerical(jax.nn.silu, 25), stax.Dense(1))
+    feature_map = ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY)
+    text = json.dumps(feature_map.specification)
+    assert "jax.nn:silu" in text
+    assert "jax._src" not in text
+
+
+# ------------------------------------------------------------------ fingerprints
+
+
+def test_fingerprints_tell_maps_apart():
+    x = inputs(6, 5, 5, 2)
+    one = ns.feature_map(small_net(), x, METHODS["random"], key=KEY).fingerprint
+    assert ns.feature_map(small_net(), x, METHODS["random"], key=KEY).fingerprint == one
+    others = {
+        "arrays": ns.feature_map(small_net(), x, METHODS["random"], key=jax.random.key(1)),
+        "method": ns.feature_map(small_net(), x, ns.RandomFeatures(8, normalize=False), key=KEY),
+        "model": ns.feature_map(small_net(0.2), x, METHODS["random"], key=KEY),
+    }
+    for part, other in others.items():
+        assert getattr(other.fingerprint, part) != getattr(one, part)
+    assert others["arrays"].fingerprint.model == one.model
+    assert others["arrays"].fingerprint.method == one.method
+
+
+def test_statistics_of_different_maps_are_not_merged():
+    x, y = inputs(30, 4), inputs(30, 2, seed=1)
+    net = stax.serial(stax.Dense(4), stax.Relu(), stax.Dense(1))
+
+    def made(seed, model=net, method=ns.RandomFeatures(8)):
+        return ns.feature_map(model, x, method, key=jax.random.key(seed))
+
+    first = ns.solvers.accumulate(made(0), x, y)
+    first.merge(ns.solvers.accumulate(made(0), x, y))
+    for other, what in (
+        (made(1), "drawn"),
+        (made(0, stax.serial(stax.Dense(4), stax.Erf(), stax.Dense(1))), "model"),
+        (made(0, method=ns.RandomFeatures(8, orthogonal=False)), "method"),
+    ):
+        with pytest.raises(ValueError, match=rf"differ.*in .*{what}"):
+            first.merge(ns.solvers.accumulate(other, x, y))
+        with pytest.raises(ValueError, match="not of this feature map"):
+            ns.solvers.solve(other, first)
+    # A state without a map, such as that of no examples, merges with any.
+    empty = ns.solvers.GramState.init(first.cross.high.shape[0], 2)
+    np.testing.assert_array_equal(empty.merge(first).origin, first.origin)
+
+
+# ------------------------------------------------------------------ call-time arguments
+
+
+class Shifted(stax.Rule):
+    """A layer that takes an argument at every call, and tells what reached it."""
+
+    call_arguments = frozenset({"shift"})
+
+    def __init__(self):
+        self.seen = []
+
+    def needs(self, offsets, shape, *, method, shift=None):
+        self.seen.append(("needs", shift))
+        return offsets
+
+    def fit(self, features, *, method, offsets, key, shift=None):
+        self.seen.append(("fit", shift))
+        return lambda features, shift=None, **kwargs: features
+
+
+def test_call_time_arguments_reach_the_rules_that_take_them():
+    rule = Shifted()
+    net = stax.serial(
+        stax.Dense(3), stax.serial(stax.layer(tuple(stax.Identity()), rule)), stax.Relu()
+    )
+    feature_map = ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY, shift=2.0)
+    assert ("needs", 2.0) in rule.seen
+    assert ("fit", 2.0) in rule.seen
+    feature_map(inputs(4, 3), shift=3.0)
+    with pytest.raises(TypeError, match=r"unknown argument 'other'.*shift"):
+        feature_map(inputs(4, 3), other=3.0)
+
+
+def test_an_argument_that_no_layer_takes_is_refused():
+    net = stax.serial(stax.Dense(3), stax.Relu())
+    for name in ("pattern", "patern"):
+        with pytest.raises(TypeError, match=f"'{name}'.*no layer of this model"):
+            ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY, **{name: np.ones(3)})
+        with pytest.raises(TypeError, match=f"'{name}'"):
+            made = ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY)
+            made(inputs(4, 3), **{name: np.ones(3)})
+
+
+# ------------------------------------------------------------------ sizes and diagonals
+
+
+def test_number_of_features():
+    x = inputs(6, 5, 5, 2)
+    feature_map = ns.feature_map(small_net(), x, METHODS["random"], key=KEY)
+    z = feature_map(x)
+    assert feature_map.n_features == {"nngp": z.nngp.shape[-1], "ntk": z.ntk.shape[-1]}
+    one = ns.feature_map(small_net(), x, METHODS["random"], key=KEY, get="nngp")
+    assert one.n_features == {"nngp": z.nngp.shape[-1]}
+
+
+def test_half_precision_is_computed_in_the_precision_of_the_map():
+    """Features of rounded inputs, not rounded features."""
+    x = inputs(40, 6)
+    net = stax.serial(stax.Dense(8, 1.4, 0.1), stax.Relu(), stax.Dense(1))
+    feature_map = ns.feature_map(net, x, ns.Nystroem(16), key=KEY)
+    for dtype in (jnp.bfloat16, jnp.float16):
+        rounded = jnp.asarray(x, dtype)
+        z = feature_map(rounded)
+        assert z.ntk.dtype == jnp.float32
+        np.testing.assert_array_equal(z.ntk, feature_map(rounded.astype(jnp.float32)).ntk)
+        made = ns.feature_map(net, rounded, ns.Nystroem(16), key=KEY)
+        assert made(rounded).ntk.dtype == jnp.float32
+
+
+@pytest.mark.usefixtures("float64")
+def test_predictive_variances_with_exact_diagonals():
+    """Means stay those of the features; variances are those of the exact kernel."""
+    import neural_tangents as nt
+
+    rng = np.random.default_rng(0)
+    x, x_test = rng.normal(size=(60, 4)), rng.normal(size=(20, 4))
+    y = np.sin(x[:, :1])
+    net = stax.serial(
+        stax.Dense(1, 1.4, 0.1), stax.Relu(), stax.Dense(1, 1.4, 0.1), stax.Relu(), stax.Dense(1)
+    )
+    feature_map = ns.feature_map(net, x, ns.Nystroem(60), key=KEY)
+    kernel_fn = feature_map.kernel_fn
+
+    def with_diagonal(x1, x2=None, get=None):
+        return kernel_fn(x1, x2, get, exact_diagonal=x2 is None and x1 is not x)
+
+    def predicted(kernel):
+        predict = nt.predict.gradient_descent_mse_ensemble(kernel, x, y, diag_reg=1e-3)
+        mean, covariance = predict(x_test=x_test, get="ntk", compute_cov=True)
+        return mean, np.diag(covariance)
+
+    (exact_mean, exact), (_, without), (mean, variance) = map(
+        predicted, (net[2], kernel_fn, with_diagonal)
+    )
+    np.testing.assert_allclose(mean, exact_mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, exact, rtol=1e-4)
+    assert np.median(without) < 0.5 * np.median(exact)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [n for n, a in ARCHITECTURES.items() if not a.across])
+def test_exact_diagonals(name):
+    """Of every architecture without Dropout, whatever features its map has."""
+    model, x = ARCHITECTURES[name].model(), inputs(3, *ARCHITECTURES[name].shape)
+    x = x.astype(np.float64)
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=KEY)
+    if feature_map(x[:1]).nngp.ndim != 2:
+        pytest.skip("the output has positions")
+    options = dict(ARCHITECTURES[name].nt_options)
+    exact = model[2](x, None, ("nngp", "ntk"), **options)
+    for found, kernel in zip(feature_map.diagonals(x), exact, strict=True):
+        np.testing.assert_allclose(found, np.diag(kernel), rtol=1e-6)
+
+
+# ------------------------------------------------------------------ compile time
+
+
+@pytest.mark.parametrize(
+    "method", ["random", "leverage score", "nystroem", "poly sketch", "gegenbauer"]
+)
+def test_compiled_code_grows_linearly_with_depth(method):
+    """Instructions after XLA's fusion, which copied chains of variances exponentially often."""
+    x = inputs(16, 4)
+
+    def size(depth):
+        layers = [stax.serial(stax.Dense(4, 1.3, 0.1), stax.Relu()) for _ in range(depth)]
+        feature_map = ns.feature_map(
+            stax.serial(*layers, stax.Dense(1)), x, METHODS[method], key=KEY
+        )
+        program = jax.jit(lambda transform, x: feature_map._program(transform, x).ntk)
+        return program.lower(feature_map.transform, x).compile().as_text().count("\n")
+
+    assert size(16) <= 5 * size(4)
