@@ -19,6 +19,7 @@ from ._closed_forms import rectified_monomial_coefficients as rectified_monomial
 from ._closed_forms import sign_coefficients as sign_coefficients
 from ._closed_forms import sin_coefficients as sin_coefficients
 from ._dual import DualActivation as DualActivation
+from ._dual import value_and_derivative as value_and_derivative
 from ._gegenbauer import GegenbauerCoefficients as GegenbauerCoefficients
 from ._gegenbauer import gegenbauer_coefficients as gegenbauer_coefficients
 from ._gegenbauer import gegenbauer_from_powers as gegenbauer_from_powers

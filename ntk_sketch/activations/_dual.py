@@ -142,6 +142,12 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
     )
 
 
+@eqx.filter_jit
+def value_and_derivative(dual: DualActivation, u: Array) -> tuple[Array, Array]:
+    """`σ(u)` and `σ'(u)` as one program, for what is computed outside of others."""
+    return dual.value_and_derivative(u)
+
+
 @functools.lru_cache(maxsize=1024)
 def _takes_traced_numbers(specification: Specification) -> bool:
     """Whether a layer's formulas are arithmetic in its real numbers, and no decisions of Python."""

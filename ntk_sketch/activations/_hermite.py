@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Inputs
 from ._checks import Norms, checked_degree, checked_radius, real
-from ._dual import DualActivation
+from ._dual import DualActivation, value_and_derivative
 from ._quadrature import gaussian_moments
 
 
@@ -122,7 +121,7 @@ def elementwise_function(
 ) -> tuple[Callable, str]:
     """σ or σ' as a plain function, and what errors call it."""
     if isinstance(sigma, DualActivation):
-        return (lambda x: sigma.value_and_derivative(jnp.asarray(x))[int(derivative)]), sigma.name
+        return (lambda x: value_and_derivative(sigma, x)[int(derivative)]), sigma.name
     if derivative:
         raise TypeError(
             "the derivative of a plain function is not known: pass that function itself, or a"

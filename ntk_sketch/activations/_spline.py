@@ -51,7 +51,7 @@ class LogSpline(eqx.Module):
     def on_host(self, radius: Float[np.ndarray, " r"]) -> np.ndarray:
         """The values (r, ...) in NumPy, also while another function is traced."""
         with jax.ensure_compile_time_eval():
-            return np.asarray(self(jnp.asarray(radius)), np.float64)
+            return np.asarray(_evaluated(self, radius), np.float64)
 
     def __call__(self, radius: Float[Array, "*r"]) -> Array:
         """The values (*r, ...) at norms r >= 0."""
@@ -70,3 +70,6 @@ class LogSpline(eqx.Module):
             tangent = (3 * third * rest + 2 * second) * rest + first
             result = result + tangent * (u - inside).reshape(shape)
         return result
+
+
+_evaluated = eqx.filter_jit(LogSpline.__call__)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .._features import Features
 from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
-from ..activations import DualActivation
+from ..activations import DualActivation, value_and_derivative
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
 
@@ -111,8 +111,8 @@ def norm_does_not_matter(dual: DualActivation, dtype) -> bool:
     Rounding may hide homogeneity, which then costs variance, not truth.
     """
     with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
-        u = jnp.asarray(np.concatenate([_TEST_POINTS, -_TEST_POINTS]), dtype)
-        once, twice = (np.asarray(dual.value_and_derivative(a)[0]) for a in (u, 2 * u))
+        u = np.concatenate([_TEST_POINTS, -_TEST_POINTS]).astype(dtype)
+        once, twice = (np.asarray(value_and_derivative(dual, a)[0]) for a in (u, 2 * u))
     return np.array_equal(twice, once) or np.array_equal(twice, 2 * once)
 
 
