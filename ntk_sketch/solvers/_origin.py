@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import UInt32
 
 #: What each of the digests in a state is of. Zeros stand for a map that has no fingerprint.
@@ -36,7 +36,7 @@ def check_same(ours: Any, theirs: Any, what: str) -> None:
     Raises:
         ValueError: with the parts that differ.
     """
-    if isinstance(ours, jax.core.Tracer) or isinstance(theirs, jax.core.Tracer):
+    if isinstance(ours, Tracer) or isinstance(theirs, Tracer):
         return
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     if not ours.any() or not theirs.any():

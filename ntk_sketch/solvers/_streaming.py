@@ -178,7 +178,8 @@ def batches(
     """`stream` of examples that were checked."""
     n, at_once = len(x) if order is None else len(order), _workers()
     rows = batch_rows(feature_map, n, batch_size)
-    arrays = eqx.filter(feature_map, _is_array)
+    # NumPy's numbers become JAX's here, for the reason that programs are compiled here
+    arrays = jax.device_put(eqx.filter(feature_map, _is_array))
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     program = _masked_features(feature_map, jax.ShapeDtypeStruct((rows, *x.shape[1:]), dtype), get)
 
