@@ -33,6 +33,7 @@ from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import Variances, input_variances
 from ._written import read, written
 from .methods import Method, VariancesOnly
+from .methods._widths import warn_of_widths
 from .stax import Layer
 from .stax._whole_network import WholeNetwork
 
@@ -362,6 +363,7 @@ def feature_map(
     else:
         features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
     transform = rule.fit(features, method=own, offsets=None, key=key, **kwargs)
+    warn_of_widths(transform, stacklevel=2)
     landmarks = None
     if not isinstance(x, jax.ShapeDtypeStruct | Tracer):
         landmarks = landmark_keys(transform, x)

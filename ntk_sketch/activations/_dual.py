@@ -97,11 +97,15 @@ class DualActivation(eqx.Module):
         Finite at `q = 0` too, where the limit of small variances is taken.
         """
         c, q, q_other = jnp.broadcast_arrays(c, *map(_positive, (q, q_other)))
-        # Within rounding of it a cosine is one: at a kink, rounding would become its square root.
+        # Two vectors whose cosine is one and whose variances agree, both within rounding, are the
+        # same: at a kink, rounding would become its square root. Parallel vectors of other norms
+        # are left as they are: along a line many cosines are that close to one.
         # Just above one, NT's `sqrt(q q' - c²)` is cut off at 0 exactly.
         eps, one = float(jnp.finfo(c.dtype).eps), jnp.sqrt(q * q_other)
         largest = (1 + (-4 if self._interior else 4) * eps) * one
-        c = jnp.where(jnp.abs(c) >= (1 - 32 * eps) * one, jnp.sign(c) * largest, c)
+        same = jnp.abs(q - q_other) <= 32 * eps * one
+        nearest = jnp.where(same, 1 - 32 * eps, 1.0) * one
+        c = jnp.where(jnp.abs(c) >= nearest, jnp.sign(c) * largest, c)
         numbers = jax.tree.leaves(in_dtype(self, c.dtype))
         value, derivative = vectorised(self._nt_kernels)(c, q, q_other, *numbers)
         return value, derivative

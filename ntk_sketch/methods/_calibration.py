@@ -1,15 +1,19 @@
 """Features fitted to the kernel's own values on positions that are not landmarks."""
 
+import math
 from typing import Any
 
 import equinox as eqx
 import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
 
 from .._features import Features
 from .._precision import matmul
 from .._typing import Inputs
 from ..activations import DualActivation
 from ._landmarks import LandmarkExpansion
+from ._roots import on_host, with_derivative
 
 #: Positions on each side of the fit, at least; and for each feature.
 _POSITIONS, _POSITIONS_PER_FEATURE = 2048, 4
@@ -32,16 +36,22 @@ def calibrated(
 
     Nyström features reproduce the kernel at the landmarks and lose energy everywhere else. With
     `A` and `B` the features of two sets of other positions and `E` the kernel between them, the
-    transformed features `z R`, `R² = I + D`, minimise
+    transformed features `z R`, `R² = I + D`, fit
 
-        ‖A (I + D) Bᵀ - E‖²_F
+        A (I + D) Bᵀ ≈ E
 
-    over symmetric `D`, regularised towards 0. This is the modified Nyström method (Wang and Zhang,
+    with `D` the symmetric part of the minimiser over all matrices, `A⁺ (E - A Bᵀ) B⁺ᵀ`, whose
+    pseudo-inverses are regularised so that `D` is drawn towards 0. (The minimiser over symmetric
+    matrices solves a Sylvester equation; both agree as `AᵀA` and `BᵀB` do, for many positions.)
+    Negative eigenvalues of `I + D` become 0. This is the modified Nyström method (Wang and Zhang,
     *Improving CUR matrix decomposition and the Nyström approximation via adaptive sampling*, JMLR
     2013) on a sample of the kernel's entries (Wang, Zhang and Zhang, *Towards more efficient SPSD
-    matrix approximation and CUR matrix decomposition*, JMLR 2016). `A` and `B` come from different
-    examples, so that the kernel's diagonal has no part in the fit. The matrices of the expansion
+    matrix approximation and CUR matrix decomposition*, JMLR 2016). The matrices of the expansion
     absorb `R`: the features cost the same.
+
+    `A` and `B` come from different examples, a random half each, whatever the order of the sample:
+    the kernel's diagonal has no part in the fit. Neither has a copy of an example, since
+    `candidates` holds equal positions once.
 
     Returns the expansion unchanged where `candidates` (flat indices of positions) are fewer than
     four for each feature on either side.
@@ -50,8 +60,10 @@ def calibrated(
     examples = features.nngp[0].shape[0]
     width = expansion.filters.shape[1]
     wanted = max(_POSITIONS, _POSITIONS_PER_FEATURE * width)
-    owner = candidates // max(int(np.prod(space)), 1)
-    sides = [candidates[owner < examples // 2], candidates[owner >= examples // 2]]
+    owner = candidates // max(math.prod(space), 1)
+    owners = rng.permutation(np.unique(owner))
+    first = np.isin(owner, owners[: len(owners) // 2])
+    sides = [candidates[first], candidates[~first]]
     sides = [rng.permutation(side)[:wanted] for side in sides]
     count = min(map(len, sides))
     if count < _POSITIONS_PER_FEATURE * width:
@@ -102,17 +114,32 @@ def _features_and_kernels(
     return (nngp_a, nngp_b, k), (ntk_a, ntk_b, k_ntk)
 
 
-def _transform(a: Any, b: Any, kernel: Any, ridge: float) -> np.ndarray:
+def _transform(a: Any, b: Any, kernel: Any, ridge: float) -> Inputs:
     """`R`, symmetric, with `R² = I + D`; negative eigenvalues of `I + D` become 0."""
-    left, right, wanted = (np.asarray(array, np.float64) for array in (a, b, kernel))
-    missed = _pseudo_inverse(left, ridge) @ (wanted - left @ right.T)
-    missed = missed @ _pseudo_inverse(right, ridge).T
-    values, vectors = np.linalg.eigh(np.eye(len(missed)) + (missed + missed.T) / 2)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    missed = _correction(np, on_host(a), on_host(b), on_host(kernel), ridge)
+    values, vectors = np.linalg.eigh(np.eye(len(missed)) + missed)
+    roots = np.sqrt(np.maximum(values, 0.0))
+    transform = (vectors * roots) @ vectors.T
+    if not any(isinstance(array, Tracer) for array in (a, b, kernel)):
+        return transform
+
+    def derivative(a, b, kernel):
+        """`R dR + dR R = dD` in the basis of the eigenvectors."""
+        v, sums = jnp.asarray(vectors, a.dtype), jnp.asarray(roots[:, None] + roots, a.dtype)
+        inner = v.T @ _correction(jnp, a, b, kernel, ridge) @ v
+        return v @ (inner / jnp.where(sums > 0, sums, jnp.inf)) @ v.T
+
+    return with_derivative(transform, derivative, a, b, kernel, dtype=a.dtype)
 
 
-def _pseudo_inverse(z: np.ndarray, ridge: float) -> np.ndarray:
-    """Of `z` (count, p), regularised by `ridge` times the mean energy of a direction."""
-    gram = z.T @ z
-    shift = max(ridge * np.trace(gram) / len(gram), np.finfo(float).tiny)
-    return np.linalg.solve(gram + shift * np.eye(len(gram)), z.T)
+def _correction(numpy: Any, a: Any, b: Any, kernel: Any, ridge: float) -> Any:
+    """`D`, computed by NumPy or by JAX."""
+
+    def pseudo_inverse(z):
+        """Of `z` (count, p), regularised by `ridge` times the mean energy of a direction."""
+        gram = z.T @ z
+        shift = numpy.maximum(ridge * numpy.trace(gram) / len(gram), numpy.finfo(gram.dtype).tiny)
+        return numpy.linalg.solve(gram + shift * numpy.eye(len(gram), dtype=gram.dtype), z.T)
+
+    missed = pseudo_inverse(a) @ (kernel - a @ b.T) @ pseudo_inverse(b).T
+    return (missed + missed.T) / 2

@@ -5,7 +5,7 @@ import numpy as np
 from .._features import Features
 from .._typing import PRNGKey
 from ..activations import DualActivation
-from ._landmarks import LandmarkExpansion, expansion, landmarks_at
+from ._landmarks import HELD_OUT, LandmarkExpansion, check_values, expansion, landmarks_at
 from ._method import Method
 
 
@@ -28,7 +28,9 @@ class Exact(Method):
     def expand(
         self, dual: DualActivation, features: Features, *, key: PRNGKey
     ) -> LandmarkExpansion:
-        del key
+        check_values("Exact", dual, features, key)
         space = features.nngp_vectors().space
         index = tuple(i.ravel() for i in np.indices((features.nngp[0].shape[0], *space)))
-        return expansion(landmarks_at(dual, features, index), dual)
+        step = -(-len(index[0]) // HELD_OUT)
+        seen = tuple(i[::step] for i in index)
+        return expansion(landmarks_at(dual, features, index, seen), dual)

@@ -1,18 +1,38 @@
 """Landmarks: positions of the sample whose kernel values become features."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Float
 
 from .._features import Features
-from .._precision import Precision, matmul
-from .._typing import Array, Inputs
+from .._precision import Precision, float64, matmul
+from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
-from ._norms import with_norm
+from ._roots import Roots, Values, fitted_roots, on_host
 
-#: Of the kernel's diagonal, in eps: what landmarks miss less of, as they do of themselves, is 0.
-_ROUNDING = 64
+#: Positions at which the rounding of kernel values is measured, at most.
+HELD_OUT = 256
+
+
+class Vectors(eqx.Module):
+    """What a nonlinearity's kernels need of some positions.
+
+    Attributes:
+        z: NNGP vectors (m, d).
+        q: exact variances (m,), by which cosines divide.
+        independent: covariances (m,) of two passes with independent Dropout masks.
+        z_ntk: NTK vectors (m, d_ψ), or `None`.
+    """
+
+    z: Array
+    q: Array
+    independent: Array
+    z_ntk: Array | None
 
 
 class Landmarks(eqx.Module):
@@ -21,79 +41,140 @@ class Landmarks(eqx.Module):
     Attributes:
         z: NNGP vectors `Z` of the landmarks, in columns (d, m).
         q: their exact variances (m,).
-        gram: `k_σ(Z, Z)` (m, m).
+        gram: `k_σ(Z, Z)` (m, m), formed in float64.
         z_ntk: NTK vectors `Z_ψ` (d_ψ, m), or `None`.
-        gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m), or `None`.
+        gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m), in float64, or `None`.
         examples: which examples of the sample they are positions of, in order, each once.
+        seen, seen_ntk: values of both kernels at other positions, to measure rounding by, or
+            `None`.
+        traced, traced_ntk: both Gram matrices again while they are differentiated, or `None`.
     """
 
     z: Array
     q: Array
-    gram: Array
+    gram: np.ndarray
     z_ntk: Array | None
-    gram_ntk: Array | None
-    examples: Inputs
+    gram_ntk: np.ndarray | None
+    examples: np.ndarray
+    seen: Values | None = None
+    seen_ntk: Values | None = None
+    traced: Array | None = None
+    traced_ntk: Array | None = None
 
 
-def landmarks_at(dual: DualActivation, features: Features, index: tuple[Inputs, ...]) -> Landmarks:
+def landmarks_at(
+    dual: DualActivation,
+    features: Features,
+    index: tuple[np.ndarray, ...],
+    others: tuple[np.ndarray, ...] | None = None,
+    precision: Precision = "full",
+) -> Landmarks:
     """The positions `index` = (example, *position) of the sample as landmarks.
 
     The covariance of a landmark with itself is its exact variance, not the square of its features'
     norm; `<Z_ψ, Z_ψ>` keeps the features' own diagonal.
+
+    Gram matrices are formed in float64 from the vectors and variances of the sample: rounded to
+    float32, a smooth kernel's eigenvalues below `eps √m` of the largest would be lost.
+
+    Args:
+        others: positions at which kernel values show the rounding of the map, whose projections
+            have inputs of `precision`. `None`: it is not measured.
     """
-    return Landmarks(*_landmarks_at(dual, features, index), np.unique(index[0]))
+    if features.nngp[0].dtype == np.float64:
+        others = None
+    own, other, applied = _at(dual, features, index, others, precision)
+    with float64():
+        grams, accurate = _accurate(*promoted((dual, own, other)))
+    grams, accurate = jax.tree.map(np.asarray, (grams, accurate))
+    seen, seen_ntk = (
+        None if a is None or b is None else Values(np.asarray(values_of(a)), b)
+        for a, b in zip(applied, accurate, strict=True)
+    )
+    differentiated = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dual, own)))
+    traced, traced_ntk = _grams(dual, own) if differentiated else (None, None)
+    return Landmarks(
+        z=own.z.T,
+        q=own.q,
+        gram=grams[0],
+        z_ntk=None if own.z_ntk is None else own.z_ntk.T,
+        gram_ntk=grams[1],
+        examples=np.unique(index[0]),
+        seen=seen,
+        seen_ntk=seen_ntk,
+        traced=traced,
+        traced_ntk=traced_ntk,
+    )
 
 
 @eqx.filter_jit
-def _landmarks_at(dual: DualActivation, features: Features, index: tuple[Inputs, ...]):
-    variances = features.variances
-    z = features.nngp_vectors().at(index)
-    q = variances.diagonal(variances.same)[index]
-    covariance = matmul(z, z.T, "full")
-    covariance = set_diagonal(covariance, variances.diagonal(variances.independent)[index])
-    gram, k_derivative = dual(covariance, q[:, None], q[None, :])
-    if features.ntk is None:
-        return z.T, q, gram, None, None
-    z_ntk = features.ntk_vectors().at(index)
-    return z.T, q, gram, z_ntk.T, k_derivative * matmul(z_ntk, z_ntk.T, "full")
-
-
-class Roots(eqx.Module):
-    """From kernel values to features, for one of the two kernels.
-
-    `φ' = [k M, (g - k P) / √m₂] R`, for values k (m₁,) of the kernel with the landmarks and values
-    g (m₂,) of the random functions.
-
-    Attributes:
-        landmarks: `M` (m₁, r).
-        projection: `P` (m₁, m₂), or `None` without random functions.
-        fit: `R` (r + m₂, p), or `None` for the identity.
+def _at(dual, features: Features, index, others, precision: Precision):
+    """`Vectors` at both sets of positions, and the kernels of the second with the first as the map
+    computes them.
     """
+    own, other = vectors_at(features, index), None
+    if others is None:
+        return own, other, (None, None)
+    other = vectors_at(features, others)
+    return own, other, _between(dual, other, own, precision)
 
-    landmarks: Array
-    projection: Array | None = None
-    fit: Array | None = None
 
-    def __call__(self, k: Array, g: Array | None, squared_norm: Array | None) -> Array:
-        """The features; those of the random functions rescaled, so that `[k M, (g - k P) / √m₂]`
-        has the given squared norms (without `R`), unless these are `None`.
-        """
-        z = matmul(k, self.landmarks, "full")
-        if self.projection is not None and g is not None:
-            missed = g.shape[-1] ** -0.5 * (g - matmul(k, self.projection, "full"))
-            if squared_norm is not None:
-                left = squared_norm - jnp.sum(z**2, axis=-1)
-                rounding = _ROUNDING * jnp.finfo(z.dtype).eps * squared_norm
-                missed = with_norm(missed, jnp.where(left > rounding, left, 0.0))
-            z = jnp.concatenate([z, missed], axis=-1)
-        return z if self.fit is None else matmul(z, self.fit, "full")
+@eqx.filter_jit
+def _accurate(dual, own: Vectors, other: Vectors | None):
+    return _grams(dual, own), (None, None) if other is None else _between(dual, other, own, "full")
 
-    def then(self, matrix: np.ndarray) -> "Roots":
-        """Features multiplied by `matrix` (p, p)."""
-        fit, dtype = jnp.asarray(matrix, self.landmarks.dtype), self.landmarks.dtype
-        if self.projection is not None:
-            return Roots(self.landmarks, self.projection, fit)
-        return Roots(jnp.asarray(np.asarray(self.landmarks, np.float64) @ matrix, dtype))
+
+def _grams(dual, own: Vectors):
+    """Both Gram matrices of landmarks."""
+    covariance = set_diagonal(matmul(own.z, own.z.T, "full"), own.independent)
+    gram, derivative = dual(covariance, own.q[:, None], own.q[None, :])
+    if own.z_ntk is None:
+        return gram, None
+    return gram, derivative * matmul(own.z_ntk, own.z_ntk.T, "full")
+
+
+def _between(dual, rows: Vectors, columns: Vectors, precision: Precision):
+    """Both kernels between two sets of positions."""
+    covariance = matmul(rows.z, columns.z.T, precision)
+    k, derivative = dual(covariance, rows.q[:, None], columns.q[None, :])
+    if rows.z_ntk is None or columns.z_ntk is None:
+        return k, None
+    return k, derivative * matmul(rows.z_ntk, columns.z_ntk.T, precision)
+
+
+def vectors_at(features: Features, index: tuple[Inputs, ...]) -> Vectors:
+    """At the positions `index` = (example, *position), each (m,)."""
+    variances = features.variances
+    z_ntk = None if features.ntk is None else features.ntk_vectors().at(index)
+    return Vectors(
+        features.nngp_vectors().at(index),
+        variances.diagonal(variances.same)[index],
+        variances.diagonal(variances.independent)[index],
+        z_ntk,
+    )
+
+
+def promoted(tree: Any) -> Any:
+    """The same with the values of its floating-point arrays in float64, on the host."""
+    return jax.tree.map(lambda leaf: on_host(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def values_of(tree: Any) -> Any:
+    """The same without derivatives."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree
+    )
+
+
+def check_values(method: str, dual: DualActivation, features: Features, key: PRNGKey) -> None:
+    """Refuses to look at data whose values are not known yet."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values_of(features), key))):
+        raise TypeError(
+            f"{method} at {dual.name} takes landmarks from the values of the sample and decomposes"
+            " matrices on the host, so that its map cannot be made under jax.jit or jax.vmap."
+            " Make it outside and pass it to the compiled function as an argument: it is a pytree."
+            " For several keys, make one map after the other; jax.grad works without jit."
+        )
 
 
 class LandmarkExpansion(eqx.Module):
@@ -110,6 +191,7 @@ class LandmarkExpansion(eqx.Module):
         filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
         examples: of the sample that landmarks come from: their indices, in order, each once.
         normalize: what the landmarks miss has its exact norm at every position.
+        asked: how many features were asked for, or `None` for as many as there are positions.
     """
 
     filters: Array
@@ -121,6 +203,7 @@ class LandmarkExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
+    asked: int | None = eqx.field(static=True, default=None)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:
         u, v = features.project(self.filters, self.filters_ntk, self.precision)
@@ -153,6 +236,7 @@ def expansion(
     precision: Precision = "full",
     normalize: bool = False,
     rcond: float | None = None,
+    asked: int | None = None,
 ) -> LandmarkExpansion:
     """Features from landmarks and, given directions `w` (d, m₂) and `s` (d_ψ, m₂), from what they
     miss.
@@ -166,58 +250,41 @@ def expansion(
     """
     filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
     if w is not None:
-        values, values_ntk = _random_at_landmarks(landmarks, dual, w, s)
+        values, values_ntk = _random_at_landmarks(landmarks.z, landmarks.z_ntk, dual, w, s)
         filters = jnp.concatenate([filters, w], axis=1)
         if filters_ntk is not None and s is not None:
             filters_ntk = jnp.concatenate([filters_ntk, s], axis=1)
+    dtype, roots_ntk = landmarks.q.dtype, None
+    if landmarks.gram_ntk is not None:
+        roots_ntk = fitted_roots(
+            landmarks.gram_ntk,
+            dtype,
+            values_ntk,
+            rcond,
+            landmarks.seen_ntk,
+            landmarks.traced_ntk,
+        )
     return LandmarkExpansion(
         filters,
         landmarks.q,
-        _roots(landmarks.gram, values, rcond),
+        fitted_roots(landmarks.gram, dtype, values, rcond, landmarks.seen, landmarks.traced),
         filters_ntk,
-        None if landmarks.gram_ntk is None else _roots(landmarks.gram_ntk, values_ntk, rcond),
+        roots_ntk,
         jnp.asarray(landmarks.examples),
         dual,
         precision,
         normalize,
+        asked,
     )
 
 
 @eqx.filter_jit
-def _random_at_landmarks(landmarks: Landmarks, dual: DualActivation, w: Array, s: Array | None):
+def _random_at_landmarks(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
     """`g(Z)` (m₁, m₂) of both kernels."""
-    value, derivative = dual.value_and_derivative(matmul(landmarks.z.T, w, "full"))
-    if landmarks.z_ntk is None or s is None:
+    value, derivative = dual.value_and_derivative(matmul(z.T, w, "full"))
+    if z_ntk is None or s is None:
         return value, None
-    return value, derivative * matmul(landmarks.z_ntk.T, s, "full")
-
-
-def _roots(gram: Array, values: Array | None, rcond: float | None) -> Roots:
-    """`M = B^½` and `P = B g(Z)`, computed in float64."""
-    root = inverse_root(gram, rcond)
-    if values is None:
-        return Roots(jnp.asarray(root, gram.dtype))
-    projection = root @ (root.T @ np.asarray(values, np.float64))
-    return Roots(jnp.asarray(root, gram.dtype), jnp.asarray(projection, gram.dtype))
-
-
-def inverse_root(
-    gram: Float[Inputs, "m m"], rcond: float | None = None
-) -> Float[np.ndarray, "m r"]:
-    """`R` (m, r) with `R Rᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank
-    r.
-
-    Decomposed in float64 on the host. Eigenvalues below `rcond` of the largest are cut off; `None`:
-    those below m eps, with the eps of the input's dtype, which are rounding. Clamped, they would be
-    blown up instead.
-    """
-    if rcond is None:
-        rcond = len(gram) * float(jnp.finfo(gram.dtype).eps)
-    values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
-    kept = values > rcond * max(values[-1], 0.0)
-    if not kept.any():  # the zero kernel
-        return np.zeros((len(values), 1))
-    return vectors[:, kept] / np.sqrt(values[kept])
+    return value, derivative * matmul(z_ntk.T, s, "full")
 
 
 def set_diagonal(matrix: Float[Array, "m m"], diagonal: Float[Array, " m"]) -> Float[Array, "m m"]:

@@ -14,7 +14,14 @@ from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ._calibration import calibrated
 from ._directions import orthogonal_directions
-from ._landmarks import LandmarkExpansion, expansion, landmarks_at
+from ._landmarks import (
+    HELD_OUT,
+    LandmarkExpansion,
+    check_values,
+    expansion,
+    landmarks_at,
+    values_of,
+)
 from ._method import Method, checked_width, plain
 from ._sampling import SAMPLINGS, Sampling, generator, sample_positions, usable_positions
 
@@ -40,9 +47,10 @@ class Nystroem(Method):
 
     Args:
         width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer where
-            a landmark Gram matrix is rank-deficient); or a schedule, one number for each
-            nonlinearity in the order of the model. Early nonlinearities have many positions and
-            cost most, late ones decide about the rank of the features: small early and large late.
+            the sample has fewer positions, or features would be rounding); or a schedule, one
+            number for each nonlinearity in the order of the model. Early nonlinearities have many
+            positions and cost most, late ones decide about the rank of the features: small early
+            and large late.
         residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. `None` is 0. A
             share lowers the error of the centred kernel, and of kernels close to diagonal; it takes
             rank from a regression.
@@ -54,8 +62,9 @@ class Nystroem(Method):
             least four of them for each feature in either half of its examples; and give residual
             features their exact norm, which is that of the kernel's diagonal minus the landmarks'.
         rcond: eigenvalues of landmark Gram matrices below this share of the largest are cut off.
-            `None`: those that are rounding, below `m₁ eps`. A larger one loses features and, where
-            measured, gains nothing.
+            `None`: features are left out whose rounding, measured at positions that are no
+            landmarks, would add more to the kernel's error than they take away: more than 0.64 of
+            the feature itself (`LARGEST_NOISE`). In float64 those below `m₁ eps`.
         precision: of the inputs of the projections: "full" (that of the features),
             "tensorfloat32" or "bfloat16". What
             is decomposed and what multiplies kernel values stays in full precision.
@@ -64,11 +73,23 @@ class Nystroem(Method):
     and d_ψ, and `4 n |space| width²` for the roots. To fit: O(width³) and the sample's features,
     decomposed in float64 on the host.
 
+    Landmarks are the sample's: to choose them yourself give `feature_map` your own centres and
+    their number, `feature_map(model, x[index], Nystroem(len(index)), key=key)`. A dense network
+    then has one position an example, and every one becomes a landmark.
+
+    `jax.grad` with respect to hyperparameters of the model (`W_std`, `b_std`) works, of functions
+    that are not jitted: landmarks stay where they are, and roots are differentiated.
+
+    Warns, once a call of `feature_map`, with the layers, the width asked for and the one used:
+        UserWarning: the sample has fewer usable positions (variance above 0, equal ones counted
+            once) than the width asks for, and all of them became landmarks; or more than half of
+            the features of a kernel that were asked for are rounding in the dtype of the inputs.
+
     Raises, from `feature_map`:
-        ValueError: the width is larger than the number of usable positions of the sample (variance
-            above 0, equal ones counted once), or the schedule does not fit the model. A note says
-            which layer of how many it is.
-        TypeError: the sample is a `jax.ShapeDtypeStruct`.
+        ValueError: all positions of the sample have variance 0, or the schedule does not fit the
+            model. A note says which layer of how many it is.
+        TypeError: the sample is a `jax.ShapeDtypeStruct`, or the map is made under `jax.jit` or
+            `jax.vmap`.
 
     Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
     Zhang 2016; landmarks for convolutional NTKs with exact variances and residual features:
@@ -110,22 +131,27 @@ class Nystroem(Method):
     def expand(
         self, dual: DualActivation, features: Features, *, key: PRNGKey
     ) -> LandmarkExpansion:
+        check_values(type(self).__name__, dual, features, key)
         key_landmarks, key_residual, key_fit = jax.random.split(key, 3)
-        space = features.nngp_vectors().space
-        positions = usable_positions(features)
+        rng = generator(key_fit)
+        # Choices are made by values: what is differentiated keeps the landmarks it has.
+        fixed_dual, fixed = values_of((dual, features))
+        positions = usable_positions(fixed)
         landmarks, residual = self.shares(dual, len(positions))
         chosen = positions
         if landmarks < len(positions):
-            chosen = self.choose(dual, features, positions, landmarks, generator(key_landmarks))
-        index = np.unravel_index(chosen, (features.nngp[0].shape[0], *space))
-        z, w, s = landmarks_at(dual, features, index), None, None
+            drawn = generator(key_landmarks)
+            chosen = self.choose(fixed_dual, fixed, positions, landmarks, drawn)
+        others = np.setdiff1d(positions, chosen)
+        seen = rng.permutation(others if len(others) else chosen)[:HELD_OUT]
+        shape = (features.nngp[0].shape[0], *features.nngp_vectors().space)
+        index, seen = (np.unravel_index(where, shape) for where in (chosen, seen))
+        z, w, s = landmarks_at(dual, features, index, seen, self.precision), None, None
         if residual:
             w, s = self.directions(z.z, z.z_ntk, residual, key=key_residual)
-        drawn = expansion(z, dual, w, s, self.precision, self.calibrate, self.rcond)
-        if not self.calibrate:
-            return drawn
-        others = np.setdiff1d(positions, chosen)
-        return calibrated(drawn, dual, features, others, generator(key_fit))
+        assert isinstance(self.width, int)
+        made = expansion(z, dual, w, s, self.precision, self.calibrate, self.rcond, self.width)
+        return calibrated(made, dual, features, others, rng) if self.calibrate else made
 
     def choose(
         self,
@@ -147,32 +173,23 @@ class Nystroem(Method):
         return residual_directions(z, z_ntk, count, key=key)
 
     def check_sample(self, dual: DualActivation, positions: int) -> None:
-        width = self.width
-        assert isinstance(width, int)  # a schedule was cut up layer by layer
         if not positions:
             raise ValueError(
-                f"{type(self).__name__}(width={width}) at {dual.name}: all positions of the sample"
-                " have variance 0 there; its examples are 0, or so small that their squares are 0"
-                " in this dtype. Give feature_map other examples, or scale them up."
-            )
-        if width > positions:
-            raise ValueError(
-                f"Nystroem(width={width}) at {dual.name}: the sample has only P = {positions}"
-                " usable positions there (variance above 0, those equal to rounding counted once),"
-                " and each can be a landmark once. Give feature_map a larger sample, or this"
-                f" nonlinearity a width of at most {positions}, by a schedule"
-                f" Nystroem(width=(..., {positions}, ...)) or stax.with_method."
+                f"{type(self).__name__}(width={self.width}) at {dual.name}: all positions of the"
+                " sample have variance 0 there; its examples are 0, or so small that their squares"
+                " are 0 in this dtype. Give feature_map other examples, or scale them up."
             )
 
     def shares(self, dual: DualActivation, positions: int) -> tuple[int, int]:
-        """Numbers of landmarks and of residual features where the sample has so many positions."""
+        """Numbers of landmarks and of residual features where the sample has so many positions:
+        where these are fewer than the width, or as many, all of them and none.
+        """
         self.check_sample(dual, positions)
-        width = self.width
-        assert isinstance(width, int)
-        if width == positions:
-            return width, 0
-        share = self.residual or 0.0
+        width, share = self.width, self.residual or 0.0
+        assert isinstance(width, int)  # a schedule was cut up layer by layer
         assert not isinstance(share, tuple)
+        if width >= positions:
+            return positions, 0
         residual = math.floor(share * width)
         return width - residual, residual
 

@@ -1,6 +1,7 @@
 """`Nystroem`: exact at full width, errors, schedules and rates."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -118,43 +119,6 @@ def test_all_positions_of_branches_and_layer_norm(name):
 
 
 class TestErrors:
-    def test_more_landmarks_than_positions(self):
-        x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-        x[5] = x[0]
-        for residual in (0.0, 0.5):
-            with pytest.raises(
-                ValueError,
-                match=r"width=6\) at Relu\(\).*only P = 5.*larger sample.*at most 5.*with_method",
-            ):
-                ns.feature_map(dense_net(), x, ns.Nystroem(6, residual=residual), key=KEY)
-
-    def test_before_anything_is_computed(self, monkeypatch):
-        """Where a sample cannot have so many positions, by its shape alone."""
-        monkeypatch.setattr(ns.Nystroem, "expand", None)
-        with pytest.raises(ValueError, match=r"width=19\) at Gelu\(\).*P = 18"):
-            ns.feature_map(conv_net(), images(3), ns.Nystroem((8, 19, 3)), key=KEY)
-
-    def test_names_the_layer(self):
-        """The later one, whose positions a pool has made fewer; two images are equal."""
-        x = images(3)
-        x[2] = x[0]
-        with pytest.raises(ValueError, match=r"width=18\) at Gelu\(\).*P = 12"):
-            ns.feature_map(conv_net(), x, ns.Nystroem((8, 18, 2)), key=KEY)
-
-    def test_says_which_of_many_alike(self):
-        """In notes, from the inside out."""
-        inner = stax.serial(stax.Relu(), stax.Dense(3), stax.Relu(), stax.Dense(3))
-        branched = branches(stax.serial(stax.Relu(), stax.Dense(3)), inner)
-        model = stax.serial(stax.Dense(3), stax.Relu(), stax.Dense(3), branched)
-        x = np.random.default_rng(0).normal(size=(6, 4))
-        x[5] = x[0]
-        for last, positions in ((7, 6), (6, 5)):  # by the shape alone; found when fitted
-            with pytest.raises(ValueError, match=rf"at Relu\(\).*only P = {positions}") as caught:
-                ns.feature_map(model, x, ns.Nystroem((2, 2, 2, last)), key=KEY)
-            places = [note[: note.index(",")] for note in caught.value.__notes__]
-            expected = ["3 of 4", "2 of 2", "2 of 3", "4 of 4"]
-            assert places == [f"In layer {place}" for place in expected]
-
     def test_no_positions(self):
         for x in (np.zeros((4, 5), np.float32), np.full((4, 5), 1e-30, np.float32)):
             with pytest.raises(ValueError, match=r"at Relu\(\): all positions .* variance 0"):
@@ -209,6 +173,80 @@ class TestErrors:
         shapes = jax.ShapeDtypeStruct((4, 6), np.float32)
         with pytest.raises(TypeError, match=r"^Nystroem at Relu\(\) takes.*Pass example inputs"):
             ns.feature_map(dense_net(), shapes, ns.Nystroem(3), key=KEY)
+
+
+# ------------------------------------------------------------------ widths that are not reached
+
+
+class TestWidths:
+    @pytest.mark.parametrize("residual", [0.0, 0.5])
+    def test_more_landmarks_than_positions(self, residual):
+        """All of them, of which two are equal; as if the width had been their number."""
+        x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+        x[5] = x[0]
+        with pytest.warns(UserWarning, match="Fewer features") as caught:
+            wide = ns.feature_map(dense_net(), x, ns.Nystroem(9, residual=residual), key=KEY)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        message = str(caught[0].message)
+        assert re.search(r"Relu\(\), the 1st of 2: width 9 asked for, 5 used", message)
+        assert re.search(r"Gelu\(\), the 2nd of 2: width 9 asked for, 5 used", message)
+        assert "larger sample" in message
+        full = ns.feature_map(dense_net(), x, ns.Nystroem(5, residual=residual), key=KEY)
+        assert np.array_equal(wide(x).ntk, full(x).ntk)
+
+    def test_only_layers_that_are_too_wide(self):
+        """Behind a pool positions are fewer; the schedule says who asked for too much."""
+        with pytest.warns(UserWarning, match="Fewer features") as caught:
+            ns.feature_map(conv_net(), images(3), ns.Nystroem((8, 19, 3)), key=KEY)
+        message = str(caught[0].message)
+        assert re.search(r"Gelu\(\), the 2nd of 3: width 19 asked for, 18 used", message)
+        assert "Relu" not in message
+        assert "Erf" not in message
+
+    def test_branches(self):
+        inner = stax.serial(stax.Relu(), stax.Dense(3), stax.Gelu(), stax.Dense(3))
+        branched = branches(stax.serial(stax.Relu(), stax.Dense(3)), inner)
+        model = stax.serial(stax.Dense(3), stax.Relu(), stax.Dense(3), branched)
+        x = np.random.default_rng(0).normal(size=(6, 4))
+        with pytest.warns(UserWarning, match=r"Gelu\(\), the 4th of 4: width 7 asked for, 6 used"):
+            ns.feature_map(model, x, ns.Nystroem((2, 2, 2, 7)), key=KEY)
+
+    def test_quiet_where_nothing_is_lost(self, recwarn):
+        """All positions, and early layers that have more of them than landmarks."""
+        ns.feature_map(conv_net(), images(20), ns.Nystroem((16, 32, 20)), key=KEY)
+        ns.feature_map(conv_net(), images(3).astype(np.float32), ns.Exact(), key=KEY)
+        assert not [w for w in recwarn if "Fewer features" in str(w.message)]
+
+    def test_rounding(self):
+        """A kernel so smooth that most of its features are rounding in float32, not in float64."""
+        x = np.linspace(-1, 1, 200)[:, None].astype(np.float32)
+        model = stax.serial(stax.Dense(1, 1.0, 0.5), stax.Erf())
+        with pytest.warns(UserWarning, match=r"width 64 asked for, \d+ NNGP and \d+ NTK.* float32"):
+            ns.feature_map(model, x, ns.Nystroem(64), key=KEY)
+
+
+@pytest.mark.usefixtures("float64")
+def test_own_centres():
+    """`Nystroem(len(index))` of `x[index]`: the Nyström approximation from these landmarks."""
+    x, other = smooth_sample()
+    index = np.array([3, 14, 15, 92, 65, 35])
+    model = stax.serial(stax.Dense(5, 1.2, 0.3), stax.Relu(), stax.Dense(1))
+    feature_map = ns.feature_map(model, x[index], ns.Nystroem(len(index)), key=KEY)
+    for kind in ("nngp", "ntk"):
+
+        def kernel(a, b, kind=kind):
+            return np.asarray(getattr(exact_kernel(model, a, b), kind))
+
+        z, at_centres = getattr(feature_map(other), kind), getattr(feature_map(x[index]), kind)
+        assert relative(z @ at_centres.T, kernel(other, x[index])) < 1e-8
+    cross, inner = kernel_of(model, other, x[index]), kernel_of(model, x[index], x[index])
+    z = feature_map(other).nngp
+    assert relative(z @ z.T, cross @ np.linalg.solve(inner, cross.T)) < 1e-8
+
+
+def kernel_of(model, a, b):
+    return np.asarray(exact_kernel(model, a, b).nngp)
 
 
 # ------------------------------------------------------------------ schedules

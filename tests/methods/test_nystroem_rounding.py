@@ -12,7 +12,9 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.methods._landmarks import expansion, landmarks_at
+from ntk_sketch._precision import float64
+from ntk_sketch.methods._landmarks import expansion, landmarks_at, promoted
+from ntk_sketch.methods._roots import LARGEST_NOISE
 from ntk_sketch.methods._sampling import usable_positions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -72,8 +74,9 @@ def test_diagonal_where_landmarks_are_dependent(name, record_property):
     [(dual, features)] = entering(model, awkward_images()[:6, :5, :5])
     usable = usable_positions(features)
     rng = np.random.default_rng(0)
-    chosen = np.unravel_index(rng.permutation(usable)[:64], (6, 5, 5))
-    landmarks = landmarks_at(dual, features, chosen)
+    order = rng.permutation(usable)
+    chosen, others = (np.unravel_index(part, (6, 5, 5)) for part in (order[:64], order[64:]))
+    landmarks = landmarks_at(dual, features, chosen, others)
     both = eqx.filter_jit(expansion(landmarks, dual))(features)
     for kind, z, gram in zip(
         ("nngp", "ntk"), both, (landmarks.gram, landmarks.gram_ntk), strict=True
@@ -96,6 +99,78 @@ def test_bfloat16_inputs():
     coarse = jnp.asarray(x, jnp.bfloat16)
     z = ns.feature_map(model, coarse, ns.Nystroem(10), key=KEY)(coarse).ntk.astype(np.float32)
     assert relative(z @ z.T, exact) < np.sqrt(10 * float(jnp.finfo(jnp.bfloat16).eps))
+
+
+# ------------------------------------------------------------------ rank
+
+
+def line(n):
+    """Points on a line, far from 0: cosines within 1e-6 of one, and a kernel of small eigenvalues
+    that a regression on oscillations needs.
+    """
+    return np.linspace(-31, 31, n)[:, None]
+
+
+def relu_net(layers):
+    parts = [stax.Dense(1, 1.5, 0.5), stax.Relu()] * layers
+    return stax.serial(*parts, stax.Dense(1, 1.5, 0.5))
+
+
+def test_noise_of_each_feature(record_property):
+    """What the expansion says of its features is their error at positions never seen."""
+    [(dual, features)] = entering(relu_net(1), line(600).astype(np.float32))
+    order = np.random.default_rng(0).permutation(600)
+    chosen, seen, new = order[:64], order[64:320], order[320:]
+    made = expansion(landmarks_at(dual, features, (chosen,), (seen,)), dual)
+    with float64():
+        accurate = eqx.filter_jit(promoted(made))(promoted(features))
+    for roots, z, z64 in zip(
+        (made.roots, made.roots_ntk), eqx.filter_jit(made)(features), accurate, strict=True
+    ):
+        assert 8 < len(roots.noise) < 64  # some are kept, and some are noise
+        close, exact = (np.asarray(a, np.float64)[new] for a in (z, z64))
+        noise = np.linalg.norm(close - exact, axis=0) / np.linalg.norm(exact, axis=0)
+        record_property("largest", float(noise.max()))
+        # Means of about 256 squares, most of which some few positions near a kink contribute.
+        assert np.all(noise < 3 * LARGEST_NOISE)
+        ratio = noise[roots.noise > 0.01] / roots.noise[roots.noise > 0.01]
+        assert np.all((ratio > 1 / 3) & (ratio < 3))
+
+
+def test_wide_one_dimensional_inputs(record_property):
+    """A regression on two sines, in float32 as in float64: the training error of the kernel."""
+    x = line(400)
+    y = np.sin(x) + np.sin(2.1 * x)
+
+    def error(dtype):
+        feature_map = ns.feature_map(relu_net(2), x.astype(dtype), ns.Nystroem(128), key=KEY)
+        z = np.asarray(feature_map(x.astype(dtype)).ntk, np.float64)
+        kernel = z @ z.T
+        shift = 1e-5 * np.trace(kernel) / len(x) * np.eye(len(x))
+        fitted = kernel @ np.linalg.solve(kernel + shift, y)
+        return np.mean((fitted - y) ** 2) / np.mean(y**2)
+
+    with float64():
+        accurate = error(np.float64)
+    rounded = error(np.float32)
+    record_property("float64", float(accurate))
+    record_property("float32", float(rounded))
+    assert accurate < 0.2
+    assert rounded < 2 * accurate
+
+
+def test_exact_in_float32():
+    """The diagonal too, on images of noise; no position is a landmark of others here."""
+    x = np.random.default_rng(0).normal(size=(4, 7, 7, 1)).astype(np.float32)
+    conv = functools.partial(stax.Conv, 8, (3, 3), W_std=2**0.5, b_std=0.1, padding="SAME")
+    model = stax.serial(conv(), stax.Relu(), conv(), stax.Relu(), stax.Flatten(), stax.Dense(1))
+    kernel = ns.feature_map(model, x, ns.Exact(), key=KEY).kernel_fn(x)
+    with float64():
+        wanted = model[2](x.astype(np.float64), None, ("nngp", "ntk"))
+    for kind in ("nngp", "ntk"):
+        close, exact = np.asarray(getattr(kernel, kind)), np.asarray(getattr(wanted, kind))
+        assert np.max(np.abs(np.diag(close) / np.diag(exact) - 1)) < 1e-4
+        assert relative(close, exact) < 1e-4
 
 
 # ------------------------------------------------------------------ precision

@@ -11,8 +11,9 @@ from entering import entering
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.methods._landmarks import expansion, inverse_root, landmarks_at
+from ntk_sketch.methods._landmarks import expansion, landmarks_at
 from ntk_sketch.methods._nystroem import residual_directions
+from ntk_sketch.methods._roots import inverse_root
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
 

@@ -36,7 +36,7 @@ def test_scores_track_the_test_error(kinked, select):
 
     everything = lambda x: feature_map(x)  # noqa: E731  (a map that does not say)
     naive = ridge(everything, x, y, diag_reg=VALUES, select=select, fit_intercept=True)
-    assert errors[VALUES.index(naive.diag_reg)] > 1.5 * errors.min() or select == "gcv"
+    assert errors[VALUES.index(naive.diag_reg)] > 1.15 * errors.min() or select == "gcv"
     assert np.all(naive.scores[0] > 1.4 * errors[0])
 
 

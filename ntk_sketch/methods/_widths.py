@@ -1,0 +1,58 @@
+"""A warning where a map has fewer features than were asked for."""
+
+import warnings
+from typing import Any
+
+import jax
+
+from ._landmarks import LandmarkExpansion
+
+#: A kernel with fewer than this share of the features asked for is warned about.
+_SHARE = 0.5
+
+
+def warn_of_widths(transform: Any, stacklevel: int) -> None:
+    """One warning for all nonlinearities of a fitted map whose width was not reached.
+
+    Fewer positions than the width are always told: the map is as large as the sample allows. Of
+    features that rounding leaves out a good part goes without loss where a kernel is smooth, and
+    what is left is told where it is less than half.
+    """
+    nodes = jax.tree.leaves(transform, is_leaf=lambda node: isinstance(node, LandmarkExpansion))
+    nodes = [node for node in nodes if isinstance(node, LandmarkExpansion)]
+    found = []
+    for place, node in enumerate(nodes, 1):
+        reason = _reason(node)
+        if reason:
+            found.append(f"{node.dual.name}, the {_ordinal(place)} of {len(nodes)}: {reason}")
+    if found:
+        warnings.warn(
+            "Fewer features than the width asks for, at these nonlinearities:\n  "
+            + "\n  ".join(found)
+            + "\nFor more positions give feature_map a larger sample; for less rounding float64"
+            " examples (jax.config.update('jax_enable_x64', True)), or standardise them; or ask"
+            " for less there, by a schedule width=(...).",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _reason(node: LandmarkExpansion) -> str:
+    asked, positions = node.asked, len(node.q)
+    if asked is None:
+        return ""
+    extra = node.filters.shape[1] - positions
+    if positions + extra < asked:
+        return f"width {asked} asked for, {positions} used, all usable positions of the sample"
+    kernels = (("NNGP", node.roots), ("NTK", node.roots_ntk))
+    counts = {name: roots.landmarks.shape[1] + extra for name, roots in kernels if roots}
+    if node.filters.dtype == "float64" or min(counts.values()) >= _SHARE * asked:
+        return ""
+    kept = " and ".join(f"{count} {name}" for name, count in counts.items())
+    dtype = node.filters.dtype
+    return f"width {asked} asked for, {kept} features used, the others are rounding in {dtype}"
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if 10 <= number % 100 <= 20 else ending}"

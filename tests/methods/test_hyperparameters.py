@@ -1,0 +1,94 @@
+"""Derivatives of feature maps by hyperparameters of the model; and maps that cannot be compiled."""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+
+KEY = jax.random.key(0)
+
+METHODS = {
+    "Exact": ns.Exact(),
+    "landmarks": ns.Nystroem(8, calibrate=False),
+    "calibrated": ns.Nystroem(8),
+    "uniform": ns.Nystroem(8, sampling="uniform"),
+}
+
+#: Of one nonlinearity: in a deeper one random functions see the features, not their kernel alone,
+#: and these are differentiated up to a rotation, which the distribution of the functions forgets.
+RESIDUAL = {
+    "residual": ns.Nystroem(8, residual=0.5, calibrate=False),
+    "calibrated residual": ns.Nystroem(8, residual=0.5),
+}
+
+
+def sample(n, seed):
+    return np.random.default_rng(seed).normal(size=(n, 3))
+
+
+def deep(w, b):
+    return stax.serial(
+        stax.Dense(5, w, b), stax.Relu(), stax.Dense(4, 0.9, 0.1), stax.Gelu(), stax.Dense(1)
+    )
+
+
+def shallow(w, b):
+    return stax.serial(stax.Dense(5, w, b), stax.Gelu(), stax.Dense(1))
+
+
+def value(model, method, w, b):
+    """A linear function of both kernels of five other examples."""
+    kernel = ns.feature_map(model(w, b), sample(120, 0), method, key=KEY).kernel_fn(sample(5, 1))
+    weights = np.cos(np.arange(25.0)).reshape(5, 5)
+    return jnp.sum(weights * kernel.nngp) + jnp.sum(weights[::-1] * kernel.ntk)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [*METHODS, *RESIDUAL])
+def test_finite_differences(name):
+    model, method = (deep, METHODS[name]) if name in METHODS else (shallow, RESIDUAL[name])
+    found = jax.grad(value, argnums=(2, 3))(model, method, 1.2, 0.3)
+    h = 1e-5
+    for slope, up, down in zip(
+        found, [(1.2 + h, 0.3), (1.2, 0.3 + h)], [(1.2 - h, 0.3), (1.2, 0.3 - h)], strict=True
+    ):
+        difference = value(model, method, *up) - value(model, method, *down)
+        # A central difference: h² of a third derivative, and rounding over h.
+        assert abs(slope - difference / (2 * h)) < 1e-6 * abs(slope)
+
+
+@pytest.mark.parametrize("name", ["landmarks", "calibrated"])
+def test_float32(name):
+    """Within the rounding of kernel values over the smallest eigenvalues."""
+    with jax.enable_x64(True):
+        wanted = float(jax.grad(value, argnums=2)(deep, METHODS[name], 1.2, 0.3))
+
+    def in_float32(w):
+        x, other = (sample(*args).astype(np.float32) for args in ((120, 0), (5, 1)))
+        kernel = ns.feature_map(deep(w, 0.3), x, METHODS[name], key=KEY).kernel_fn(other)
+        weights = np.cos(np.arange(25.0)).reshape(5, 5).astype(np.float32)
+        return jnp.sum(weights * kernel.nngp) + jnp.sum(weights[::-1] * kernel.ntk)
+
+    assert abs(float(jax.grad(in_float32)(1.2)) - wanted) < 1e-3 * abs(wanted)
+
+
+@pytest.mark.parametrize("method", [ns.Exact(), ns.Nystroem(4)], ids=["Exact", "Nystroem"])
+class TestCompiled:
+    message = r"at Relu\(\) takes landmarks .*cannot be made under jax.jit or jax.vmap"
+
+    def make(self, method, x, key):
+        model = stax.serial(stax.Dense(5), stax.Relu())
+        return ns.feature_map(model, x, method, key=key)(x).ntk
+
+    def test_jit(self, method):
+        x = sample(12, 0).astype(np.float32)
+        with pytest.raises(TypeError, match=self.message):
+            jax.jit(lambda x: self.make(method, x, KEY))(x)
+
+    def test_vmap_of_keys(self, method):
+        x = sample(12, 0).astype(np.float32)
+        with pytest.raises(TypeError, match=self.message):
+            jax.vmap(lambda key: self.make(method, x, key))(jax.random.split(KEY, 3))
