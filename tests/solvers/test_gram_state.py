@@ -160,8 +160,10 @@ def _accumulated_in_parts(feature_map, x, y):
     done = []
     whole = accumulate(feature_map, x, y, progress=done.append, batch_size=64)
     assert done == [64, 64, 64, 64, 44]
-    parts = [accumulate(feature_map, x[s], y[s]) for s in (slice(0, 10), slice(10, 300))]
-    return _sums(whole), _sums(parts[1].merge(parts[0])), _sums(parts[0].merge(parts[1]))
+    # of different means, so that every merge changes units
+    parts = [accumulate(feature_map, x[s], y[s]) for s in np.split(np.argsort(y[:, 0]), [10, 120])]
+    a, b, c = parts
+    return _sums(whole), _sums(a.merge(b).merge(c)), _sums(c.merge(b.merge(a)))
 
 
 @pytest.mark.usefixtures("on_device")
