@@ -12,13 +12,13 @@ from ._typing import Array
 
 
 def band_mask(space: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """Which pairs `(s, s + δ)` lie inside: (D1, D2, ..., S1, S2, ...)."""
+    """Which pairs `(s, s + δ)` lie inside: (1, D1, D2, ..., S1, S2, ...), the same for all n."""
     k = len(space)
-    mask = np.ones((1,) * 2 * k, bool)
+    mask = np.ones((1,) * (1 + 2 * k), bool)
     for axis, (size, along) in enumerate(zip(space, offsets, strict=True)):
         second = np.arange(size) + np.array(along)[:, None]
-        shape = [1] * 2 * k
-        shape[axis], shape[k + axis] = second.shape
+        shape = [1] * (1 + 2 * k)
+        shape[1 + axis], shape[1 + k + axis] = second.shape
         mask = mask & ((second >= 0) & (second < size)).reshape(shape)
     return mask
 

@@ -27,6 +27,7 @@ from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
 from ._fingerprint import Fingerprint, fingerprint
 from ._memory import array_bytes, peak_bytes
+from ._precision import promoted
 from ._specification import Specification
 from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
@@ -352,7 +353,7 @@ def feature_map(
 
     check_with_nt(model, shape[1:], dtype, get, kwargs)
 
-    dtype = jnp.promote_types(dtype, jnp.float32)
+    dtype = promoted(dtype, jnp.float32)
     rule = WholeNetwork(model) if method.whole_network else model.rule
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
@@ -395,7 +396,7 @@ _entered = eqx.filter_jit(_enter)
 
 def _output(transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict):
     """Features at the output, between rules, in the map's dtype or one of more digits."""
-    x = x.astype(jnp.promote_types(x.dtype, dtype))
+    x = x.astype(promoted(x.dtype, dtype))
     features = _enter(x, "ntk" in get, offsets)
     transform = jax.tree.map(
         lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform

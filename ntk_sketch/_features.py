@@ -188,7 +188,8 @@ class Vectors(eqx.Module):
     def summed(self, parts: list[Any], matrix: Array) -> Array:
         """The blocks' products together, the constant coordinate's included."""
         if self.constant is not None:
-            parts = [*parts, self.constant * matrix[-1]]
+            constant = self.constant * matrix[-1]
+            parts = [*parts, jax.lax.expand_dims(constant, range(parts[0].ndim - 1))]
         return functools.reduce(jnp.add, parts)
 
     def at(self, index: tuple[Inputs, ...]) -> Array:

@@ -16,6 +16,7 @@ nothing of JAX but its documented functions.
 """
 
 import builtins
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -29,6 +30,7 @@ import jax
 import jax.core
 import jax.interpreters
 import jax.numpy as jnp
+import numpy as np
 import scipy
 import scipy.linalg
 
@@ -258,7 +260,9 @@ _REWRITTEN = {
         "_get_primals_out_and_pullback": _get_primals_out_and_pullback,
         # Both are called on abstract values too, which `jax.numpy` refuses.
         "jnp": _View(jnp, size=lambda x: math.prod(jnp.shape(x)), dtype=jnp.result_type),
-    }
+    },
+    # Pools divide by it: a NumPy integer has a dtype, which strict promotion refuses to mix.
+    _NT + "._src.stax.linear": {"np": _View(np, prod=math.prod)},
 }
 
 
@@ -317,10 +321,34 @@ def _load() -> types.ModuleType:
     return package
 
 
+def _relaxed(constructor):
+    """A layer of NT whose formulas mix dtypes: they do so under JAX's usual promotion, also for a
+    user who has set `jax_numpy_dtype_promotion` to "strict".
+    """
+
+    def relaxed(fn):
+        @functools.wraps(fn)
+        def relaxed_fn(*args, **kwargs):
+            with jax.numpy_dtype_promotion("standard"):
+                return fn(*args, **kwargs)
+
+        return relaxed_fn
+
+    @functools.wraps(constructor)
+    def new_constructor(*args, **kwargs):
+        init_fn, apply_fn, kernel_fn = constructor(*args, **kwargs)
+        return init_fn, relaxed(apply_fn), relaxed(kernel_fn)
+
+    return new_constructor
+
+
 _load()
 
 import neural_tangents as nt  # noqa: E402
 from neural_tangents import Kernel as Kernel  # noqa: E402
-from neural_tangents import stax as nt_stax  # noqa: E402
+from neural_tangents import stax as _nt_stax  # noqa: E402
+
+_MIX_DTYPES = ("ElementwiseNumerical", "Hermite", "Polynomial", "RectifiedMonomial")
+nt_stax: Any = _View(_nt_stax, **{name: _relaxed(getattr(_nt_stax, name)) for name in _MIX_DTYPES})
 
 __all__ = ["MIN_JAX", "NT_VERSION", "Kernel", "nt", "nt_stax"]

@@ -22,6 +22,14 @@ def checked_precision(value) -> Precision:
     return value
 
 
+def promoted(a, b) -> jnp.dtype:
+    """The narrowest dtype that holds both; asked for, so that it is no matter of a user's strict
+    promotion.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(a, b)
+
+
 def float64():
     """A context in which JAX has 64 bits, in this thread alone; the user's default comes back."""
     # `jax.experimental.enable_x64` became `jax.enable_x64` and was then removed.

@@ -89,7 +89,7 @@ class Variances(eqx.Module):
         first = self.offsets[0]
         # A pair that stands for its mirror image too counts twice.
         times = np.array([2.0 if o > 0 and -o not in first else 1.0 for o in first])
-        times = times.reshape(len(first), *(1,) * (2 * k - 1))
+        times = times.reshape(1, len(first), *(1,) * (2 * k - 1))
         axes = tuple(range(1, 1 + 2 * k))
         return self.linear(lambda values: jnp.sum(values * times.astype(values.dtype), axes), ())
 
@@ -138,7 +138,7 @@ class Variances(eqx.Module):
         centre = np.ones((), bool)
         for offsets in self.offsets:
             centre = np.multiply.outer(centre, np.array([o == 0 for o in offsets]))
-        centre = centre.reshape((*centre.shape, *(1,) * len(self.offsets)))
+        centre = centre.reshape((1, *centre.shape, *(1,) * len(self.offsets)))
         scale = jnp.where(centre, jnp.asarray(factor, self.same.dtype), 1)
         return Variances(self.same * scale, self.independent, self.ntk, self.offsets)
 

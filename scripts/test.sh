@@ -6,6 +6,7 @@
 #   PYTHON=python3.13 scripts/test.sh      another interpreter, in an environment of its own
 #   CORES=4 scripts/test.sh                processes of pytest, all cores without it
 #
+# Without arguments, a small part runs twice: the second time as XLA compiles by default.
 # Stops at the first step that fails, with its exit status. pytest's result is the last line.
 set -euo pipefail
 
@@ -30,4 +31,9 @@ step "environment" ensure_environment test
 step "ruff check" "$VENV_PYTHON" -m ruff check
 step "ruff format" "$VENV_PYTHON" -m ruff format --check
 step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
-exec "$VENV_PYTHON" -m pytest -n "${CORES:-auto}" "$@"
+tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}")
+if (($# == 0)); then
+    # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
+    step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m "default_flags and not slow"
+fi
+exec "${tests[@]}" "$@"

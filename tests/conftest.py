@@ -1,7 +1,15 @@
-"""Settings of the whole test run. Tests compile far more than they compute."""
+"""Settings of the whole test run.
 
-import importlib
+Tests compile far more than they compute, so XLA does not optimise here. What it then never does,
+such as contracting a product and a sum into one operation, is what tests of rounding are about:
+those are marked `default_flags`, as is a small part of every table of contracts, and
+`scripts/test.sh` runs them once more as XLA compiles for users. By hand:
+
+    XLA_FLAGS= pytest -m default_flags
+"""
+
 import os
+from pathlib import Path
 
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -10,13 +18,27 @@ os.environ.setdefault(
 import jax
 import pytest
 
+from ntk_sketch import _precision
+
+TESTS = Path(__file__).parent
+#: Folders and files with arithmetic of their own that adds axes and mixes dtypes as it pleases.
+LOOSE = ("experiments", "nt")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """No axis is added and no dtype changed by accident: what JAX does silently raises here."""
+    if request.path.relative_to(TESTS).parts[0] in LOOSE:
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
 
 @pytest.fixture
 def float64():
     """64-bit JAX inside one test, so that tolerances can mean rounding."""
-    # `jax.experimental.enable_x64` became `jax.enable_x64` and was then removed.
-    owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    with owner.enable_x64(True):
+    with _precision.float64():
         yield
 
 

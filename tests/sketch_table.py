@@ -118,6 +118,12 @@ SKETCHES = {
         (9, 6),
         rademacher_variance(5),
     ),
+    "TensorSRHT, all pairs": Row(
+        lambda key, dtype=None: sk.TensorSRHT(2, 3, 8, key=key, dtype=dtype),
+        (2, 3),
+        lambda x, y: 0 * x.inner,
+        exact=True,
+    ),
     "TensorSRHT, more pairs than rows": Row(
         lambda key, dtype=None: sk.TensorSRHT(3, 7, 20, key=key, dtype=dtype),
         (3, 7),

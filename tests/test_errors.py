@@ -287,7 +287,6 @@ def chain(*layers):
     return stax.serial(stax.Dense(3), stax.Relu(), *layers)
 
 
-@pytest.mark.filterwarnings("ignore:`FanIn")
 @pytest.mark.parametrize(
     ("model", "layer", "message"),
     [

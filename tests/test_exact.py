@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
+from default_flags import also_by_default
 
 import ntk_sketch as ns
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def relative(close, exact):
@@ -24,7 +25,9 @@ def test_table_is_large_enough():
     assert len(ARCHITECTURES) >= 40
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", also_by_default(ARCHITECTURES, "dense Gelu", "average pool", "layer norm")
+)
 def test_gram_is_the_kernel(name):
     make, shape, across, nt_options = ARCHITECTURES[name]
     model = make()

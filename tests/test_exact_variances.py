@@ -12,7 +12,7 @@ from ntk_sketch._feature_map import _enter
 from ntk_sketch._variances import input_variances
 from ntk_sketch.stax import _pool
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 KEY = jax.random.key(0)
 EPS = float(jnp.finfo(jnp.float64).eps)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
+from default_flags import also_by_default
 
 import ntk_sketch as ns
 
@@ -15,7 +16,7 @@ import neural_tangents as nt  # importable after `ntk_sketch`
 
 from ntk_sketch import stax
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 EPS = float(jnp.finfo(jnp.float64).eps)
 KEY = jax.random.key(3)
@@ -147,7 +148,7 @@ def test_gradients(net, method):
 
 
 @over_methods
-@over_nets
+@pytest.mark.parametrize("net", also_by_default(NETS, "dense Relu"))
 def test_batch_independence(net, method):
     """Row i does not depend on row j (float64): the row alone is the same to 10 eps of its norm.
 

@@ -61,7 +61,7 @@ class LogSpline(eqx.Module):
         inside = jnp.clip(u, 0, intervals)
         cell = jnp.minimum(inside.astype(jnp.int32), intervals - 1)
         shape = (*radius.shape, *(1,) * len(rest_of_shape))
-        rest = (inside - cell).reshape(shape)
+        rest = (inside - cell.astype(inside.dtype)).reshape(shape)
         third, second, first, value = jnp.moveaxis(
             self.coefficients.astype(radius.dtype)[cell], radius.ndim, 0
         )

@@ -43,7 +43,8 @@ def orthogonal_directions(
     # Singular values grow by up to 3/2 a step; those of tall matrices start near 1.
     a = jax.lax.fori_loop(0, 8 if 4 * columns <= d else 30, step, a)
     directions = jnp.moveaxis(a, 0, 1).reshape(d, groups * columns)[:, :m]
-    directions = directions / jnp.linalg.norm(directions, axis=0)
+    directions = directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
     if not chi_norms:
         return directions * d**0.5
-    return directions * jnp.linalg.norm(jax.random.normal(key_norms, (d, m), dtype), axis=0)
+    gaussian = jax.random.normal(key_norms, (d, m), dtype)
+    return directions * jnp.linalg.norm(gaussian, axis=0, keepdims=True)

@@ -101,7 +101,7 @@ class LeverageScoreExpansion(eqx.Module):
         value, derivative = self.dual.value_and_derivative(u)
         scale = self.w.shape[1] ** -0.5
         if self.weights is not None:
-            scale = scale * self.weights
+            scale = jax.lax.expand_dims(scale * self.weights, range(value.ndim - 1))
         return scale * value, None if v is None else scale * v * derivative
 
 
@@ -127,7 +127,7 @@ def _draw(
         # Those of Gaussian vectors of two dimensions more.
         norms = jnp.linalg.norm(jax.random.normal(key_norms, (d + 2, m), dtype), axis=0)
         weights = d**0.5 / norms
-        w = w / weights
+        w = w / weights[None, :]
     s = None if d_ntk is None else uniform_directions(key_s, d_ntk, m, dtype, orthogonal)
     return w, weights, s
 
@@ -139,4 +139,4 @@ def uniform_directions(
     if orthogonal:
         return orthogonal_directions(key, d, m, dtype, chi_norms=False)
     w = jax.random.normal(key, (d, m), dtype)
-    return w * (d**0.5 / jnp.linalg.norm(w, axis=0))
+    return w * (d**0.5 / jnp.linalg.norm(w, axis=0, keepdims=True))

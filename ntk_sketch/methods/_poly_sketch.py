@@ -160,7 +160,8 @@ class Powers(eqx.Module):
             return jnp.broadcast_to(phi, (*phi.shape[:-2], self.tree.degree, length))
         *blocks, constant = blocks
         phi = jnp.concatenate(blocks, axis=-1)[..., None, :]
-        return phi + constant[..., None] * length**-0.5 * self.signs
+        signs = jax.lax.expand_dims(self.signs, range(phi.ndim - 2))
+        return phi + constant[..., None] * length**-0.5 * signs
 
 
 class SignedPowers(eqx.Module):

@@ -129,9 +129,9 @@ def _vectors_at(features: Features, index: tuple[Inputs, ...]):
 
 @eqx.filter_jit
 def _columns(dual: DualActivation, z: Array, q: Array, own: Array, chosen: Inputs) -> Array:
-    same = jnp.arange(len(q))[:, None] == chosen
+    same = jnp.arange(len(q))[:, None] == chosen[None, :]
     covariance = jnp.where(same, own[:, None], matmul(z, z[chosen].T, "full"))
-    return dual(covariance, q[:, None], q[chosen])[0]
+    return dual(covariance, q[:, None], q[None, chosen])[0]
 
 
 def ridge_leverage_scores(

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jax import lax
 from jax import numpy as jnp
 from jax.experimental.sparse import BCOO
 from jaxtyping import Float, Int
@@ -73,7 +74,7 @@ class CountSketch(Sketch):
 
         Raises:
             TypeError: inputs that are not real and floating.
-            ValueError: a last axis other than d; NaN or infinite entries, where values are known.
+            ValueError: a last axis other than d.
         """
         return self._apply(checked_inputs(x, self.d))
 
@@ -86,4 +87,5 @@ class CountSketch(Sketch):
     def _apply_dense(self, x: Array) -> Array:
         signs = self.signs.astype(x.dtype).at[self.sources].get(mode="fill", fill_value=0)
         dealt = x.at[..., self.sources].get(mode="fill", fill_value=0, unique_indices=True)
+        signs = lax.expand_dims(signs, range(x.ndim - 1))
         return (dealt * signs).reshape(*x.shape[:-1], -1, self.m).sum(-2)

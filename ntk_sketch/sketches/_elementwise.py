@@ -100,7 +100,7 @@ def elementwise(
 
     Source: Han, Avron and Shin 2020 (arXiv 1905.11616).
     """
-    degree, m = _checked_degree(degree), checked_size(width, "width")
+    degree, m = checked_size(degree, "degree", zero=True), checked_size(width, "width")
     coreset = checked_size(coreset, "coreset")
     a, b = _checked_rows(a, "a"), _checked_rows(b, "b")
     d = a.shape[1]
@@ -142,19 +142,11 @@ def _monomials(x: Float[Array, "n d"], degree: int) -> Float[Array, "n monomials
         for each in chosen
     ]
     products = x[:, np.array(chosen, int).reshape(len(chosen), degree)].prod(-1)
-    return products * jnp.asarray(np.sqrt(np.array(orders, np.float64)), x.dtype)
+    return products * jnp.asarray(np.sqrt(np.array([orders], np.float64)), x.dtype)
 
 
 def _host(x: Array) -> np.ndarray:
     return np.asarray(x, np.float64)
-
-
-def _checked_degree(degree: int) -> int:
-    if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)):
-        raise TypeError(f"degree must be an integer, got {degree!r}.")
-    if degree < 0:
-        raise ValueError(f"degree must be 0 or more, got {degree}.")
-    return int(degree)
 
 
 def _checked_rows(x: Inputs, name: str) -> Array:
@@ -162,7 +154,16 @@ def _checked_rows(x: Inputs, name: str) -> Array:
         raise TypeError(f"{name} is sparse, which is not supported. Use `{name}.toarray()`.")
     if np.ndim(x) != 2 or 0 in np.shape(x):
         raise ValueError(f"{name} must be a matrix with rows (n, d), got shape {np.shape(x)}.")
-    return checked_vectors(x, x.shape[1], name)
+    return _finite(checked_vectors(x, x.shape[1], name), name)
+
+
+def _finite(x: Array, name: str) -> Array:
+    """The values are needed on the host anyway, so that looking at them costs nothing more."""
+    if bad := np.sum(~np.isfinite(_host(x))):
+        raise ValueError(
+            f"{name} has {bad} entries that are NaN or infinite. Remove or replace them first."
+        )
+    return x
 
 
 def _checked_scales(
@@ -173,5 +174,6 @@ def _checked_scales(
     if [np.shape(scale) for scale in scales] != [(n,), (n2,)]:
         shapes = " and ".join(str(np.shape(scale)) for scale in scales)
         raise ValueError(f"scales must be a pair of shapes ({n},) and ({n2},), got {shapes}.")
-    s_a, s_b = (_host(checked_vectors(scale, len(scale), "scales")) for scale in scales)
+    known = [checked_vectors(scale, len(scale), "scales") for scale in scales]
+    s_a, s_b = (_host(_finite(scale, "scales")) for scale in known)
     return s_a, s_b

@@ -41,7 +41,7 @@ class GaussianSketch(Sketch):
         """Sketches of vectors x (..., d): (..., m).
 
         Raises:
-            ValueError: the last axis is not d long, or entries are NaN or infinite.
+            ValueError: the last axis is not d long.
             TypeError: x is not an array of real floating point numbers.
         """
         return self._apply(checked_vectors(x, self.d))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-import numpy as np
+import scipy.linalg
 from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Float, Int
@@ -30,7 +30,7 @@ def hadamard_transform(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     x = x.reshape(-1, *_factors(shape[-1]))
     for k in x.shape[1:]:
         # Contracts the first axis and appends the new one: in the end all are back in order.
-        h = jnp.asarray(hadamard_matrix(k), x.dtype)
+        h = jnp.asarray(scipy.linalg.hadamard(k), x.dtype)  # Sylvester's
         x = lax.dot_general(x, h, (((1,), (0,)), ((), ())), precision="highest")
     return x.reshape(shape)
 
@@ -46,8 +46,8 @@ class RandomHadamard(eqx.Module):
             this is the longer one of two transforms, pairs of rows of both repeat as late as
             possible.
 
-    Both arrays may have one leading axis, for that many independent transforms of the vectors
-    (..., b, d), or (..., 1, d), to (..., b, m).
+    A call takes vectors (n, d) to (n, m). Both arrays may have one leading axis, for that many
+    independent transforms of vectors (n, b, d), or (n, 1, d), to (n, b, m).
     """
 
     signs: Float[Array, "*b d"]
@@ -62,7 +62,7 @@ class RandomHadamard(eqx.Module):
 
     def __call__(self, x: Array) -> Array:
         d = self.signs.shape[-1]
-        x = x * self.signs.astype(x.dtype)
+        x = x * self.signs[None].astype(x.dtype)
         padding = [(0, 0)] * (x.ndim - 1) + [(0, power_of_two(d) - d)]
         x = hadamard_transform(jnp.pad(x, padding))
         if self.rows.ndim == 1:
@@ -94,15 +94,6 @@ def in_chunks(f: Callable[[Array], Array], x: Array, numbers: int) -> Array:
 def power_of_two(d: int) -> int:
     """The smallest one that is not below d."""
     return 1 << (d - 1).bit_length()
-
-
-@functools.cache
-def hadamard_matrix(k: int) -> np.ndarray:
-    """The Hadamard matrix of Sylvester, (k, k), k a power of two."""
-    h = np.ones((1, 1), np.int8)
-    while len(h) < k:
-        h = np.block([[h, h], [h, -h]])
-    return h
 
 
 def _factors(d: int) -> list[int]:

@@ -53,7 +53,7 @@ class PolynomialSketch(Sketch):
         """The sketch of `x^{⊗degree}`, (..., m), of vectors x (..., d): the last of `powers`.
 
         Raises:
-            ValueError: the last axis is not d long, or entries are NaN or infinite.
+            ValueError: the last axis is not d long.
             TypeError: x is not an array of real floating point numbers.
         """
         x = checked_vectors(x, self.d)

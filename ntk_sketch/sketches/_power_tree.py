@@ -89,7 +89,7 @@ class PowerTree(Sketch):
                 vector, if it is u itself or an isometric image.
 
         Raises:
-            ValueError: the last two axes are not (degree, d), or entries are NaN or infinite.
+            ValueError: the last two axes are not (degree, d).
             TypeError: not an array of real floating point numbers.
         """
         leaves = checked_vectors(leaves, self.d, "leaves")

@@ -1,10 +1,8 @@
 """What all sketches share: the protocol, and what their constructors and calls refuse."""
 
 import equinox as eqx
-import jax
 import numpy as np
 from jax import numpy as jnp
-from jax.core import Tracer
 
 from .._typing import Array, Inputs
 
@@ -17,6 +15,9 @@ class Sketch(eqx.Module):
     Drawn once, with a key and dimensions; then it acts on the last axis of real arrays, (..., d) to
     (..., m), all leading axes being batch axes. A pytree: it goes through `jit`, `vmap` (over keys,
     too) and `grad`. The result has the dtype of the inputs, whatever the sketch was drawn in.
+
+    A call checks shapes and dtypes, never values: to look for NaN it would have to wait for the
+    device. An example with NaN or infinite entries has a sketch with such entries.
 
     Attributes:
         m: length of the result.
@@ -44,33 +45,26 @@ def checked_dtype(dtype) -> jnp.dtype:
 
 
 def checked_vectors(x: Inputs, d: int, name: str = "x") -> Array:
-    """Vectors (..., d) as a real JAX array; their values are checked unless they are traced."""
+    """Vectors (..., d) as a real JAX array. Shape and dtype are checked, not values."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"{name} must be one array of shape (..., {d}), got {type(x).__name__}.")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        remedy = "Sketch real and imaginary parts one by one" if _is_complex(x) else "Convert it"
-        raise TypeError(
-            f"{name} has dtype {x.dtype}; sketches need real floating point inputs. {remedy}, for"
-            f" example {'`x.real` and `x.imag`' if _is_complex(x) else '`x.astype(np.float32)`'}."
-        )
+    check_real(x, name)
     if x.ndim == 0 or x.shape[-1] != d:
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}; this sketch was drawn for (..., {d}). Draw one"
             " with the dimension of the last axis."
         )
-    if not isinstance(x, Tracer):
-        # A known array inside a traced function is checked too.
-        with jax.ensure_compile_time_eval():
-            bad = 0 if _all_finite(x) else int(jnp.sum(~jnp.isfinite(jnp.asarray(x))))
-        if bad:
-            raise ValueError(
-                f"{name} has {bad} entries that are NaN or infinite. Remove or replace them first."
-            )
     return jnp.asarray(x)
 
 
-def _is_complex(x) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.complexfloating)
-
-
-_all_finite = jax.jit(lambda x: jnp.all(jnp.isfinite(x)))
+def check_real(x: Inputs, name: str) -> None:
+    """Refuses arrays that are not of real floating point numbers."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        remedy = "Sketch real and imaginary parts one by one, for example `x.real` and `x.imag`."
+    else:
+        remedy = "Convert it, for example `x.astype(np.float32)`."
+    raise TypeError(
+        f"{name} has dtype {x.dtype}; sketches need real floating point inputs. {remedy}"
+    )

@@ -12,7 +12,7 @@ from jax import numpy as jnp
 from jax.experimental.sparse import BCOO
 
 from .._typing import Array, Inputs
-from ._sketch import checked_vectors
+from ._sketch import check_real, checked_vectors
 
 #: A `BCOO` array (..., d) without batch and dense axes, or a SciPy matrix whose rows are examples.
 Sparse: TypeAlias = BCOO | scipy.sparse.sparray | scipy.sparse.spmatrix
@@ -55,9 +55,7 @@ def _checked_sparse(x: Any, d: int, name: str) -> BCOO | Coordinates:
             " with the dimension of the last axis."
         )
     x = x if isinstance(x, BCOO) else x.tocsr()
-    host = isinstance(x.data, np.ndarray) and np.issubdtype(x.dtype, np.floating)
-    if not (host and np.isfinite(x.data).all()):  # no trip to the device if all is well
-        checked_vectors(x.data, x.data.shape[-1], f"{name}.data")
+    check_real(x.data, f"{name}.data")
     return x if isinstance(x, BCOO) else _padded(x)
 
 
@@ -93,8 +91,8 @@ def sum_by_bucket(x: BCOO | Coordinates, buckets: Array, signs: Array, m: int) -
     if math.prod(shape) > _LARGEST_INDEX:
         return result.at[places].add(values, mode="drop")
     # One index for all axes is faster than one for each.
-    flat, inside = jnp.zeros_like(columns), jnp.ones_like(columns, bool)
+    flat, inside = jnp.zeros(columns.shape, jnp.int32), jnp.ones(columns.shape, bool)
     for index, size in zip(places, shape, strict=True):
-        flat, inside = flat * size + index, inside & (index < size)
+        flat, inside = flat * size + index.astype(jnp.int32), inside & (index < size)
     flat = jnp.where(inside, flat, result.size)
     return result.ravel().at[flat].add(values, mode="drop").reshape(shape)

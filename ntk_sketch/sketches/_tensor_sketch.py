@@ -11,6 +11,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from .._precision import promoted
 from .._typing import Array, Inputs, PRNGKey
 from ._count_sketch import CountSketch
 from ._sketch import Sketch, checked_size
@@ -76,7 +77,7 @@ class TensorSketch(Sketch):
 
         Raises:
             TypeError: another number of inputs; inputs that are not real and floating.
-            ValueError: a last axis other than d; NaN or infinite entries, where values are known.
+            ValueError: a last axis other than d.
         """
         if len(x) not in (1, self.degree):
             raise TypeError(
@@ -165,4 +166,4 @@ def tensor_sketch_variance(
 
 def _spectrum(count: Array) -> Array:
     # Transforms exist for 32 and 64 bits.
-    return jnp.fft.rfft(count.astype(jnp.promote_types(count.dtype, jnp.float32)))
+    return jnp.fft.rfft(count.astype(promoted(count.dtype, jnp.float32)))

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Array, Inputs, PRNGKey
@@ -61,7 +62,7 @@ class TensorSRHT(Sketch):
         """Sketches of pairs x (..., d1), y (..., d2): (..., m); leading axes broadcast.
 
         Raises:
-            ValueError: a last axis is not d1 or d2 long, or entries are NaN or infinite.
+            ValueError: a last axis is not d1 or d2 long.
             TypeError: not arrays of real floating point numbers.
         """
         return self._apply(checked_vectors(x, self.d1, "x"), checked_vectors(y, self.d2, "y"))
@@ -72,4 +73,5 @@ class TensorSRHT(Sketch):
             in_chunks(transform, v.reshape(-1, d), power_of_two(d)).reshape(*v.shape[:-1], self.m)
             for transform, v, d in ((self.first, x, self.d1), (self.second, y, self.d2))
         ]
-        return self.m**-0.5 * factors[0] * factors[1]
+        first, second = jnp.broadcast_arrays(*factors)
+        return self.m**-0.5 * first * second

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._arguments import as_array, check_finite, checked_inputs, on_host
+from .._precision import promoted
 
 
 def check_feature_map(feature_map: Any) -> None:
@@ -69,7 +70,7 @@ def _not_floating(y: np.ndarray, name: str) -> str:
 
 def check_range(y: Float[np.ndarray, "n k"], dtype: Any) -> None:
     """Weights and predictions are of the features' dtype: targets must fit in it."""
-    limits, largest = jnp.finfo(jnp.promote_types(dtype, jnp.float32)), np.abs(y).max()
+    limits, largest = jnp.finfo(promoted(dtype, jnp.float32)), np.abs(y).max()
     if largest > float(limits.max) or 0 < largest < float(limits.tiny):
         raise ValueError(
             f"y is as large as {largest:.3g}, outside of the range of {limits.dtype} in which "

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._precision import promoted
 from ._origin import Origin, check_same, unknown
 from ._targets import Units
 from ._two_sum import Pair
@@ -77,7 +78,7 @@ class GramState(eqx.Module):
           n_outputs: k; None for targets of shape (n,).
           dtype: of the features, float32 or float64; what is narrower is summed in float32.
         """
-        dtype, k = jnp.promote_types(dtype, jnp.float32), 1 if n_outputs is None else n_outputs
+        dtype, k = promoted(dtype, jnp.float32), 1 if n_outputs is None else n_outputs
         return GramState(
             gram=Pair.zeros((n_features, n_features), dtype),
             cross=Pair.zeros((n_features, k), dtype),
@@ -199,9 +200,11 @@ def _transposed_product(a: Float[Array, "n p"], b: Float[Array, "n k"]) -> Float
 @jax.jit
 def _updated(state: GramState, z: Any, y: Any, added: Int[Array, ""]) -> GramState:
     dtype, shift = state.gram.high.dtype, state.target_shift
-    y = y.astype(dtype).reshape(len(z), -1) - shift.high - shift.low
+    y = y.astype(dtype).reshape(len(z), -1) - shift.high[None] - shift.low[None]
     y = y * jnp.ldexp(jnp.ones((), dtype), -state.target_exponent)
-    return with_block(state, z, jnp.where(jnp.arange(len(z))[:, None] < added, y, 0), added)
+    return with_block(
+        state, z, jnp.where(jnp.arange(len(z), dtype=added.dtype)[:, None] < added, y, 0), added
+    )
 
 
 def with_block(

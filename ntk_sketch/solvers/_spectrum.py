@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
+from .._precision import promoted
 from ._gram_state import GramState
 from ._streaming import Batch, project
 from ._targets import Units, centred_units, scaled_units
@@ -201,7 +202,7 @@ class DualSpectrum(Spectrum):
         fit_intercept: bool = False,
     ):
         self.n_examples = len(z)
-        self.dtype = np.dtype(jnp.promote_types(z.dtype, jnp.float32))
+        self.dtype = promoted(z.dtype, jnp.float32)
         self.fit_intercept = fit_intercept
         self.mean_to_spread = _ratio(np.sum(y.mean(axis=0) ** 2), np.sum(y.var(axis=0)))
         self.units = centred_units(y, np.float64) if fit_intercept else scaled_units(y)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from .._precision import promoted
 from .._structure import is_abstract_array, once_per_structure
 from ._checks import checked_examples
 from ._gram_state import GramState, HostSums, with_block
@@ -130,7 +131,7 @@ def _masked_features(feature_map: Any, x: jax.ShapeDtypeStruct, get: str) -> Cal
     @jax.jit
     def masked_features(dynamic: Any, x: Shaped[Array, "b ..."], n_real: Int[Array, ""]):
         z = kernel_features(eqx.combine(dynamic, static)(x), get)
-        z = jnp.where((jnp.arange(z.shape[0]) < n_real)[:, None], z, 0)
+        z = jnp.where((jnp.arange(z.shape[0], dtype=n_real.dtype) < n_real)[:, None], z, 0)
         return z, jnp.all(jnp.isfinite(z))
 
     return masked_features.lower(dynamic, x, jax.ShapeDtypeStruct((), jnp.int32)).compile()
@@ -254,7 +255,7 @@ def gram_of_stream(
     progress: Progress | None = None,
 ) -> GramState:
     """GramState of checked data; sums in float64 on the host where that costs little."""
-    dtype = jnp.promote_types(spec.dtype, jnp.float32)
+    dtype = promoted(spec.dtype, jnp.float32)
     units = centred_units(y, dtype)
     parts = batches(feature_map, x, get=get, batch_size=rows, progress=progress)
     if jax.default_backend() == "cpu" and spec.shape[1] <= HOST_FEATURES:

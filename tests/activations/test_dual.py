@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 from ntk_sketch.activations import DualActivation
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 # (c, q, q'): ordinary, independent, opposite; Hermite's formula is for unit variances alone.
 CASES = [(0.3, 1.0, 0.5), (0.0, 0.7, 0.2), (-0.4, 0.6, 0.8)]

@@ -10,8 +10,6 @@ from jax import numpy as jnp
 
 from ntk_sketch.activations._elementary import atan2, vectorised
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 EPS = float(np.finfo(np.float32).eps)
 TINY = float(np.finfo(np.float32).tiny)
 

@@ -13,8 +13,6 @@ from scipy import integrate, stats
 from ntk_sketch import activations
 from ntk_sketch.activations import derivative_coefficients, hermite_coefficients
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 CLOSED_FORMS = {
     "ABRelu": (activations.ab_relu_coefficients, (-0.3, 0.9)),
     "Abs": (activations.ab_relu_coefficients, (-1.0, 1.0)),

@@ -8,7 +8,6 @@ from jax import numpy as jnp
 
 from ntk_sketch.activations import HermiteTable, hermite_coefficients
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 DEGREE = 16
 
 

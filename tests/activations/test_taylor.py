@@ -7,7 +7,6 @@ from jax import numpy as jnp
 
 from ntk_sketch.activations import ab_relu_dual, arc_cosine_coefficients, homogeneous_dual
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 RHO = np.linspace(-0.8, 0.8, 9)  # 0.8^151 is 2e-15
 
 

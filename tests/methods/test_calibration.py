@@ -10,7 +10,7 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.methods._calibration import _transform
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 KINDS = ("nngp", "ntk")
 

@@ -12,7 +12,7 @@ from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
 from ntk_sketch.methods._leverage_score import _draw, norm_does_not_matter
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 KEYS = 1024
 # The probability of four standard errors, for tests of a whole distribution.

@@ -12,8 +12,6 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.stax import _layer
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 KEY = jax.random.key(0)
 
 

@@ -17,8 +17,6 @@ from ntk_sketch.methods._landmarks import expansion, landmarks_at, promoted
 from ntk_sketch.methods._roots import LARGEST_NOISE
 from ntk_sketch.methods._sampling import usable_positions
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 KEY = jax.random.key(0)
 
 
@@ -66,6 +64,7 @@ def test_awkward_images_in_float32(residual, bias):
     assert np.isfinite(jax.grad(value)(x)).all()
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("name", ["Relu", "Gelu"])
 def test_diagonal_where_landmarks_are_dependent(name, record_property):
     """In float32, with a Gram matrix of numerically low rank, variances at landmarks stay."""

@@ -10,8 +10,6 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.methods._directions import orthogonal_directions
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 KEYS = 1024
 # Fourth moments of their features are so large that a mean of 1,024 is no estimate of anything.
 HEAVY_TAILED = ("Exp", "Monomial(3)", "Polynomial")

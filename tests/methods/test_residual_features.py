@@ -15,7 +15,7 @@ from ntk_sketch.methods._landmarks import expansion, landmarks_at
 from ntk_sketch.methods._nystroem import residual_directions
 from ntk_sketch.methods._roots import inverse_root
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 KEYS, LANDMARKS, HELD_OUT, WIDTH = 512, 4, 3, 6
 EPS = float(np.finfo(float).eps)

@@ -19,7 +19,7 @@ from ntk_sketch.methods._sampling import (
     weighted_sample,
 )
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 over_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 

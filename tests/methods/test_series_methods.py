@@ -19,7 +19,7 @@ from ntk_sketch.activations import (
 from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
 from ntk_sketch.sketches import PowerTree
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 KEYS = 1024
 NORMS = np.array([0.5, 1.0, 1.0, 2.0])
 

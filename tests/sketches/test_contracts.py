@@ -79,6 +79,7 @@ class TestMoments:
             assert (-excess <= 4 * found["variance_error"] + self.ROUNDING).all()
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("name", SKETCHES)
 def test_transformations(name):
     """jit, vmap over examples and over keys, one vector, NumPy inputs, and the same key again."""
@@ -146,8 +147,6 @@ def test_errors(name):
         with pytest.raises(error, match=message):
             row.apply(sketch, *map(change, x))
 
-    for bad in (np.nan, -np.inf):
-        refuses(ValueError, "NaN or infinite", lambda v, bad=bad: np.where(v == v.max(), bad, v))
     refuses(ValueError, "drawn for", lambda v: v[:, :-1])
     for dtype in (np.complex64, np.int32):
         refuses(TypeError, "real floating point", lambda v, dtype=dtype: v.astype(dtype))
@@ -155,10 +154,13 @@ def test_errors(name):
         row.make(jax.random.key(0), jnp.complex64)
 
 
-def test_a_known_array_is_checked_under_jit():
-    """Constants of a traced function have values, its arguments have not."""
-    row = SKETCHES["SRHT"]
-    sketch, bad = row.make(jax.random.key(0)), jnp.full(row.dimensions, jnp.nan)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        jax.jit(lambda scale: sketch(bad) * scale)(1.0)
-    assert jnp.isnan(jax.jit(lambda x: sketch(x))(bad)).all()
+@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_nan_in_nan_out(name, bad):
+    """Values are not looked at; the other examples do not notice."""
+    row = SKETCHES[name]
+    sketch, x = row.make(jax.random.key(0)), arguments(row)
+    spoilt = [x[0].at[1, 0].set(bad), *x[1:]]
+    found, clean = (np.asarray(row.apply(sketch, *v)) for v in (spoilt, x))
+    assert not np.isfinite(found[1]).all()
+    close(np.delete(found, 1, axis=0), np.delete(clean, 1, axis=0))

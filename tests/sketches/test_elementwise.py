@@ -208,7 +208,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"degree": -1}, "degree must be 0 or more, got -1"),
+            ({"degree": -1}, "degree must be an integer of 0 or more, got -1"),
             ({"width": 0}, "width must be a positive integer, got 0"),
             ({"coreset": 0}, "coreset must be a positive integer, got 0"),
             ({"a": rows(4, 2)}, r"\(4, 2\) and b \(5, 3\) need rows of one length"),

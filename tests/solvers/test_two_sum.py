@@ -8,6 +8,8 @@ import pytest
 
 from ntk_sketch.solvers._two_sum import Pair, two_sum
 
+pytestmark = pytest.mark.default_flags
+
 EPS = float(np.finfo(np.float32).eps)
 
 

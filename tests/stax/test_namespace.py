@@ -11,7 +11,7 @@ import pytest
 import ntk_sketch as ns
 from ntk_sketch import stax
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 PUBLIC = [name for name in vars(nt.stax) if not name.startswith("_")]
 NOT_LAYERS = {"layer", "requires", "supports_masking", "unmask_fn"}

@@ -321,7 +321,6 @@ def test_with_method_wants_a_method(wrong):
 # ------------------------------------------------------------------ what is not a layer of ours
 
 
-@pytest.mark.filterwarnings("ignore:`FanIn` layers assume")
 def test_plain_triples_work_and_have_no_features():
     x = inputs(3, 4)
     model = stax.serial(stax.Dense(3), nt.stax.Relu(), stax.Dense(2))
