@@ -228,7 +228,7 @@ class FeatureMap(eqx.Module):
             )
         z1 = self(x1, **kwargs)
         z2 = z1 if x2 is None else self(x2, **kwargs)
-        exact = {}
+        exact: dict[str, Any] = {}
         if exact_diagonal and x2 is None:
             exact = dict(zip(("nngp", "ntk"), self.diagonals(x1, **kwargs), strict=True))
         grams = []

@@ -29,6 +29,7 @@ from ._gegenbauer import orthonormal_sequence as orthonormal_sequence
 from ._hermite import HermiteCoefficients as HermiteCoefficients
 from ._hermite import derivative_coefficients as derivative_coefficients
 from ._hermite import hermite_coefficients as hermite_coefficients
+from ._jumps import RandomFunction as RandomFunction
 from ._power_series import KernelSeries as KernelSeries
 from ._power_series import input_series as input_series
 from ._radial import GegenbauerFactors as GegenbauerFactors

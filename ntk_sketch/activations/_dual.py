@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 from .._nt import Kernel
 from .._specification import Given, Specification, in_dtype
-from .._typing import Array
+from .._typing import Array, Inputs
 from ._elementary import vectorised
 
 
@@ -147,9 +147,9 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
 
 
 @eqx.filter_jit
-def value_and_derivative(dual: DualActivation, u: Array) -> tuple[Array, Array]:
+def value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]:
     """`σ(u)` and `σ'(u)` as one program, for what is computed outside of others."""
-    return dual.value_and_derivative(u)
+    return dual.value_and_derivative(jnp.asarray(u))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 
-from .._typing import Array
+from .._typing import Array, Inputs
 
 
 class LogSpline(eqx.Module):
@@ -72,4 +72,6 @@ class LogSpline(eqx.Module):
         return result
 
 
-_evaluated = eqx.filter_jit(LogSpline.__call__)
+@eqx.filter_jit
+def _evaluated(spline: LogSpline, radius: Inputs) -> Array:
+    return spline(jnp.asarray(radius))

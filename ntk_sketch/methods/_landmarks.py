@@ -12,7 +12,7 @@ from jaxtyping import Float
 from .._features import Features
 from .._precision import Precision, float64, matmul
 from .._typing import Array, Inputs, PRNGKey
-from ..activations import DualActivation
+from ..activations import DualActivation, RandomFunction
 from ._roots import Roots, Values, fitted_roots, on_host
 
 #: Positions at which the rounding of kernel values is measured, at most.
@@ -190,6 +190,7 @@ class LandmarkExpansion(eqx.Module):
         roots: of the NNGP features.
         filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
         examples: of the sample that landmarks come from: their indices, in order, each once.
+        function: `σ` and `σ'` at random directions, or `None` without residual features.
         normalize: what the landmarks miss has its exact norm at every position.
         asked: how many features were asked for, or `None` for as many as there are positions.
     """
@@ -200,6 +201,7 @@ class LandmarkExpansion(eqx.Module):
     filters_ntk: Array | None
     roots_ntk: Roots | None
     examples: Array
+    function: RandomFunction | None
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
@@ -216,8 +218,8 @@ class LandmarkExpansion(eqx.Module):
         m = self.q.shape[0]
         k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
         value = derivative = norm = norm_ntk = None
-        if u.shape[-1] > m:
-            value, derivative = self.dual.value_and_derivative(u[..., m:])
+        if self.function is not None:
+            value, derivative = self.function(self.dual, u[..., m:])
             if self.normalize:
                 norm, norm_ntk = self.dual(independent, q, q)
         nngp = self.roots(k, value, norm)
@@ -271,6 +273,7 @@ def expansion(
         filters_ntk,
         roots_ntk,
         jnp.asarray(landmarks.examples),
+        None if w is None else RandomFunction(dual),
         dual,
         precision,
         normalize,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .._features import Features
 from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
-from ..activations import DualActivation, value_and_derivative
+from ..activations import DualActivation, RandomFunction, value_and_derivative
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
 
@@ -40,7 +40,8 @@ class LeverageScore(Method):
     Sign) get directions of norm √d and `ω = 1`. For any other σ this is importance sampling:
     unbiased, and not claimed to be better than `RandomFeatures`.
 
-    The exact variances are not used: feature vectors are not rescaled.
+    The exact variances are not used: feature vectors are not rescaled. Derivatives are right on
+    average, as those of `RandomFeatures`.
 
     Args:
         width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
@@ -84,7 +85,7 @@ class LeverageScore(Method):
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         w, weights, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal, chi_norms)
-        return LeverageScoreExpansion(w, weights, s, dual, self.precision)
+        return LeverageScoreExpansion(w, weights, s, RandomFunction(dual), dual, self.precision)
 
 
 class LeverageScoreExpansion(eqx.Module):
@@ -93,12 +94,13 @@ class LeverageScoreExpansion(eqx.Module):
     w: Array
     weights: Array | None
     s: Array | None
+    function: RandomFunction
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
     def __call__(self, features: Features) -> tuple[Array, Array | None]:
         u, v = features.project(self.w, self.s, self.precision)
-        value, derivative = self.dual.value_and_derivative(u)
+        value, derivative = self.function(self.dual, u)
         scale = self.w.shape[1] ** -0.5
         if self.weights is not None:
             scale = jax.lax.expand_dims(scale * self.weights, range(value.ndim - 1))

@@ -25,6 +25,25 @@ def with_norm(
     return jnp.where(usable, z * jnp.sqrt(jnp.where(usable, squared_norm[..., None], 1) / own), 0)
 
 
+@jax.custom_jvp
+def with_small_norm(
+    z: Float[Array, "*positions m"], squared_norm: Float[Array, "*positions"]
+) -> Float[Array, "*positions m"]:
+    """`with_norm` for norms that vanish at single points, with the derivatives of `z` itself.
+
+    The squared norm of `z` is the given one on average over its draws, so that derivatives of `z`
+    are right on average. The factor between them is one for many features, but without bound near
+    those points, and so is its derivative: random steps hardly change from there to here, while the
+    norm is the root of their distance.
+    """
+    return with_norm(z, squared_norm)
+
+
+@with_small_norm.defjvp
+def _(primals, tangents):
+    return with_norm(*primals), tangents[0]
+
+
 def with_exact_norms(
     nngp: Array, ntk: Array | None, dual: DualActivation, features: Features
 ) -> tuple[Array, Array | None]:

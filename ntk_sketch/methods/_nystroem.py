@@ -45,6 +45,10 @@ class Nystroem(Method):
     the landmarks, with the covariance of what the landmarks miss. Appended, and without
     calibration, they make a nonlinearity's kernel unbiased where its input features are exact.
 
+    Derivatives of features from landmarks are exact. Those of residual features are right on
+    average, as those of `RandomFeatures`, at landmarks too: there the features are 0 and their
+    derivatives are not. The rescaling to exact norms is not differentiated.
+
     Args:
         width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer where
             the sample has fewer positions, or features would be rounding); or a schedule, one

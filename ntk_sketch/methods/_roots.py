@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from .._precision import matmul
 from .._typing import Array, Inputs
-from ._norms import with_norm
+from ._norms import with_small_norm
 
 #: Residuals below this many eps of the kernel's diagonal are rounding and become 0, as they do at
 #: the landmarks themselves.
@@ -59,6 +59,8 @@ class Roots(eqx.Module):
     def __call__(self, k: Array, g: Array | None, squared_norm: Array | None) -> Array:
         """The features; those of the random functions rescaled, so that `[k M, (g - k P) / √m₂]`
         has the given squared norms (without `R`), unless these are `None`.
+
+        At a landmark what is missed is 0 and its derivative is not: that of `(g - k P) / √m₂`.
         """
         z = matmul(k, self.landmarks, "full")
         if self.projection is not None and g is not None:
@@ -66,7 +68,7 @@ class Roots(eqx.Module):
             if squared_norm is not None:
                 left = squared_norm - jnp.sum(z**2, axis=-1)
                 rounding = _ROUNDING * jnp.finfo(z.dtype).eps * squared_norm
-                missed = with_norm(missed, jnp.where(left > rounding, left, 0.0))
+                missed = with_small_norm(missed, jnp.where(left > rounding, left, 0.0))
             z = jnp.concatenate([z, missed], axis=-1)
         return z if self.fit is None else matmul(z, self.fit, "full")
 

@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 
 from .._features import Features, is_abstract
-from .._nt import nt_stax
 from .._specification import Specification
 from .._typing import Offsets
 from .._windows import union
@@ -80,6 +79,6 @@ def rectified_monomial(layer, degree):
     """
     derivative = None
     if degree > 0:
-        lower = Specification.of(nt_stax.RectifiedMonomial, {"degree": degree - 1})
+        lower = Specification.of(layer.specification.constructor, {"degree": degree - 1})
         derivative = (degree, lower)
     return Nonlinearity(DualActivation(layer, derivative=derivative, interior=True))

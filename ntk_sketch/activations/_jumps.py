@@ -1,0 +1,177 @@
+"""Jumps of a nonlinearity and of its derivative, and their part in derivatives of random features.
+
+At a point t where a function `f` jumps by J, its derivative has a part `J δ(u - t)` that automatic
+differentiation does not see. A random feature is such a function of a Gaussian projection u: `σ'`
+of Relu, `σ` of Sign. Its values average to a smooth kernel, the derivatives that automatic
+differentiation finds average to something else.
+"""
+
+import jax
+import numpy as np
+from equinox import Module, filter_jit
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from .._precision import float64
+from .._typing import Array
+from ._dual import DualActivation
+
+#: Jumps of a function, those nearest to 0, at most.
+_MOST = 64
+
+#: Where jumps are looked for, one in each interval: 1e5 on both sides, finely near 0; of no
+#: symmetry, so that halving an interval does not hit a point where both sides of a jump meet.
+_GRID = np.sinh(np.linspace(-12.1, 11.9, 4001))
+
+#: Halvings of an interval, to adjacent numbers of float64, and to 1e-20 at 0.
+_HALVINGS = 60
+
+#: On both sides of a jump, relative to where it is (or 1), values are compared at this distance and
+#: at a sixteenth of it: they differ by the same at a jump alone.
+_STEP = 1e-6
+
+
+class Jumps(Module):
+    """Points `t` (k,) where a function of one number jumps, and the heights `J` (k,)."""
+
+    at: Float[Array, " k"]
+    by: Float[Array, " k"]
+
+    def slope(self, u: Float[Array, "*positions m"]) -> Array:
+        r"""`Σ J δ_h(u - t)` with a smooth `δ_h`, for m random projections u of one vector.
+
+            δ_h(u) = (3 - s²) exp(-s² / 2) / (√(8π) h),     s = u / h,     h = 0.8 m^{-1/9} r,
+
+        where `r² = Σ u² / m` stands for the projections' variance. The kernel is of fourth order.
+        For two vectors at an angle θ that projects unit Gaussian w, the mean over w of the
+        derivative of `E[1(w·x > 0) 1(w·y > 0)]` has the relative bias `-(3/8) (h / sin θ)⁴` as h
+        goes to 0, and m of them the relative variance `3.8 / (m h)`. Their sum is least at an h in
+        proportion to `m^{-1/9}`, where the error falls as `m^{-4/9}`; the factor is best for
+        angles of 30 to 60 degrees, and 10 % from the best at 90.
+
+        Smooth in u, so that second derivatives are those of the smoothed function; 0 where all u
+        are 0.
+        """
+        # Of order one before it is squared.
+        largest = jnp.max(jnp.abs(u), axis=-1, keepdims=True)
+        zero = largest <= 0
+        largest = jnp.where(zero, 1, largest)
+        radius = largest * jnp.sqrt(
+            jnp.mean(jnp.where(zero, 1, u / largest) ** 2, -1, keepdims=True)
+        )
+        scale = u.shape[-1] ** (1 / 9) / 0.8 / radius
+
+        def add(total, jump):
+            at, by = jump
+            square = (scale * (u - at)) ** 2
+            return total + by * (3 - square) * jnp.exp(-square / 2), None
+
+        total, _ = jax.lax.scan(
+            add, jnp.zeros_like(u), (self.at.astype(u.dtype), self.by.astype(u.dtype))
+        )
+        return jnp.where(zero, 0, scale * (8 * np.pi) ** -0.5 * total)
+
+
+@jax.custom_jvp
+def _with_slope(value: Array, u: Array, jumps: Jumps) -> Array:
+    """`value` itself; its derivative is its own and, with respect to u, that of the jumps."""
+    del u, jumps
+    return value
+
+
+@_with_slope.defjvp
+def _(primals, tangents):
+    value, u, jumps = primals
+    return value, tangents[0] + jumps.slope(u) * tangents[1]
+
+
+class RandomFunction(Module):
+    """`σ` and `σ'` at random projections, with derivatives that are right on average.
+
+    Values are those of `dual.value_and_derivative`, to the last bit. Derivatives are the automatic
+    ones and, where `σ` or `σ'` jumps, `Jumps.slope`. Where neither does, nothing is added.
+
+    Jumps are found on the host. Where the nonlinearity's own numbers are traced they are looked for
+    at 0 alone, where those of all of Neural Tangents' layers are.
+    """
+
+    jumps: tuple[Jumps | None, Jumps | None]
+
+    def __init__(self, dual: DualActivation):
+        self.jumps = jumps_of(dual)
+
+    def __call__(
+        self, dual: DualActivation, u: Float[Array, "*positions m"]
+    ) -> tuple[Array, Array]:
+        value, derivative = (
+            y if jumps is None else _with_slope(y, u, jumps)
+            for y, jumps in zip(dual.value_and_derivative(u), self.jumps, strict=True)
+        )
+        return value, derivative
+
+
+def jumps_of(dual: DualActivation) -> tuple[Jumps | None, Jumps | None]:
+    """The jumps of `σ` and those of `σ'`; `None` for a function without."""
+    dtype = jnp.result_type(float)
+    with float64(), jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
+        if dual.specification.is_traced:
+            by = jax.lax.stop_gradient(_heights_at_zero(dual)).astype(dtype)
+            return Jumps(jnp.zeros(1, dtype), by[0]), Jumps(jnp.zeros(1, dtype), by[1])
+        at, by, coarse, level = map(np.asarray, _search(dual))
+    first, second = (_jumps(at[i], by[i], coarse[i], level[i], dtype) for i in (0, 1))
+    return first, second
+
+
+def _jumps(at: np.ndarray, by: np.ndarray, coarse: np.ndarray, level: np.ndarray, dtype):
+    """Those points of one function where it jumps."""
+    with np.errstate(invalid="ignore"):
+        # A steep slope grows with the step and a pole shrinks; a jump is the same.
+        jumps = (np.abs(by) > _STEP * level) & (np.abs(by - coarse) < 0.05 * np.abs(by))
+    kept = np.flatnonzero(jumps)
+    kept = kept[np.argsort(np.abs(at[kept]), kind="stable")[:_MOST]]
+    return Jumps(jnp.asarray(at[kept], dtype), jnp.asarray(by[kept], dtype)) if len(kept) else None
+
+
+def _values(dual: DualActivation, u: Array) -> Array:
+    """`σ` of the first row and `σ'` of the second."""
+    value, derivative = dual.value_and_derivative(u)
+    return jnp.stack([value[0], derivative[1]])
+
+
+def _heights(dual: DualActivation, at: Array, step: float) -> Array:
+    distance = step * jnp.maximum(jnp.abs(at), 1)
+    return _values(dual, at + distance) - _values(dual, at - distance)
+
+
+def _heights_at_zero(dual: DualActivation) -> Array:
+    return _heights(dual, jnp.zeros((2, 1)), _STEP)
+
+
+@filter_jit
+def _search(dual: DualActivation) -> tuple[Array, Array, Array, Array]:
+    """The steepest point of every interval, (2, intervals) for `σ` and `σ'`; how much they rise
+    across it, close by and less close; and their size.
+    """
+
+    def halve(_, ends):
+        left, right, low, high = ends
+        middle = left + (right - left) / 2
+        value = _values(dual, middle)
+        first = jnp.abs(value - low) >= jnp.abs(high - value)
+        return (
+            jnp.where(first, left, middle),
+            jnp.where(first, middle, right),
+            jnp.where(first, low, value),
+            jnp.where(first, value, high),
+        )
+
+    grid = jnp.asarray(_GRID)
+    left, right = (jnp.stack([end, end]) for end in (grid[:-1], grid[1:]))
+    ends = (left, right, _values(dual, left), _values(dual, right))
+    at, *_ = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    at = jnp.where(jnp.abs(at) < 1e-12, 0, at)
+    # Their size there or near 0: where a function underflows it is a step of tiny numbers.
+    level = jnp.abs(_values(dual, at + _STEP * jnp.maximum(jnp.abs(at), 1)))
+    near = jnp.where(jnp.abs(left) < 3, jnp.abs(_values(dual, left)), 0)
+    level = jnp.maximum(level, jnp.max(near, axis=1, keepdims=True))
+    return at, _heights(dual, at, _STEP / 16), _heights(dual, at, _STEP), level
