@@ -5,17 +5,17 @@ import functools
 import jax
 import numpy as np
 import pytest
-from architectures import NONLINEARITIES, quietly
+from architectures import NONLINEARITIES
 from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.activations._jumps import Jumps, jumps_of
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("float64")
 
 RNG = np.random.default_rng(0)
-X, OTHERS, SAMPLE = (RNG.normal(size=(n, 6)) for n in (4, 8, 80))
+X, OTHERS, SAMPLE = (RNG.normal(size=(n, 6)) for n in (4, 8, 300))
 
 
 def model(make):
@@ -23,7 +23,7 @@ def model(make):
 
 
 def hard_tanh():
-    return quietly(stax.ElementwiseNumerical, lambda u: jnp.clip(u, -1, 1), 25)
+    return stax.ElementwiseNumerical(lambda u: jnp.clip(u, -1, 1), 25)
 
 
 def jacobian(kernel, x):
@@ -101,13 +101,13 @@ def staircase(u):
         (lambda: stax.RectifiedMonomial(0), {0: 1}, {}),
         (hard_tanh, {}, {-1: 1, 1: -1}),
         (
-            lambda: quietly(stax.ElementwiseNumerical, lambda u: 1e-9 * staircase(u), 25),
+            lambda: stax.ElementwiseNumerical(lambda u: 1e-9 * staircase(u), 25),
             dict.fromkeys(range(-31, 33), 1e-09),
             {2.3: 2e-10},
         ),
         # Steep, of infinite slope, or underflowing, and no jump.
-        (lambda: quietly(stax.ElementwiseNumerical, lambda u: jnp.tanh(1e3 * u), 25), {}, {}),
-        (lambda: quietly(stax.ElementwiseNumerical, lambda u: jnp.cbrt(u), 25), {}, {}),
+        (lambda: stax.ElementwiseNumerical(lambda u: jnp.tanh(1e3 * u), 25), {}, {}),
+        (lambda: stax.ElementwiseNumerical(lambda u: jnp.cbrt(u), 25), {}, {}),
         (lambda: stax.Exp(), {}, {}),
     ],
 )
@@ -181,7 +181,7 @@ def test_residual_features_near_landmarks(kind, record_property):
     differences, truths = [], []
     of = jax.jit(approximate, static_argnums=1)
     for key in jax.random.split(jax.random.key(0), keys):
-        feature_map = ns.feature_map(net, SAMPLE, ns.Nystroem(72, residual=0.9), key=key)
+        feature_map = ns.feature_map(net, SAMPLE, ns.Nystroem(264, residual=0.97), key=key)
         landmarks = SAMPLE[landmark_examples(feature_map)[:4]]
         x = np.concatenate([landmarks + distance * towards for distance in distances])
         truths.append(exact(net, kind, x))
@@ -193,4 +193,5 @@ def test_residual_features_near_landmarks(kind, record_property):
     means = np.linalg.norm(differences.mean(0), axis=-1) / norms
     record_property("errors", [errors.tolist(), means.tolist()])
     assert (errors < 1.2 * errors[-1]).all()
-    assert (means < 0.6 * errors).all()
+    # Unbiased: the mean has the noise of a mean.
+    assert (means < 1.25 * errors / keys**0.5).all(), (means, errors)
