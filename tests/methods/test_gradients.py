@@ -195,3 +195,19 @@ def test_residual_features_near_landmarks(kind, record_property):
     assert (errors < 1.2 * errors[-1]).all()
     # Unbiased: the mean has the noise of a mean.
     assert (means < 1.25 * errors / keys**0.5).all(), (means, errors)
+
+
+@pytest.mark.parametrize("name", ["Relu", "Gelu", "Abs"])
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_landmarks(name, kind):
+    """Between any example and those of the sample they are exact, at the sample itself too."""
+    net = model(NONLINEARITIES[name])
+    feature_map = ns.feature_map(net, OTHERS, ns.Exact(), key=jax.random.key(0))
+    x = np.concatenate([OTHERS, X])
+    found, truth = np.asarray(approximate(feature_map, kind, x)), np.array(exact(net, kind, x))
+    # Of an example with itself: Neural Tangents' derivative depends on rounding there.
+    which = ("nngp", "ntk").index(kind)
+    own = jax.grad(lambda x: jnp.sum(feature_map.diagonals(x)[which]) / 2)(OTHERS)
+    i = np.arange(len(OTHERS))
+    truth[i, i] = own
+    np.testing.assert_allclose(found, truth, atol=1e-11 * np.abs(truth).max())
