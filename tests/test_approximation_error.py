@@ -140,3 +140,19 @@ def test_bad_input(small_map):
         ns.approximation_error(small_map, inputs(9) * np.nan, pairs=50, key=KEY)
     with pytest.raises(TypeError, match="dtype int"):
         ns.approximation_error(small_map, inputs(9).astype(int), pairs=50, key=KEY)
+
+
+def test_standard_errors_are_the_jackknifes():
+    """`(g - 1) / g Σ (θ_i - mean θ)²` over the g estimates without one example each."""
+    rng = np.random.default_rng(3)
+    exact = (lambda a: a @ a.T)(rng.normal(size=(7, 9)))
+    noise = 0.1 * rng.normal(size=(7, 7))
+    close = exact + noise + noise.T
+    without = []
+    for left_out in range(7):
+        keep = np.delete(np.arange(7), left_out)
+        part = np.ix_(keep, keep)
+        without.append(np.linalg.norm((close - exact)[part]) / np.linalg.norm(exact[part]))
+    expected = np.sqrt(6 / 7 * np.sum((without - np.mean(without)) ** 2))
+    found = _kernel_error(close, exact, 1e-3).relative.standard_error
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

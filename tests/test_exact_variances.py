@@ -9,7 +9,7 @@ from architectures import conv
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch._feature_map import _enter
-from ntk_sketch._variances import input_variances
+from ntk_sketch._variances import Variances, input_variances
 from ntk_sketch.stax import _pool
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -258,3 +258,12 @@ def test_cost_is_linear_in_pixels():
         analysis = jax.jit(lambda x, f=feature_map: f(x).ntk).lower(shape).compile().cost_analysis()
         flops.append((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
     assert 3.6 < (flops[2] - flops[1]) / (flops[1] - flops[0]) < 4.4
+
+
+def test_the_ntk_takes_the_kernel_of_two_passes():
+    """After Dropout `K` of one pass and of two differ; Θ is that of two."""
+    one = jnp.ones((1,))
+    variances = Variances(same=2 * one, other=one, ntk=0 * one, offsets=())
+    after = variances.affine(1.0, None, 3.0, None)
+    np.testing.assert_array_equal(after.ntk, 9.0)
+    np.testing.assert_array_equal(after.same, 2.0)

@@ -71,3 +71,14 @@ def test_default_batch_size_grows_with_the_map():
         arrays = sum(a.nbytes for a in jax.tree.leaves(feature_map) if eqx.is_array(a))
         assert (budget is None) == (2**24 < 4 * arrays < 2**27)
         assert feature_map.batch_size() == feature_map.batch_size(budget or 4 * arrays)
+
+
+def test_an_output_that_nobody_reads_dies_at_once():
+    """`top_k` gives values and positions, 4,000 bytes each; of two in a row the first's positions
+    are gone before the second begins.
+    """
+
+    def twice(x):
+        return jax.lax.top_k(jax.lax.top_k(x, 1000)[0], 1000)[0]
+
+    assert peak_bytes(twice, VECTOR) == 3 * 4000

@@ -162,3 +162,12 @@ def test_layers_without_a_series_say_so(layer, message):
     assert any(layer().name in note for note in getattr(caught.value, "__notes__", ())) or (
         layer().name in str(caught.value)
     )
+
+
+def test_layer_norm_adds_eps_to_the_variances():
+    """`K / √((r² + eps) (r'² + eps))` of inputs, whose series is `r r' ρ`."""
+    eps = 0.3
+    normalised = input_series(RADII, 4, ntk=False, channels=D).layer_norm(eps)
+    expected = np.outer(RADII, RADII) / np.sqrt(np.outer(RADII**2 + eps, RADII**2 + eps))
+    np.testing.assert_allclose(normalised.nngp[..., 1], expected, rtol=1e-14)
+    np.testing.assert_allclose(normalised.variances, RADII**2 / (RADII**2 + eps), rtol=1e-14)
