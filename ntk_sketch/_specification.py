@@ -266,8 +266,10 @@ def call_name(constructor: Callable, arguments: dict[str, Any]) -> str:
 
 
 def _same(value, default) -> bool:
-    if isinstance(value, Tracer) or default is inspect.Parameter.empty:
+    if default is inspect.Parameter.empty:
         return False
+    if isinstance(value, Tracer):  # nobody knows
+        return True
     value = _scalar(value)
     return type(value) is not np.ndarray and value == default
 
