@@ -319,6 +319,27 @@ def test_an_argument_that_no_layer_takes_is_refused():
             made(inputs(4, 3), **{name: np.ones(3)})
 
 
+def test_what_cannot_be_compiled_names_what_can():
+    x = inputs(8, 3)
+    net = stax.serial(stax.Dense(4), stax.Relu(), stax.Dense(1))
+    feature_map = ns.feature_map(net, x, METHODS["random"], key=KEY)
+    solution = ns.ridge(feature_map, x, x[:, 0], diag_reg=0.1)
+    for function in (feature_map, solution.predict):
+        with pytest.raises(TypeError, match=r"(equinox|eqx)\.filter_jit"):
+            jax.jit(function)(x)
+    found = eqx.filter_jit(feature_map)(x).ntk
+    np.testing.assert_allclose(found, feature_map(x).ntk, rtol=1e-5, atol=1e-6)
+
+
+def test_a_whole_network_and_a_method_of_one_layer():
+    own = stax.with_method(stax.Relu(), METHODS["random"])
+    net = stax.serial(stax.Dense(4), stax.Erf(), stax.Dense(4), own, stax.Dense(1))
+    method = ns.Gegenbauer(3, 8, scope="network")
+    with pytest.raises(NotImplementedError, match=r"with_method.*scope=\"layer\"") as error:
+        ns.feature_map(net, inputs(6, 3), method, key=KEY)
+    assert any("layer 4 of 5, Relu()" in note for note in error.value.__notes__)
+
+
 # ------------------------------------------------------------------ sizes and diagonals
 
 

@@ -64,6 +64,13 @@ class RidgeSolution(eqx.Module):
     get: str = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
 
+    def __hash__(self) -> int:
+        raise TypeError(
+            "a solution holds arrays and has no hash, so that jax.jit(solution.predict) cannot take"
+            " it. Use equinox.filter_jit(solution.predict), or"
+            " jax.jit(lambda x: solution.predict(x))"
+        )
+
     @property
     def path(self) -> tuple[RidgeSolution, ...]:
         """One solution for each `diag_reg` of a sequence, in its order; () for a single number."""

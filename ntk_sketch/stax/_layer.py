@@ -210,6 +210,13 @@ class WithMethod(Rule):
     def fit(self, features, *, method, **kwargs):
         return self.rule.fit(features, method=self._own(method), **kwargs)
 
+    def series(self, series):
+        raise NotImplementedError(
+            f"This layer has a method of its own (stax.with_method, {type(self.method).__name__}),"
+            ' but scope="network" expands all layers of a model at once. Give the layer itself, or'
+            ' use scope="layer".'
+        )
+
     def _own(self, method: Method) -> Method:
         return method if method.everywhere else self.method
 
