@@ -33,7 +33,8 @@ from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
 from ._variances import Variances, input_variances
 from ._written import read, written
-from .methods import Method, VariancesOnly
+from .methods import Method
+from .methods._variances_only import VariancesOnly
 from .methods._widths import warn_of_widths
 from .stax import Layer
 from .stax._whole_network import WholeNetwork

@@ -21,7 +21,7 @@ import numpy as np
 
 Array: TypeAlias = jax.Array
 Inputs: TypeAlias = jax.Array | np.ndarray  # what users pass
-Scalar: TypeAlias = float | np.ndarray | jax.Array  # one real number, also a traced one
+Scalar: TypeAlias = Any  # one real number: of Python, or an array without axes; or its shape
 PRNGKey: TypeAlias = Any  # a typed key of `jax.random.key` or a raw one of `jax.random.PRNGKey`
 Shape: TypeAlias = Sequence[int]
 

@@ -146,10 +146,15 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
     )
 
 
-@eqx.filter_jit
 def value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]:
     """`σ(u)` and `σ'(u)` as one program, for what is computed outside of others."""
-    return dual.value_and_derivative(jnp.asarray(u))
+    u = jnp.asarray(u)
+    return _value_and_derivative(in_dtype(dual, u.dtype), u)
+
+
+@eqx.filter_jit
+def _value_and_derivative(dual: DualActivation, u: Array) -> tuple[Array, Array]:
+    return dual.value_and_derivative(u)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._precision import float64
+from .._specification import in_dtype
 from .._typing import Array
 from ._dual import DualActivation
 
@@ -97,8 +98,8 @@ class RandomFunction(Module):
 
     jumps: tuple[Jumps | None, Jumps | None]
 
-    def __init__(self, dual: DualActivation):
-        self.jumps = jumps_of(dual)
+    def __init__(self, dual: DualActivation, dtype=None):
+        self.jumps = jumps_of(dual, dtype)
 
     def __call__(
         self, dual: DualActivation, u: Float[Array, "*positions m"]
@@ -110,14 +111,14 @@ class RandomFunction(Module):
         return value, derivative
 
 
-def jumps_of(dual: DualActivation) -> tuple[Jumps | None, Jumps | None]:
+def jumps_of(dual: DualActivation, dtype=None) -> tuple[Jumps | None, Jumps | None]:
     """The jumps of `σ` and those of `σ'`; `None` for a function without."""
-    dtype = jnp.result_type(float)
+    dtype = jnp.result_type(float) if dtype is None else dtype
     with float64(), jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
         if dual.specification.is_traced:
             by = jax.lax.stop_gradient(_heights_at_zero(dual)).astype(dtype)
             return Jumps(jnp.zeros(1, dtype), by[0]), Jumps(jnp.zeros(1, dtype), by[1])
-        at, by, coarse, level = map(np.asarray, _search(dual))
+        at, by, coarse, level = map(np.asarray, _search(in_dtype(dual, jnp.float64)))
     first, second = (_jumps(at[i], by[i], coarse[i], level[i], dtype) for i in (0, 1))
     return first, second
 

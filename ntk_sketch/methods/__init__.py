@@ -11,4 +11,3 @@ from ._nystroem import Nystroem as Nystroem
 from ._poly_sketch import PolySketch as PolySketch
 from ._random_features import RandomFeatures as RandomFeatures
 from ._series_method import SeriesMethod as SeriesMethod
-from ._variances_only import VariancesOnly as VariancesOnly

@@ -273,7 +273,7 @@ def expansion(
         filters_ntk,
         roots_ntk,
         jnp.asarray(landmarks.examples),
-        None if w is None else RandomFunction(dual),
+        None if w is None else RandomFunction(dual, dtype),
         dual,
         precision,
         normalize,

@@ -85,7 +85,9 @@ class LeverageScore(Method):
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         w, weights, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal, chi_norms)
-        return LeverageScoreExpansion(w, weights, s, RandomFunction(dual), dual, self.precision)
+        return LeverageScoreExpansion(
+            w, weights, s, RandomFunction(dual, dtype), dual, self.precision
+        )
 
 
 class LeverageScoreExpansion(eqx.Module):

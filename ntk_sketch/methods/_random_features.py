@@ -87,7 +87,9 @@ class RandomFeatures(Method):
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         w, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal)
-        return RandomExpansion(w, s, RandomFunction(dual), self.normalize, dual, self.precision)
+        return RandomExpansion(
+            w, s, RandomFunction(dual, dtype), self.normalize, dual, self.precision
+        )
 
 
 class RandomExpansion(eqx.Module):

@@ -275,7 +275,7 @@ def test_bad_cases(make):
     with pytest.raises(NotImplementedError, match="no finite network"):
         build(net(stax.ExpNormalized()), x, make(4, 8))
     network = make(4, 8, scope="network")
-    strict = functools.partial(make, 4, 8, "network", max_tail=0.01)
+    strict = functools.partial(make, 4, 8, scope="network", max_tail=0.01)
     with pytest.raises(ValueError, match=r"network has not converged at norm .*leaves out 0\.\d+"):
         build(net(stax.Gaussian()), x, strict(radii=(0.1, 10)))
     build(net(stax.Gaussian()), x, strict(radii=(0.1, 0.2)))

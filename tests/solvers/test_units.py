@@ -76,7 +76,7 @@ def test_few_features_on_a_cpu_lose_no_direction(features_type):
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(4000, 1)).astype(np.float32)
     y = (np.sin(6 * x) + 0.01 * rng.normal(size=x.shape)).astype(np.float32)
-    feature_map = lambda x: features_type(None, x ** jnp.arange(10)[None])  # noqa: E731
+    feature_map = lambda x: features_type(None, x ** jnp.arange(10, dtype=x.dtype)[None])  # noqa: E731
     z = np.asarray(feature_map(x).ntk, np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
