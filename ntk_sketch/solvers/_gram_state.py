@@ -97,7 +97,9 @@ class GramState(eqx.Module):
     @staticmethod
     def of_host(sums: HostSums, units: Units, n: int, dtype, one_output: bool) -> GramState:
         """The state of sums that were made in float64 on the host."""
-        pairs = {name: Pair.of_host(value, dtype) for name, value in sums._asdict().items()}
+        pairs = {
+            name: Pair.of_host(np.asarray(value), dtype) for name, value in sums._asdict().items()
+        }
         unit = float(np.finfo(np.float64).eps) / 2
         p, k = sums.cross.shape
         empty = GramState.init(p, k, dtype)
