@@ -144,7 +144,9 @@ class RidgeSolution(eqx.Module):
             )
         if isinstance(x, Tracer) or isinstance(self.weights, Tracer):
             mean = project(kernel_features(self.feature_map(x), self.get), self.weights)
-            return mean if self.intercept is None else mean + self.intercept
+            if self.intercept is None:
+                return mean
+            return mean + jnp.broadcast_to(self.intercept, mean.shape)
         rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
         parts = batches(self.feature_map, x, get=self.get, batch_size=rows)
         means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in parts]
