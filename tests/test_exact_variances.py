@@ -10,7 +10,7 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch._feature_map import _enter
 from ntk_sketch._variances import Variances, input_variances
-from ntk_sketch.stax import _pool
+from ntk_sketch.methods import Method
 
 pytestmark = pytest.mark.usefixtures("float64")
 KEY = jax.random.key(0)
@@ -184,7 +184,7 @@ def test_estimated_variances(monkeypatch):
     layers = [conv((3,)), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(3, b_std=0.2)]
     x = np.random.default_rng(0).normal(size=(2, 12, 2))
     exact = before_a_nonlinearity(layers, x)[0].variances
-    monkeypatch.setattr(_pool, "MAX_POSITIONS_ALL_PAIRS", 11)
+    monkeypatch.setattr(Method, "max_positions_all_pairs", 11)
     model = stax.serial(*layers, stax.Erf(), stax.Dense(1))
     z = ns.feature_map(model, x, ns.RandomFeatures(16), key=KEY)(x)
     assert np.all(np.isfinite(z.nngp))
