@@ -186,6 +186,15 @@ def warn_of_lost_variation(x: Any, name: str = "x") -> None:
         )
 
 
+def root_mean_squares(x: Any) -> np.ndarray:
+    """Of the numbers of each example: (n,)."""
+    parts = []
+    for _, chunk in _chunks(x):
+        rows = np.asarray(chunk).reshape(len(chunk), -1).astype(np.float64)
+        parts.append(np.sqrt(np.mean(rows**2, axis=1)))
+    return np.concatenate(parts)
+
+
 def _chunks(x: Any):
     x = on_host(x)
     rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))

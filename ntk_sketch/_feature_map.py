@@ -23,6 +23,7 @@ from ._checks import (
     checked_get,
 )
 from ._cost import Cost, product_cost
+from ._exact_diagonals import check_scale, enter, exact_diagonals, output
 from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
 from ._fingerprint import Fingerprint, fingerprint
@@ -31,10 +32,8 @@ from ._precision import promoted
 from ._specification import Specification
 from ._structure import is_abstract_array, once_per_structure
 from ._typing import Array, Inputs, PRNGKey, Shape
-from ._variances import Variances, input_variances
 from ._written import read, written
 from .methods import Method
-from .methods._variances_only import VariancesOnly
 from .methods._widths import warn_of_widths
 from .stax import Layer
 from .stax._whole_network import WholeNetwork
@@ -213,12 +212,7 @@ class FeatureMap(eqx.Module):
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
         kwargs = checked_call_arguments(kwargs, self.call_arguments)
-        make = _diagonal_program if kwargs or self.model.is_traced else _cached_diagonal_program
-        transform, offsets = make(self.model, self.input_shape, self.get, self.dtype, **kwargs)
-        x = jnp.asarray(x)
-        variances = _output_variances(transform, x, offsets, self.get, self.dtype, kwargs)
-        _, nngp, ntk = variances.diagonals()
-        return nngp, ntk
+        return exact_diagonals(self.model, jnp.asarray(x), self.get, self.dtype, **kwargs)
 
     def _kernel(self, x1, x2, get, exact_diagonal, **kwargs):
         names = self.get if get is None else (get,) if isinstance(get, str) else tuple(get)
@@ -355,15 +349,17 @@ def feature_map(
     check_with_nt(model, shape[1:], dtype, get, kwargs)
 
     dtype = promoted(dtype, jnp.float32)
+    if not kwargs:
+        check_scale(model, x, get, str(dtype), stacklevel=2)
     rule = WholeNetwork(model) if method.whole_network else model.rule
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
-    enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
+    entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets)
     if rule.looks_at_data(own) and not abstract:
         with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
             features = _entered(jnp.asarray(x).astype(dtype), "ntk" in get, offsets)
     else:
-        features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
+        features = eqx.filter_eval_shape(entering, jax.ShapeDtypeStruct(shape, dtype))
     transform = rule.fit(features, method=own, offsets=None, key=key, **kwargs)
     warn_of_widths(transform, stacklevel=2)
     landmarks = None
@@ -382,63 +378,20 @@ def feature_map(
     )
 
 
-def _enter(x: Array, ntk: bool, offsets) -> Features:
-    """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`."""
-    return Features(
-        nngp=(x * x.shape[-1] ** -0.5,),
-        ntk=() if ntk else None,
-        variances=None if offsets is None else input_variances(x, offsets, ntk),
-        channels=x.shape[-1],
-    )
-
-
-_entered = eqx.filter_jit(_enter)
-
-
-def _output(transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict):
-    """Features at the output, between rules, in the map's dtype or one of more digits."""
-    x = x.astype(promoted(x.dtype, dtype))
-    features = _enter(x, "ntk" in get, offsets)
-    transform = jax.tree.map(
-        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform
-    )
-    return transform(features, **kwargs).concrete()
+_entered = eqx.filter_jit(enter)
 
 
 @eqx.filter_jit
 def _features(
     transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
 ) -> Features:
-    features = _output(transform, x, offsets, get, dtype, kwargs)
+    features = output(transform, x, offsets, get, dtype, kwargs)
     nngp = joined(features.nngp, features.nngp[0])
     return Features(
         nngp=nngp if "nngp" in get else None,
         ntk=joined(features.ntk, features.nngp[0]) if "ntk" in get else None,
         channels=features.channels,
     )
-
-
-@eqx.filter_jit
-def _output_variances(
-    transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
-) -> Variances:
-    return _output(transform, x, offsets, get, dtype, kwargs).variances
-
-
-def _diagonal_program(model: Specification, input_shape, get, dtype: str, **kwargs):
-    """A transform that carries exact variances to the output, and the offsets that it starts
-    from.
-    """
-    rule, method, shape = model.build().rule, VariancesOnly(), (2, *input_shape)
-    last: Any = ()  # the output has no positions left
-    offsets = rule.needs(last, shape, method=method, **kwargs)
-    enter = functools.partial(_enter, ntk="ntk" in get, offsets=offsets)
-    features = eqx.filter_eval_shape(enter, jax.ShapeDtypeStruct(shape, dtype))
-    key = jax.random.key(0)  # nothing is drawn
-    return rule.fit(features, method=method, offsets=last, key=key, **kwargs), offsets
-
-
-_cached_diagonal_program = functools.lru_cache(maxsize=64)(_diagonal_program)
 
 
 @once_per_structure

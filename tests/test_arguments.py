@@ -78,7 +78,8 @@ def test_the_same_numbers_in_another_form(feature_map, convert):
     assert np.all(np.isfinite(validated.scores))
     assert int(accumulate(feature_map, x, y).n_examples) == 40
     [(_, _, batch)] = stream(feature_map, x)
-    np.testing.assert_allclose(np.asarray(batch)[:40], z, rtol=1e-6)
+    # of another size, whose sums come in another order
+    np.testing.assert_allclose(np.asarray(batch)[:40], z, atol=1e-6 * np.abs(z).max())
     assert ns.approximation_error(feature_map, x, pairs=6, key=KEY)["ntk"].n_examples == 3
 
 

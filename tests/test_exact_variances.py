@@ -8,7 +8,7 @@ from architectures import conv
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch._feature_map import _enter
+from ntk_sketch._exact_diagonals import enter
 from ntk_sketch._variances import Variances, input_variances
 from ntk_sketch.methods import Method
 
@@ -139,7 +139,7 @@ def before_a_nonlinearity(layers, x, width=4):
     space = prefix[0](jax.random.PRNGKey(0), x.shape)[0][1:-1]
     here = ((0,),) * len(space)
     offsets = prefix.rule.needs(here, x.shape, method=method)
-    features = _enter(jnp.asarray(x), True, offsets)
+    features = enter(jnp.asarray(x), True, offsets)
     transform = prefix.rule.fit(features, method=method, offsets=here, key=KEY)
     return jax.jit(lambda f: transform(f))(features), prefix
 
@@ -227,7 +227,7 @@ def test_offsets_asked_for_need_not_be_symmetric(layer):
     method, wide = ns.RandomFeatures(4), ((-2, -1, 0, 1, 2),) * 2
     found = {}
     for wanted in (wide, ((-1, 2), (0, 1))):
-        features = _enter(x, True, layer.rule.needs(wanted, x.shape, method=method))
+        features = enter(x, True, layer.rule.needs(wanted, x.shape, method=method))
         transform = layer.rule.fit(features, method=method, offsets=wanted, key=KEY)
         found[wanted] = transform(features).variances
     narrow = found[wanted]

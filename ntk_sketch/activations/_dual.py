@@ -34,12 +34,16 @@ class DualActivation(eqx.Module):
             For layers whose derivative NT computes unstably.
         interior: keep cosines 4 eps away from ±1, for kernels whose formula breaks down there. That
             costs an error of about `√eps` on pairs of equal positions.
+        degree: p where `σ(s u) = s^p σ(u)` for all s > 0. The kernels are then computed at unit
+            variances and multiplied by powers of `√q` and `√q'`, so that they are right wherever
+            variances are numbers of their dtype. `None`: σ is not homogeneous, or nobody said so.
     """
 
     specification: Specification
     _derivative: Specification | None
     _factor: int = eqx.field(static=True)
     _interior: bool = eqx.field(static=True)
+    degree: int | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -47,12 +51,14 @@ class DualActivation(eqx.Module):
         *,
         derivative: tuple[int, Specification] | None = None,
         interior: bool = False,
+        degree: int | None = None,
     ):
         specification = getattr(layer, "specification", None)
         if specification is None:
             specification = Specification.of(Given(tuple, "layer", tuple(layer)), {})
         self._factor, self._derivative = derivative or (1, None)
         self._interior = interior
+        self.degree = degree
         self.specification = specification
         if specification.numbers and not _takes_traced_numbers(specification.like()):
             self.specification = specification.frozen()
@@ -72,7 +78,7 @@ class DualActivation(eqx.Module):
         return hash(self._parts())
 
     def _parts(self) -> tuple:
-        return self.specification, self._derivative, self._factor, self._interior
+        return self.specification, self._derivative, self._factor, self._interior, self.degree
 
     def value_and_derivative(self, u: Array) -> tuple[Array, Array]:
         """`σ(u)` and `σ'(u)`, elementwise.
@@ -94,21 +100,34 @@ class DualActivation(eqx.Module):
     def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
         """`k_σ` and `k_σ'` at covariances `c` and variances `q`, `q_other`, broadcast together.
 
-        Finite at `q = 0` too, where the limit of small variances is taken.
+        Finite at `q = 0` too, where the limit of small variances is taken. Variances whose product
+        is no number of their dtype are right for homogeneous `σ` alone.
         """
-        c, q, q_other = jnp.broadcast_arrays(c, *map(_positive, (q, q_other)))
         # Two vectors whose cosine is one and whose variances agree, both within rounding, are the
         # same: at a kink, rounding would become its square root. Parallel vectors of other norms
         # are left as they are: along a line many cosines are that close to one.
+        eps, scale = float(jnp.finfo(c.dtype).eps), None
+        if self.degree is None:
+            c, q, q_other = jnp.broadcast_arrays(c, *map(_positive, (q, q_other)))
+            one = jnp.sqrt(q * q_other)
+            same = jnp.abs(q - q_other) <= 32 * eps * one
+        else:
+            s, s_other = (jnp.sqrt(jnp.maximum(v, jnp.finfo(c.dtype).tiny)) for v in (q, q_other))
+            inverses = 1 / s, 1 / s_other
+            c, s, s_other, *inverses = jnp.broadcast_arrays(c, s, s_other, *inverses)
+            c = c * inverses[0] * inverses[1]
+            q = q_other = one = jnp.ones_like(c)
+            same = jnp.abs(s - s_other) <= 16 * eps * s
+            scale = s * s_other
         # Just above one, NT's `sqrt(q q' - c²)` is cut off at 0 exactly.
-        eps, one = float(jnp.finfo(c.dtype).eps), jnp.sqrt(q * q_other)
         largest = (1 + (-4 if self._interior else 4) * eps) * one
-        same = jnp.abs(q - q_other) <= 32 * eps * one
         nearest = jnp.where(same, 1 - 32 * eps, 1.0) * one
         c = jnp.where(jnp.abs(c) >= nearest, jnp.sign(c) * largest, c)
         numbers = jax.tree.leaves(in_dtype(self, c.dtype))
         value, derivative = vectorised(self._nt_kernels)(c, q, q_other, *numbers)
-        return value, derivative
+        if scale is None or not self.degree:
+            return value, derivative
+        return value * scale**self.degree, derivative * scale ** (self.degree - 1)
 
     def _nt_kernels(self, c: Array, q: Array, q_other: Array, *numbers: Array):
         """Both kernels by NT's formulas, with these real numbers in the place of its own."""

@@ -14,6 +14,7 @@ from .._precision import Precision, float64, matmul
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation, RandomFunction
 from ._roots import Roots, Values, fitted_roots, on_host
+from ._sampling import check_kernel
 
 #: Positions at which the rounding of kernel values is measured, at most.
 HELD_OUT = 256
@@ -87,6 +88,8 @@ def landmarks_at(
     with float64():
         grams, accurate = _accurate(*promoted((dual, own, other)))
     grams, accurate = jax.tree.map(np.asarray, (grams, accurate))
+    for kernel in jax.tree.leaves((grams, values_of(applied))):
+        check_kernel(kernel, dual, values_of(own.q))
     seen, seen_ntk = (
         None if a is None or b is None else Values(np.asarray(values_of(a)), b)
         for a, b in zip(applied, accurate, strict=True)

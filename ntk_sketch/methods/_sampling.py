@@ -86,6 +86,16 @@ def sample_positions(
     return weighted_sample(pool, scores, count, rng)
 
 
+def check_kernel(values: np.ndarray, dual: DualActivation, q: Array) -> None:
+    """Refuses kernel values that are NaN or infinite, at positions of variances `q`."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the kernel of {dual.name} is NaN or infinite in {q.dtype} at some positions of the"
+            f" sample, whose variances there go up to {float(np.max(q)):.3g}. Standardise the"
+            " inputs, or give float64 examples (jax.config.update('jax_enable_x64', True))."
+        )
+
+
 def weighted_sample(items: np.ndarray, weights: np.ndarray, count: int, rng) -> np.ndarray:
     """`count` items without replacement, one after the other with probability ∝ weight.
 
@@ -114,7 +124,9 @@ def _kernel_of(dual: DualActivation, features: Features, pool: np.ndarray, count
     def columns(chosen: np.ndarray) -> np.ndarray:
         # Filled up to a multiple of `count`, so that few shapes are compiled.
         filled = np.resize(chosen, math.ceil(len(chosen) / count) * count)
-        return np.asarray(_columns(dual, z, q, own, filled), np.float64)[:, : len(chosen)]
+        values = np.asarray(_columns(dual, z, q, own, filled), np.float64)[:, : len(chosen)]
+        check_kernel(values, dual, q)
+        return values
 
     return columns, np.asarray(_diagonal(dual, features), np.float64)[pool]
 

@@ -8,6 +8,7 @@ its constructors return a `Layer`, NT's triple with a feature rule. Layers of ot
 from .._nt import nt_stax as _nt_stax
 from ..methods import Method as Method
 from . import _branching, _combinators, _elementwise, _linear, _normalization, _pool
+from ._elementwise import homogeneous as homogeneous
 from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
 from ._layer import NoRule as NoRule
@@ -31,26 +32,26 @@ repeat = register(_nt_stax.repeat, _combinators.repeat)
 parallel = register(_nt_stax.parallel, _combinators.parallel)
 
 # Nonlinearities.
-ABRelu = register(_nt_stax.ABRelu, _elementwise.nonlinearity)
-Abs = register(_nt_stax.Abs, _elementwise.nonlinearity)
+ABRelu = register(_nt_stax.ABRelu, _elementwise.homogeneous(1))
+Abs = register(_nt_stax.Abs, _elementwise.homogeneous(1))
 Cos = register(_nt_stax.Cos, _elementwise.nonlinearity)
 Elementwise = register(_nt_stax.Elementwise, _elementwise.elementwise)
 ElementwiseNumerical = register(_nt_stax.ElementwiseNumerical, _elementwise.nonlinearity)
 Erf = register(_nt_stax.Erf, _elementwise.nonlinearity)
 Exp = register(_nt_stax.Exp, _elementwise.nonlinearity)
-ExpNormalized = register(_nt_stax.ExpNormalized, _elementwise.nonlinearity)
+ExpNormalized = register(_nt_stax.ExpNormalized, _elementwise.homogeneous(1))
 Gabor = register(_nt_stax.Gabor, _elementwise.nonlinearity)
 Gaussian = register(_nt_stax.Gaussian, _elementwise.nonlinearity)
 Gelu = register(_nt_stax.Gelu, _elementwise.nonlinearity)
 Hermite = register(_nt_stax.Hermite, _elementwise.nonlinearity)
-LeakyRelu = register(_nt_stax.LeakyRelu, _elementwise.nonlinearity)
-Monomial = register(_nt_stax.Monomial, _elementwise.nonlinearity)
+LeakyRelu = register(_nt_stax.LeakyRelu, _elementwise.homogeneous(1))
+Monomial = register(_nt_stax.Monomial, _elementwise.monomial)
 Polynomial = register(_nt_stax.Polynomial, _elementwise.nonlinearity)
 Rbf = register(_nt_stax.Rbf, _elementwise.nonlinearity)
 RectifiedMonomial = register(_nt_stax.RectifiedMonomial, _elementwise.rectified_monomial)
-Relu = register(_nt_stax.Relu, _elementwise.nonlinearity)
+Relu = register(_nt_stax.Relu, _elementwise.homogeneous(1))
 Sigmoid_like = register(_nt_stax.Sigmoid_like, _elementwise.nonlinearity)
-Sign = register(_nt_stax.Sign, _elementwise.nonlinearity)
+Sign = register(_nt_stax.Sign, _elementwise.homogeneous(0))
 Sin = register(_nt_stax.Sin, _elementwise.nonlinearity)
 
 # Linear layers, and LayerNorm, which is one given the variances.

@@ -1,6 +1,7 @@
 """The rule of every nonlinearity at once: its kernels and its value come from NT's own triple."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -68,6 +69,21 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     return Nonlinearity(DualActivation(layer))
 
 
+def homogeneous(degree: int) -> Callable[..., Rule]:
+    """The rule of nonlinearities with `σ(s u) = s^degree σ(u)` for all s > 0, such as `Relu` with
+    degree 1, whose kernels are then right at any scale of the inputs.
+    """
+
+    def rule(layer, *args, **kwargs) -> Rule:
+        return Nonlinearity(DualActivation(layer, degree=degree))
+
+    return rule
+
+
+def monomial(layer, degree) -> Rule:
+    return homogeneous(degree)(layer)
+
+
 def elementwise(layer, fn, nngp_fn, d_nngp_fn):
     """The user's formula, or its automatic derivative, may divide by zero at cosine one."""
     return Nonlinearity(DualActivation(layer, interior=True))
@@ -81,4 +97,5 @@ def rectified_monomial(layer, degree):
     if degree > 0:
         lower = Specification.of(layer.specification.constructor, {"degree": degree - 1})
         derivative = (degree, lower)
-    return Nonlinearity(DualActivation(layer, derivative=derivative, interior=True))
+    dual = DualActivation(layer, derivative=derivative, interior=True, degree=degree)
+    return Nonlinearity(dual)
