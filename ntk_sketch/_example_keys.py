@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 from jaxtyping import Bool, UInt32
 
+from ._precision import on_device
 from ._typing import Array, Inputs
 
 _CHUNK = 1 << 22  # numbers that are hashed in one go
@@ -23,7 +23,7 @@ def landmark_keys(transform: Any, x: Inputs) -> UInt32[Array, "m 2"] | None:
     chosen = [part.examples for part in parts if hasattr(part, "examples")]
     if not chosen or chosen[-1] is None:
         return None
-    return jnp.asarray(example_keys(np.asarray(x)[np.asarray(chosen[-1])]))
+    return on_device(example_keys(np.asarray(x)[np.asarray(chosen[-1])]))
 
 
 def is_among(x: Inputs, keys: UInt32[Array, "m 2"]) -> Bool[np.ndarray, " n"]:

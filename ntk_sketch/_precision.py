@@ -4,6 +4,7 @@ import importlib
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
@@ -28,6 +29,14 @@ def promoted(a, b) -> jnp.dtype:
     """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(a, b)
+
+
+def on_device(value, dtype=None) -> jax.Array:
+    """An array of the host on the default device, without the program that `jnp.asarray` compiles
+    for each shape and dtype.
+    """
+    value = np.asarray(value)
+    return jax.device_put(value.astype(jax.dtypes.canonicalize_dtype(dtype or value.dtype)))
 
 
 def float64():

@@ -1,5 +1,7 @@
 """Variants of Nyström features for a study: other landmarks, other residual directions."""
 
+import dataclasses
+
 import numpy as np
 from jax import numpy as jnp
 from scipy.stats import norm, qmc
@@ -38,11 +40,11 @@ class SobolDirections(ns.Nystroem):
 class NTKLandmarks(ns.Nystroem):
     """Landmarks by the leverage scores of the NTK, `k_σ' ⊙ <ψ, ψ>`, not of `k_σ`."""
 
-    def choose(self, dual, features, positions, count, rng):
-        pool = rng.permutation(positions)[: max(POOL, 16 * count)]
+    def choose(self, dual, features, survey, count, rng):
+        pool = rng.permutation(survey.usable)[: max(POOL, 16 * count)]
         kernel = _ntk(dual, features, pool)
         scores = ridge_leverage_scores(
-            lambda chosen: kernel[:, chosen], np.diagonal(kernel), count, rng
+            lambda rows, columns: kernel[np.ix_(rows, columns)], np.diagonal(kernel), count, rng
         )
         return weighted_sample(pool, scores, count, rng)
 
@@ -50,9 +52,9 @@ class NTKLandmarks(ns.Nystroem):
 class LandmarksOfBoth(NTKLandmarks):
     """Half of the landmarks by the leverage scores of either kernel."""
 
-    def choose(self, dual, features, positions, count, rng):
-        half = ns.Nystroem.choose(self, dual, features, positions, count // 2, rng)
-        left = np.setdiff1d(positions, half)
+    def choose(self, dual, features, survey, count, rng):
+        half = ns.Nystroem.choose(self, dual, features, survey, count // 2, rng)
+        left = dataclasses.replace(survey, usable=np.setdiff1d(survey.usable, half))
         return np.concatenate([half, super().choose(dual, features, left, count - len(half), rng)])
 
 

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from .._features import Features
-from .._precision import Precision, float64, matmul
+from .._precision import Precision, float64, matmul, on_device
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation, RandomFunction
 from ._roots import Roots, Values, fitted_roots, on_host
@@ -84,7 +84,7 @@ def landmarks_at(
     """
     if features.nngp[0].dtype == np.float64:
         others = None
-    own, other, applied = _at(dual, features, index, others, precision)
+    own, other, applied, (z, z_ntk) = _at(dual, features, index, others, precision)
     with float64():
         grams, accurate = _accurate(*promoted((dual, own, other)))
     grams, accurate = jax.tree.map(np.asarray, (grams, accurate))
@@ -97,10 +97,10 @@ def landmarks_at(
     differentiated = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dual, own)))
     traced, traced_ntk = _grams(dual, own) if differentiated else (None, None)
     return Landmarks(
-        z=own.z.T,
+        z=z,
         q=own.q,
         gram=grams[0],
-        z_ntk=None if own.z_ntk is None else own.z_ntk.T,
+        z_ntk=z_ntk,
         gram_ntk=grams[1],
         examples=np.unique(index[0]),
         seen=seen,
@@ -112,14 +112,14 @@ def landmarks_at(
 
 @eqx.filter_jit
 def _at(dual, features: Features, index, others, precision: Precision):
-    """`Vectors` at both sets of positions, and the kernels of the second with the first as the map
-    computes them.
+    """`Vectors` at both sets of positions, the kernels of the second with the first as the map
+    computes them, and both kinds of vectors of the first in columns.
     """
-    own, other = vectors_at(features, index), None
-    if others is None:
-        return own, other, (None, None)
-    other = vectors_at(features, others)
-    return own, other, _between(dual, other, own, precision)
+    own, other, applied = vectors_at(features, index), None, (None, None)
+    if others is not None:
+        other = vectors_at(features, others)
+        applied = _between(dual, other, own, precision)
+    return own, other, applied, (own.z.T, None if own.z_ntk is None else own.z_ntk.T)
 
 
 @eqx.filter_jit
@@ -275,7 +275,7 @@ def expansion(
         fitted_roots(landmarks.gram, dtype, values, rcond, landmarks.seen, landmarks.traced),
         filters_ntk,
         roots_ntk,
-        jnp.asarray(landmarks.examples),
+        on_device(landmarks.examples),
         None if w is None else RandomFunction(dual, dtype),
         dual,
         precision,

@@ -23,7 +23,7 @@ from ._landmarks import (
     values_of,
 )
 from ._method import Method, checked_width, plain
-from ._sampling import SAMPLINGS, Sampling, generator, sample_positions, usable_positions
+from ._sampling import SAMPLINGS, Sampling, Survey, generator, sample_positions, surveyed
 
 
 class Nystroem(Method):
@@ -140,12 +140,13 @@ class Nystroem(Method):
         rng = generator(key_fit)
         # Choices are made by values: what is differentiated keeps the landmarks it has.
         fixed_dual, fixed = values_of((dual, features))
-        positions = usable_positions(fixed)
+        survey = surveyed(fixed_dual, fixed)
+        positions = survey.usable
         landmarks, residual = self.shares(dual, len(positions))
         chosen = positions
         if landmarks < len(positions):
             drawn = generator(key_landmarks)
-            chosen = self.choose(fixed_dual, fixed, positions, landmarks, drawn)
+            chosen = self.choose(fixed_dual, fixed, survey, landmarks, drawn)
         others = np.setdiff1d(positions, chosen)
         seen = rng.permutation(others if len(others) else chosen)[:HELD_OUT]
         shape = (features.nngp[0].shape[0], *features.nngp_vectors().space)
@@ -161,12 +162,12 @@ class Nystroem(Method):
         self,
         dual: DualActivation,
         features: Features,
-        positions: np.ndarray,
+        survey: Survey,
         count: int,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """`count` of the flat indices `positions` of the sample, to be landmarks."""
-        return sample_positions(dual, features, positions, count, self.sampling, rng)
+        """`count` of the flat indices `survey.usable` of the sample, to be landmarks."""
+        return sample_positions(dual, features, survey, count, self.sampling, rng)
 
     def directions(
         self, z: Array, z_ntk: Array | None, count: int, *, key: PRNGKey

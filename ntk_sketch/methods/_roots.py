@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
-from .._precision import matmul
+from .._precision import matmul, on_device
 from .._typing import Array, Inputs
 from ._norms import with_small_norm
 
@@ -76,7 +76,7 @@ class Roots(eqx.Module):
         """Features multiplied by `matrix` (p, p)."""
         dtype = self.landmarks.dtype
         if self.projection is not None:
-            fit = matrix if isinstance(matrix, Tracer) else jnp.asarray(matrix, dtype)
+            fit = matrix if isinstance(matrix, Tracer) else on_device(matrix, dtype)
             return Roots(self.landmarks, self.projection, fit, self.noise)
         product = on_host(self.landmarks) @ on_host(matrix)
         product = with_derivative(product, jnp.matmul, self.landmarks, matrix, dtype=dtype)
@@ -109,15 +109,15 @@ def fitted_roots(
     if rcond is None and seen is not None:
         noise = feature_noise(root, seen)
         kept = noise <= LARGEST_NOISE
-        root, noise = root[:, kept], jnp.asarray(noise[kept], dtype)
+        root, noise = root[:, kept], on_device(noise[kept], dtype)
     if not root.shape[1]:  # the zero kernel, or all of it noise
         root, noise = np.zeros((len(gram), 1)), None
-    fixed = jnp.asarray(root, dtype)
+    fixed = on_device(root, dtype)
     m = with_derivative(root, lambda k: -0.5 * fixed @ (fixed.T @ k @ fixed), traced, dtype=dtype)
     if values is None:
         return Roots(m, noise=noise)
     projection = root @ (root.T @ on_host(values))
-    p = jnp.asarray(projection, dtype)
+    p = on_device(projection, dtype)
     p = with_derivative(
         projection, lambda k, g: fixed @ (fixed.T @ (g - k @ p)), traced, values, dtype=dtype
     )
@@ -167,7 +167,7 @@ def with_derivative(value: np.ndarray, fn: Callable[..., Array], *args: Any, dty
     """`value`, computed on the host, with the derivative of `fn(*args)`, which is evaluated only
     while one of `args` is differentiated.
     """
-    result = jnp.asarray(value, dtype)
+    result = on_device(value, dtype)
     if not any(isinstance(arg, Tracer) for arg in args):
         return result
     change = fn(*args)

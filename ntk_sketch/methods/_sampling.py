@@ -1,8 +1,9 @@
 """Which positions of a sample become landmarks."""
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from jax import numpy as jnp
 
 from .._features import Features
 from .._precision import matmul
-from .._typing import Array, Inputs, PRNGKey
+from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 
 Sampling: TypeAlias = Literal["leverage", "diagonal", "uniform"]
@@ -20,6 +21,9 @@ SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 #: Leverage scores are computed among at most this many positions, or 16 for each landmark.
 _POOL = 4096
 
+#: Kernel values are computed for so many positions at a time, or as many as there are landmarks.
+_ROWS = 1024
+
 
 def generator(key: PRNGKey) -> np.random.Generator:
     """NumPy's generator of random numbers for what is drawn on the host."""
@@ -27,15 +31,28 @@ def generator(key: PRNGKey) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))
 
 
-def usable_positions(features: Features) -> np.ndarray:
-    """Flat indices of the positions of the sample that can be landmarks: variance above 0,
-    duplicates once.
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """All positions of a sample before a nonlinearity, on the host.
 
-    Two positions are the same if their variances and the directions of their vectors, seen in
+    Attributes:
+        q: exact variances (N,).
+        diagonal: of the kernel (N,), `k_σ(x, x)`.
+        usable: flat indices of the positions that can be landmarks: variance above 0, equal ones
+            once.
+    """
+
+    q: np.ndarray
+    diagonal: np.ndarray
+    usable: np.ndarray
+
+
+def surveyed(dual: DualActivation, features: Features) -> Survey:
+    """Two positions are the same if their variances and the directions of their vectors, seen in
     random projections, agree to √eps. Rounding may part a pair that a cell's border runs through,
     but hardly twice: cells are laid out twice.
     """
-    directions, q = map(np.asarray, _fingerprints(features))
+    directions, q, diagonal = map(np.asarray, _survey(dual, features))
     usable = np.flatnonzero(q > 0)
     coordinates = np.concatenate([directions[usable], np.log(q[usable])[:, None]], axis=1)
     cells = coordinates.astype(np.float64) / float(jnp.finfo(q.dtype).eps) ** 0.5
@@ -44,49 +61,49 @@ def usable_positions(features: Features) -> np.ndarray:
         rounded = np.floor(cells[kept] + shift).astype(np.int64)
         _, first = np.unique(rounded, axis=0, return_index=True)
         kept = kept[np.sort(first)]
-    return usable[kept]
+    return Survey(q, diagonal.astype(np.float64), usable[kept])
 
 
 @eqx.filter_jit
-def _fingerprints(features: Features) -> tuple[Array, Array]:
-    """Random projections (N, 3) of the direction of every position's vector, and the variances
-    (N,).
+def _survey(dual: DualActivation, features: Features) -> tuple[Array, Array, Array]:
+    """Random projections (N, 3) of the direction of every position's vector, variances (N,) and
+    kernels of every position with itself (N,).
     """
     variances, vectors = features.variances, features.nngp_vectors()
     q = variances.diagonal(variances.same).reshape(-1)
     matrix = jax.random.normal(jax.random.key(0), (vectors.dimension, 3), q.dtype)
     projected = vectors.project(matrix).reshape(len(q), 3)
-    return projected / jnp.sqrt(jnp.where(q > 0, q, 1))[:, None], q
+    return projected / jnp.sqrt(jnp.where(q > 0, q, 1))[:, None], q, dual(q, q, q)[0]
 
 
 def sample_positions(
     dual: DualActivation,
     features: Features,
-    candidates: np.ndarray,
+    survey: Survey,
     count: int,
     sampling: Sampling,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """`count` of the flat indices `candidates`, without replacement.
+    """`count` of the usable positions, without replacement.
 
     Args:
         sampling: probability proportional to 1 ("uniform"), to the diagonal `k_σ(x, x)`
             ("diagonal": Drineas and Mahoney 2005), or to ridge leverage scores ("leverage").
     """
     if sampling == "uniform":
-        return rng.choice(candidates, count, replace=False)
+        return rng.choice(survey.usable, count, replace=False)
     if sampling == "diagonal":
-        diagonal = np.asarray(_diagonal(dual, features), np.float64)[candidates]
-        return weighted_sample(candidates, diagonal, count, rng)
-    pool = rng.permutation(candidates)[: max(_POOL, 16 * count)]
-    kernel, diagonal = _kernel_of(dual, features, pool, count)
+        return weighted_sample(survey.usable, survey.diagonal[survey.usable], count, rng)
+    pool = rng.permutation(survey.usable)[: max(_POOL, 16 * count)]
+    diagonal = survey.diagonal[pool]
     if not diagonal.any():  # the zero kernel, of which any landmarks do
         return pool[:count]
+    kernel = _kernel_of(dual, features, survey, pool, count)
     scores = ridge_leverage_scores(kernel, diagonal, count, rng)
     return weighted_sample(pool, scores, count, rng)
 
 
-def check_kernel(values: np.ndarray, dual: DualActivation, q: Array) -> None:
+def check_kernel(values: np.ndarray, dual: DualActivation, q: Any) -> None:
     """Refuses kernel values that are NaN or infinite, at positions of variances `q`."""
     if not np.isfinite(values).all():
         raise ValueError(
@@ -106,48 +123,45 @@ def weighted_sample(items: np.ndarray, weights: np.ndarray, count: int, rng) -> 
     return items[np.argsort(keys, kind="stable")[:count]]
 
 
-@eqx.filter_jit
-def _diagonal(dual: DualActivation, features: Features) -> Array:
-    variances = features.variances
-    q = variances.diagonal(variances.same).reshape(-1)
-    return dual(q, q, q)[0]
+def _kernel_of(dual, features: Features, survey: Survey, pool: np.ndarray, count: int):
+    """`k_σ` of positions `pool`, as a function of indices into it: rows and columns.
 
-
-def _kernel_of(dual: DualActivation, features: Features, pool: np.ndarray, count: int):
-    """`k_σ` of all positions `pool` with some of them, as a function of their indices into it; and
-    its diagonal.
+    Computed in blocks of one shape, so that layers alike share one program.
     """
     space = features.nngp_vectors().space
-    index = np.unravel_index(pool, (features.nngp[0].shape[0], *space))
-    z, q, own = _vectors_at(features, index)
+    height = max(_ROWS, count)
 
-    def columns(chosen: np.ndarray) -> np.ndarray:
-        # Filled up to a multiple of `count`, so that few shapes are compiled.
-        filled = np.resize(chosen, math.ceil(len(chosen) / count) * count)
-        values = np.asarray(_columns(dual, z, q, own, filled), np.float64)[:, : len(chosen)]
-        check_kernel(values, dual, q)
+    def positions(indices: np.ndarray, size: int):
+        flat = pool[np.resize(indices, size)]
+        return flat, np.unravel_index(flat, (features.nngp[0].shape[0], *space))
+
+    def kernel(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        values = np.empty((len(rows), len(columns)))
+        for left in range(0, len(columns), count):
+            across = columns[left : left + count]
+            for top in range(0, len(rows), height):
+                down = rows[top : top + height]
+                block = _block(dual, features, *positions(down, height), *positions(across, count))
+                block = np.asarray(block)[: len(down), : len(across)]
+                values[top : top + height, left : left + count] = block
+        check_kernel(values, dual, survey.q)
         return values
 
-    return columns, np.asarray(_diagonal(dual, features), np.float64)[pool]
+    return kernel
 
 
 @eqx.filter_jit
-def _vectors_at(features: Features, index: tuple[Inputs, ...]):
-    """Vectors (m, d), variances (m,), and covariances of two independent passes (m,)."""
-    variances = features.variances
-    q, own = (variances.diagonal(v)[index] for v in (variances.same, variances.independent))
-    return features.nngp_vectors().at(index), q, own
-
-
-@eqx.filter_jit
-def _columns(dual: DualActivation, z: Array, q: Array, own: Array, chosen: Inputs) -> Array:
-    same = jnp.arange(len(q))[:, None] == chosen[None, :]
-    covariance = jnp.where(same, own[:, None], matmul(z, z[chosen].T, "full"))
-    return dual(covariance, q[:, None], q[None, chosen])[0]
+def _block(dual: DualActivation, features: Features, flat, index, flat_other, index_other) -> Array:
+    """`k_σ` of positions with others; a position with itself has its exact variance."""
+    variances, vectors = features.variances, features.nngp_vectors()
+    same, own = (variances.diagonal(v) for v in (variances.same, variances.independent))
+    covariance = matmul(vectors.at(index), vectors.at(index_other).T, "full")
+    covariance = jnp.where(flat[:, None] == flat_other[None, :], own[index][:, None], covariance)
+    return dual(covariance, same[index][:, None], same[index_other][None, :])[0]
 
 
 def ridge_leverage_scores(
-    columns: Callable[[np.ndarray], np.ndarray],
+    kernel: Callable[[np.ndarray, np.ndarray], np.ndarray],
     diagonal: np.ndarray,
     count: int,
     rng: np.random.Generator,
@@ -164,7 +178,7 @@ def ridge_leverage_scores(
     λ is the sum of the eigenvalues that rank `k = count / (4 log count)` leaves, over k.
 
     Args:
-        columns: gives the columns of `K` at an array of indices.
+        kernel: gives the entries of `K` at arrays of row and column indices.
         diagonal: of `K` (n,).
         count: number of landmarks.
         rng: of NumPy.
@@ -178,12 +192,13 @@ def ridge_leverage_scores(
     sizes = [n]
     while sizes[-1] > count:
         sizes.append(math.ceil(sizes[-1] / 2))
+    place = np.argsort(order)  # in `order`, of which each level looks at the first few
     chosen, weights = order[: sizes[-1]], np.ones(sizes[-1])
     scores = np.ones(n)
     for size in reversed(sizes[:-1]):
         points = order[:size]
-        values = columns(chosen)
-        inner, values = values[chosen], values[points]
+        values = kernel(points, chosen)
+        inner = values[place[chosen]]
         weighted = weights[:, None] * inner * weights
         eigenvalues = np.linalg.eigvalsh(weighted)
         left = max(np.trace(weighted) - eigenvalues[::-1][:rank].sum(), 0.0)

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .._precision import on_device
 from ._checks import checked_examples, checked_groups, checked_targets
 from ._spectrum import Spectrum
 from ._streaming import FeatureStream, Inputs, project
@@ -92,11 +92,11 @@ class Validation:
         p, m, k = weights.shape
         if self.y.shape[1] != k:
             raise ValueError(f"y_val has {self.y.shape[1]} outputs but the statistics have {k}")
-        on_device = jnp.asarray(weights.reshape(p, m * k).astype(spectrum.dtype))
+        every = on_device(weights.reshape(p, m * k), spectrum.dtype)
         at_mean = np.einsum("p,pmk->mk", spectrum.feature_mean, weights)
         total = np.zeros(m)
         for start, stop, z in features(self.x):
-            mean = np.asarray(project(z, on_device))[: stop - start].astype(np.float64)
+            mean = np.asarray(project(z, every))[: stop - start].astype(np.float64)
             error = mean.reshape(-1, m, k) - at_mean - units.of(self.y[start:stop])[:, None, :]
             total += np.sum(error**2, axis=(0, 2))
         return total / self.y.size * units.scale**2

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .._precision import on_device
 from . import _checks
 from ._selection import Selector
 from ._spectrum import Spectrum
@@ -189,13 +190,18 @@ def solution_from(
     weights = [spectrum.weights(fit.penalty) for fit in wanted]
     intercepts = [spectrum.intercept(w) for w in weights]
 
-    def stacked(arrays: list[np.ndarray]) -> Array:
+    def all_and_best(arrays: list[np.ndarray]) -> tuple[Array | None, Array | None]:
         arrays = [a[..., 0] if one_output else a for a in arrays]
-        return jnp.asarray(np.stack(arrays), spectrum.dtype)
+        return (
+            on_device(np.stack(arrays), spectrum.dtype) if is_path else None,
+            None if best is None else on_device(arrays[best], spectrum.dtype),
+        )
 
-    all_weights = stacked(weights)
-    all_intercepts = stacked(intercepts) if spectrum.fit_intercept else None
     best = chosen if is_path else 0
+    path_weights, best_weights = all_and_best(weights)
+    path_intercept, best_intercept = (
+        all_and_best(intercepts) if spectrum.fit_intercept else (None, None)
+    )
     if chosen is not None:
         _warn_if_deficient(fits[chosen], spectrum)
     if spectrum.mean_to_spread > 1 and not spectrum.fit_intercept:
@@ -208,10 +214,10 @@ def solution_from(
         )
     return RidgeSolution(
         feature_map=feature_map,
-        weights=None if best is None else all_weights[best],
-        path_weights=all_weights if is_path else None,
-        intercept=None if best is None or all_intercepts is None else all_intercepts[best],
-        path_intercept=all_intercepts if is_path else None,
+        weights=best_weights,
+        path_weights=path_weights,
+        intercept=best_intercept,
+        path_intercept=path_intercept,
         scores=scores,
         diag_reg=tuple(diag_regs) if chosen is None else diag_regs[chosen],
         n_examples=spectrum.n_examples,

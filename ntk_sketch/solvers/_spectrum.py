@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-from .._precision import promoted
+from .._precision import on_device, promoted
 from ._gram_state import GramState
 from ._streaming import Batch, project
 from ._targets import Units, centred_units, scaled_units
@@ -177,7 +177,7 @@ class PrimalSpectrum(Spectrum):
     ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
         """R = Z U, or [(Z - mean) U, 1 / √n]: a second pass over the features, and 2 n p² FLOPs on
         the device."""
-        vectors = jnp.asarray(self.vectors.astype(self.dtype))
+        vectors = on_device(self.vectors, self.dtype)
         mean = self.feature_mean @ self.vectors
         for start, stop, z in features(order):
             rows = np.asarray(project(z, vectors))[: stop - start].astype(np.float64)

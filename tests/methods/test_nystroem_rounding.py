@@ -15,7 +15,7 @@ from ntk_sketch import stax
 from ntk_sketch._precision import float64
 from ntk_sketch.methods._landmarks import expansion, landmarks_at, promoted
 from ntk_sketch.methods._roots import LARGEST_NOISE
-from ntk_sketch.methods._sampling import usable_positions
+from ntk_sketch.methods._sampling import surveyed
 
 KEY = jax.random.key(0)
 
@@ -71,7 +71,7 @@ def test_diagonal_where_landmarks_are_dependent(name, record_property):
     conv = stax.Conv(4, (3, 3), b_std=0.1, padding="SAME")
     model = stax.serial(conv, NONLINEARITIES[name](), stax.GlobalAvgPool())
     [(dual, features)] = entering(model, awkward_images()[:6, :5, :5])
-    usable = usable_positions(features)
+    usable = surveyed(dual, features).usable
     rng = np.random.default_rng(0)
     order = rng.permutation(usable)
     chosen, others = (np.unravel_index(part, (6, 5, 5)) for part in (order[:64], order[64:]))

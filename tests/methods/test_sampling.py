@@ -1,5 +1,6 @@
 """Which positions become landmarks: usable ones, each once, by three distributions."""
 
+import dataclasses
 import functools
 
 import jax
@@ -15,7 +16,7 @@ from ntk_sketch.methods._sampling import (
     SAMPLINGS,
     ridge_leverage_scores,
     sample_positions,
-    usable_positions,
+    surveyed,
     weighted_sample,
 )
 
@@ -51,7 +52,7 @@ def patches(x):
 
 
 def usable(model, x):
-    return usable_positions(entering(model, x)[0][1])
+    return surveyed(*entering(model, x)[0]).usable
 
 
 @over_dtypes
@@ -143,7 +144,7 @@ def cluster_and_outliers():
 
 def approximate_scores(kernel, count, seed):
     rng = np.random.default_rng(seed)
-    return ridge_leverage_scores(lambda c: kernel[:, c], np.diag(kernel), count, rng)
+    return ridge_leverage_scores(lambda r, c: kernel[np.ix_(r, c)], np.diag(kernel), count, rng)
 
 
 def naive_scores(kernel, ridge):
@@ -222,9 +223,10 @@ def sample():
 
 def landmarks(sampling, seed, count=20):
     dual, features = sample()
-    candidates = usable_positions(features)[::-1]
+    survey = surveyed(dual, features)
+    survey = dataclasses.replace(survey, usable=survey.usable[::-1])
     rng = np.random.default_rng(seed)
-    return sample_positions(dual, features, candidates, count, sampling, rng)
+    return sample_positions(dual, features, survey, count, sampling, rng)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
