@@ -6,14 +6,25 @@ those are marked `default_flags`, as is a small part of every table of contracts
 `scripts/test.sh` runs them once more as XLA compiles for users. By hand:
 
     XLA_FLAGS= pytest -m default_flags
+
+Compiled programs are kept in a folder for the time of one run, which its processes share: modules,
+workers and the commands that tests start compile much alike.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the process that starts the others
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ntk_sketch-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest

@@ -68,6 +68,11 @@ class DualActivation(eqx.Module):
         """How errors call the nonlinearity."""
         return self.specification.name
 
+    @property
+    def has_function(self) -> bool:
+        """Whether there is a `σ`: NT's `ExpNormalized` is a kernel without a finite network."""
+        return _has_function(self.specification.like())
+
     def __repr__(self) -> str:
         return f"DualActivation({self.name})"
 
@@ -195,6 +200,15 @@ def _takes_traced_numbers(specification: Specification) -> bool:
         jax.errors.TracerArrayConversionError,
         jax.errors.TracerIntegerConversionError,
     ):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1024)
+def _has_function(specification: Specification) -> bool:
+    try:
+        jax.eval_shape(lambda u: specification.triple()[1]((), u), jnp.ones((1,)))
+    except NotImplementedError:
         return False
     return True
 

@@ -56,6 +56,12 @@ class Method(eqx.Module):
         """Whether one expansion stands for the whole model (`SeriesMethod.expand_series`)."""
         return False
 
+    def before_flatten(self, dual: DualActivation) -> "Method":
+        """The method of a nonlinearity whose positions are flattened later, and not pooled before
+        that: what features miss at a position is then missing in the kernels of whole examples.
+        """
+        return self
+
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         """Refuses a sample that cannot do, before anything is computed.
 

@@ -1,8 +1,10 @@
 """Nyström features: landmarks from the sample, and random features of what they miss."""
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,6 +26,10 @@ from ._landmarks import (
 )
 from ._method import Method, checked_width, plain
 from ._sampling import SAMPLINGS, Sampling, Survey, generator, sample_positions, surveyed
+
+#: Share of residual features where positions are flattened, by the study of
+#: `experiments.kernel_approximation.flatten`.
+_BEFORE_FLATTEN = 0.5
 
 
 class Nystroem(Method):
@@ -55,9 +61,11 @@ class Nystroem(Method):
             number for each nonlinearity in the order of the model. Early nonlinearities have many
             positions and cost most, late ones decide about the rank of the features: small early
             and large late.
-        residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. `None` is 0. A
-            share lowers the error of the centred kernel, and of kernels close to diagonal; it takes
-            rank from a regression.
+        residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. A share lowers the
+            error of the centred kernel, and of kernels close to diagonal; it takes rank from a
+            regression. `None`: one half where `Flatten` follows with no pool in between, so that
+            what landmarks miss at a position is missing in the kernel of an example with itself;
+            elsewhere 0.
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
             ("diagonal") or all alike ("uniform"). Positions that are equal to about `√eps` count
@@ -176,6 +184,12 @@ class Nystroem(Method):
         (d, m₁) and (d_ψ, m₁): `E[w wᵀ] = I`, and likewise of `s`.
         """
         return residual_directions(z, z_ntk, count, key=key)
+
+    def before_flatten(self, dual: DualActivation) -> Method:
+        if self.residual is not None or not dual.has_function:
+            return self
+        replace: Any = dataclasses.replace  # type checkers miss that equinox makes dataclasses
+        return replace(self, residual=_BEFORE_FLATTEN)
 
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         if not positions:

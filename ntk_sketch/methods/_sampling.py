@@ -12,7 +12,7 @@ from jax import numpy as jnp
 
 from .._features import Features
 from .._precision import matmul
-from .._typing import Array, PRNGKey
+from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
 
 Sampling: TypeAlias = Literal["leverage", "diagonal", "uniform"]
@@ -103,9 +103,9 @@ def sample_positions(
     return weighted_sample(pool, scores, count, rng)
 
 
-def check_kernel(values: np.ndarray, dual: DualActivation, q: Any) -> None:
+def check_kernel(values: Inputs, dual: DualActivation, q: Any) -> None:
     """Refuses kernel values that are NaN or infinite, at positions of variances `q`."""
-    if not np.isfinite(values).all():
+    if not np.isfinite(np.asarray(values)).all():
         raise ValueError(
             f"the kernel of {dual.name} is NaN or infinite in {q.dtype} at some positions of the"
             f" sample, whose variances there go up to {float(np.max(q)):.3g}. Standardise the"

@@ -5,29 +5,32 @@ import contextlib
 import equinox as eqx
 import jax
 
-from ._layer import Layer, Rule, abstracted, advance, as_layer
+from ._layer import Layer, Positions, Rule, abstracted, advance, as_layer
 
 
 class Combinator(Rule):
-    """A rule made of layers."""
+    """A rule made of layers, and of their rules as they are at this place."""
 
-    def __init__(self, layers: list[Layer]):
+    def __init__(self, layers: list[Layer], rules: list[Rule] | None = None):
         self.layers = layers
-        self.nonlinearities = sum(layer.rule.nonlinearities for layer in layers)
-        self.call_arguments = frozenset().union(*(layer.rule.call_arguments for layer in layers))
+        self.rules = [layer.rule for layer in layers] if rules is None else rules
+        self.nonlinearities = sum(rule.nonlinearities for rule in self.rules)
+        self.call_arguments = frozenset().union(*(rule.call_arguments for rule in self.rules))
+        moved: list[Positions] = [r.positions for r in self.rules if r.positions != "kept"]
+        self.positions = moved[0] if moved else "kept"
 
     def methods(self, method) -> list:
         """The method of each layer."""
-        return method.split([layer.rule.nonlinearities for layer in self.layers])
+        return method.split([rule.nonlinearities for rule in self.rules])
 
     def looks_at_data(self, method):
-        return any(layer.rule.looks_at_data(method) for layer in self.layers)
+        return any(rule.looks_at_data(method) for rule in self.rules)
 
     @contextlib.contextmanager
     def at(self, index: int):
         """Errors that arise in this layer say where it is: one of many alike, as often."""
         try:
-            yield self.layers[index].rule
+            yield self.rules[index]
         except Exception as error:
             name = self.layers[index].name
             error.add_note(f"In layer {index + 1} of {len(self.layers)}, {name}.")
@@ -40,6 +43,13 @@ def taken(rule: Rule, kwargs: dict) -> dict:
 
 
 class Serial(Combinator):
+    def __init__(self, layers: list[Layer], rules: list[Rule] | None = None):
+        super().__init__(layers, rules)
+        self.rules = _as_flattened(self.rules, later="kept")
+
+    def before_flatten(self):
+        return Serial(self.layers, _as_flattened(self.rules, later="flattened"))
+
     def plan(self, offsets, shape, method, kwargs) -> tuple[list, list]:
         """Shapes, and offsets that are needed, before each layer and after the last."""
         shapes = [shape]
@@ -64,7 +74,7 @@ class Serial(Combinator):
             zip(self.methods(method), needed[1:], keys, strict=False)
         ):
             given = shapes
-            if self.layers[index].rule.looks_at_data(own):
+            if self.rules[index].looks_at_data(own):
                 sample, ahead = advance(SerialTransform(tuple(ahead)), sample, **kwargs), []
                 given = sample
             with self.at(index) as rule:
@@ -81,6 +91,17 @@ class Serial(Combinator):
             with self.at(index) as rule:
                 series = rule.series(series)
         return series
+
+
+def _as_flattened(rules: list[Rule], later: Positions) -> list[Rule]:
+    """The rules of consecutive layers, told where positions are flattened later on and not pooled
+    before that; `later` is what becomes of positions behind the last one.
+    """
+    found = []
+    for rule in reversed(rules):
+        found.append(rule.before_flatten() if later == "flattened" else rule)
+        later = later if rule.positions == "kept" else rule.positions
+    return found[::-1]
 
 
 class SerialTransform(eqx.Module):
@@ -102,6 +123,9 @@ def repeat(layer, inner, n):
 
 
 class Parallel(Combinator):
+    def before_flatten(self):
+        return Parallel(self.layers, [rule.before_flatten() for rule in self.rules])
+
     def needs(self, offsets, shape, *, method, **kwargs):
         needed = []
         branches = zip(self.methods(method), offsets, shape, strict=True)

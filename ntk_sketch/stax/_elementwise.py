@@ -19,8 +19,11 @@ class Nonlinearity(Rule):
 
     nonlinearities = 1
 
-    def __init__(self, dual: DualActivation):
-        self.dual = dual
+    def __init__(self, dual: DualActivation, flattened: bool = False):
+        self.dual, self.flattened = dual, flattened
+
+    def before_flatten(self):
+        return Nonlinearity(self.dual, flattened=True)
 
     def needs(self, offsets, shape, *, method):
         method.check_sample(self.dual, math.prod(shape[:-1]))
@@ -37,6 +40,8 @@ class Nonlinearity(Rule):
                 f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but"
                 " `x` is a jax.ShapeDtypeStruct. Pass example inputs."
             )
+        if self.flattened and math.prod(features.space) > 1:
+            method = method.before_flatten(self.dual)
         expansion = method.expand(self.dual, features, key=key)
         return NonlinearityTransform(expansion, self.dual, offsets)
 

@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -23,6 +23,9 @@ from ..methods import Method
 #: arguments as `kwargs`.
 Transform: TypeAlias = Callable[..., Any]
 
+
+#: What a layer does with positions.
+Positions: TypeAlias = Literal["kept", "pooled", "flattened"]
 
 #: Bytes of features that a part of the sample becomes while a map is fitted.
 _PART_BYTES = 2**26
@@ -49,10 +52,13 @@ class Rule:
         nonlinearities: how many expansions the layer makes by the method it is given: so many
             entries of a schedule of widths are its own.
         call_arguments: names of the call-time arguments that the layer takes.
+        positions: what becomes of positions: "pooled" (their features are summed), "flattened"
+            (they stand side by side) or "kept".
     """
 
     nonlinearities: int = 0
     call_arguments: frozenset[str] = frozenset()
+    positions: Positions = "kept"
 
     def __eq__(self, other) -> bool:
         return type(self) is type(other) and self._parts() == other._parts()
@@ -76,6 +82,10 @@ class Rule:
         """
         del shape, method, kwargs
         return offsets
+
+    def before_flatten(self) -> "Rule":
+        """This rule where positions are flattened later, and not pooled before that."""
+        return self
 
     def looks_at_data(self, method: Method) -> bool:
         """Whether `fit` must be given the features of a real sample, not shapes alone."""
@@ -199,7 +209,10 @@ class WithMethod(Rule):
 
     def __init__(self, rule: Rule, method: Method):
         self.rule, self.method = rule, method
-        self.call_arguments = rule.call_arguments
+        self.call_arguments, self.positions = rule.call_arguments, rule.positions
+
+    def before_flatten(self):
+        return WithMethod(self.rule.before_flatten(), self.method)
 
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.rule.needs(offsets, shape, method=self._own(method), **kwargs)

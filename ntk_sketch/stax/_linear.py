@@ -175,6 +175,8 @@ def dropout(layer, rate, mode):
 class Flatten(Rule):
     """Positions become features: `K' = mean over s of K(s, s)`."""
 
+    positions = "flattened"
+
     def __init__(self, layer, batch_axis: int, batch_axis_out: int):
         self.name, self.axes = layer.name, (batch_axis, batch_axis_out)
 

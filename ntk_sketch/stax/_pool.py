@@ -16,6 +16,8 @@ from ._linear import windows_of
 class Pool(Rule):
     """`K'(S, T)` is the sum, or mean, of `K(s, t)` over the pairs of positions in two windows."""
 
+    positions = "pooled"
+
     def __init__(self, layer, windows: Windows, weights: str, axes):
         self.name, self.layer = layer.name, layer.specification
         self.windows, self.weights, self.axes = windows, weights, axes
@@ -63,6 +65,8 @@ class GlobalPool(Rule):
     of an example: exact up to `Method.max_positions_all_pairs` positions. Beyond, it is
     *estimated*: same-position terms are exact, cross-position terms are those of the features.
     """
+
+    positions = "pooled"
 
     def __init__(self, layer, mean: bool, axes):
         self.name, self.layer, self.mean, self.axes = layer.name, layer.specification, mean, axes
