@@ -172,8 +172,7 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
 
 def value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]:
     """`σ(u)` and `σ'(u)` as one program, for what is computed outside of others."""
-    u = jnp.asarray(u)
-    return _value_and_derivative(in_dtype(dual, u.dtype), u)
+    return _value_and_derivative(in_dtype(dual, jax.dtypes.canonicalize_dtype(u.dtype)), u)
 
 
 @eqx.filter_jit

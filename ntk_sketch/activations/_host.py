@@ -8,8 +8,8 @@ import numpy as np
 from .._precision import float64
 from ._checks import real
 
-#: Points at a time, so that JAX compiles few shapes and memory stays small.
-_LARGEST, _SMALLEST = 1 << 16, 1 << 10
+#: Points at a time, few or many, so that JAX compiles two shapes and memory stays small.
+_FEW, _MANY = 1 << 11, 1 << 16
 
 
 def on_host(fn: Callable, x: np.ndarray, name: str) -> np.ndarray:
@@ -25,8 +25,8 @@ def on_host(fn: Callable, x: np.ndarray, name: str) -> np.ndarray:
     parts, start = [], 0
     with float64(), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
         while start < len(x):
-            part = x[start : start + _LARGEST]
-            size = max(_SMALLEST, 1 << (len(part) - 1).bit_length())
+            part = x[start : start + _MANY]
+            size = _FEW if len(part) <= _FEW else _MANY
             padded = np.concatenate([part, np.full(size - len(part), part[-1])])
             values = real(fn(padded), f"{name}'s values")
             if values.shape != padded.shape:

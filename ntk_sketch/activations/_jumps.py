@@ -118,7 +118,7 @@ def jumps_of(dual: DualActivation, dtype=None) -> tuple[Jumps | None, Jumps | No
         if dual.specification.is_traced:
             by = jax.lax.stop_gradient(_heights_at_zero(dual)).astype(dtype)
             return Jumps(jnp.zeros(1, dtype), by[0]), Jumps(jnp.zeros(1, dtype), by[1])
-        at, by, coarse, level = map(np.asarray, _search(in_dtype(dual, jnp.float64)))
+        at, by, coarse, level = map(np.asarray, _search(in_dtype(dual, jnp.float64), _GRID))
     first, second = (_jumps(at[i], by[i], coarse[i], level[i], dtype) for i in (0, 1))
     return first, second
 
@@ -149,9 +149,11 @@ def _heights_at_zero(dual: DualActivation) -> Array:
 
 
 @filter_jit
-def _search(dual: DualActivation) -> tuple[Array, Array, Array, Array]:
+def _search(dual: DualActivation, grid: Array) -> tuple[Array, Array, Array, Array]:
     """The steepest point of every interval, (2, intervals) for `σ` and `σ'`; how much they rise
     across it, close by and less close; and their size.
+
+    `grid` is an argument, since what is computed of constants would be so step by step.
     """
 
     def halve(_, ends):
@@ -166,7 +168,6 @@ def _search(dual: DualActivation) -> tuple[Array, Array, Array, Array]:
             jnp.where(first, value, high),
         )
 
-    grid = jnp.asarray(_GRID)
     left, right = (jnp.stack([end, end]) for end in (grid[:-1], grid[1:]))
     ends = (left, right, _values(dual, left), _values(dual, right))
     at, *_ = jax.lax.fori_loop(0, _HALVINGS, halve, ends)

@@ -52,7 +52,9 @@ def surveyed(dual: DualActivation, features: Features) -> Survey:
     random projections, agree to √eps. Rounding may part a pair that a cell's border runs through,
     but hardly twice: cells are laid out twice.
     """
-    directions, q, diagonal = map(np.asarray, _survey(dual, features))
+    d, dtype = features.nngp_vectors().dimension, features.nngp[0].dtype
+    projections = np.random.default_rng(0).normal(size=(d, 3)).astype(dtype)
+    directions, q, diagonal = map(np.asarray, _survey(dual, features, projections))
     usable = np.flatnonzero(q > 0)
     coordinates = np.concatenate([directions[usable], np.log(q[usable])[:, None]], axis=1)
     cells = coordinates.astype(np.float64) / float(jnp.finfo(q.dtype).eps) ** 0.5
@@ -65,13 +67,12 @@ def surveyed(dual: DualActivation, features: Features) -> Survey:
 
 
 @eqx.filter_jit
-def _survey(dual: DualActivation, features: Features) -> tuple[Array, Array, Array]:
-    """Random projections (N, 3) of the direction of every position's vector, variances (N,) and
-    kernels of every position with itself (N,).
+def _survey(dual: DualActivation, features: Features, matrix: Inputs) -> tuple[Array, Array, Array]:
+    """The direction of every position's vector times `matrix` (N, 3), variances (N,) and kernels of
+    every position with itself (N,).
     """
     variances, vectors = features.variances, features.nngp_vectors()
     q = variances.diagonal(variances.same).reshape(-1)
-    matrix = jax.random.normal(jax.random.key(0), (vectors.dimension, 3), q.dtype)
     projected = vectors.project(matrix).reshape(len(q), 3)
     return projected / jnp.sqrt(jnp.where(q > 0, q, 1))[:, None], q, dual(q, q, q)[0]
 
