@@ -160,7 +160,7 @@ class Vectors(eqx.Module):
         space = self.blocks[0][0].shape[1:-1]
         return space if self.windows is None else self.windows.output_space(space)
 
-    def terms(self, matrix: Float[Array, "d m"]) -> list[tuple[Array, Array]]:
+    def terms(self, matrix: Float[Inputs, "d m"]) -> list[tuple[Array, Array]]:
         """Blocks, each with the rows of `matrix` (d, m) that it meets, scales included."""
         terms, row = [], 0
         for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
@@ -169,7 +169,7 @@ class Vectors(eqx.Module):
         return terms
 
     def project(
-        self, matrix: Float[Array, "d m"], precision: Precision = "full"
+        self, matrix: Float[Inputs, "d m"], precision: Precision = "full"
     ) -> Float[Array, "n *space m"]:
         """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
         FLOPs.
@@ -185,7 +185,7 @@ class Vectors(eqx.Module):
         filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
         return self.windows.convolve(block, filters, precision)
 
-    def summed(self, parts: list[Any], matrix: Array) -> Array:
+    def summed(self, parts: list[Any], matrix: Inputs) -> Array:
         """The blocks' products together, the constant coordinate's included."""
         if self.constant is not None:
             constant = self.constant * matrix[-1]

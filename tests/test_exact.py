@@ -31,7 +31,7 @@ def test_table_is_large_enough():
 def test_gram_is_the_kernel(name):
     make, shape, across, nt_options = ARCHITECTURES[name]
     model = make()
-    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    x = np.random.default_rng(1).normal(size=(5, *shape))
     feature_map = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0))
     rows, columns = (x[:3], x[3:]) if across else (x, None)
     kernel = exact_kernel(model, rows, columns, **dict(nt_options))

@@ -85,7 +85,7 @@ class DualActivation(eqx.Module):
     def _parts(self) -> tuple:
         return self.specification, self._derivative, self._factor, self._interior, self.degree
 
-    def value_and_derivative(self, u: Array) -> tuple[Array, Array]:
+    def value_and_derivative(self, u: Inputs) -> tuple[Array, Array]:
         """`σ(u)` and `σ'(u)`, elementwise.
 
         Raises:
@@ -176,7 +176,7 @@ def value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]
 
 
 @eqx.filter_jit
-def _value_and_derivative(dual: DualActivation, u: Array) -> tuple[Array, Array]:
+def _value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]:
     return dual.value_and_derivative(u)
 
 

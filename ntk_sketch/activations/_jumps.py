@@ -6,6 +6,8 @@ of Relu, `σ` of Sign. Its values average to a smooth kernel, the derivatives th
 differentiation finds average to something else.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from equinox import Module, filter_jit
@@ -149,7 +151,7 @@ def _heights_at_zero(dual: DualActivation) -> Array:
 
 
 @filter_jit
-def _search(dual: DualActivation, grid: Array) -> tuple[Array, Array, Array, Array]:
+def _search(dual: DualActivation, grid: Any) -> tuple[Array, Array, Array, Array]:
     """The steepest point of every interval, (2, intervals) for `σ` and `σ'`; how much they rise
     across it, close by and less close; and their size.
 
