@@ -51,16 +51,18 @@ class Method(eqx.Module):
             key: of `jax.random`.
         """
 
+    def expand_before_flatten(
+        self, dual: DualActivation, features: Features, *, key: PRNGKey
+    ) -> Any:
+        """`expand` where positions are flattened next: what features miss at a position is then
+        missing in the kernel of an example with itself.
+        """
+        return self.expand(dual, features, key=key)
+
     @property
     def whole_network(self) -> bool:
         """Whether one expansion stands for the whole model (`SeriesMethod.expand_series`)."""
         return False
-
-    def before_flatten(self, dual: DualActivation) -> "Method":
-        """The method of a nonlinearity whose positions are flattened later, and not pooled before
-        that: what features miss at a position is then missing in the kernels of whole examples.
-        """
-        return self
 
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         """Refuses a sample that cannot do, before anything is computed.

@@ -1,6 +1,5 @@
 """Nyström features: landmarks from the sample, and random features of what they miss."""
 
-import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
@@ -27,8 +26,7 @@ from ._landmarks import (
 from ._method import Method, checked_width, plain
 from ._sampling import SAMPLINGS, Sampling, Survey, generator, sample_positions, surveyed
 
-#: Share of residual features where positions are flattened, by the study of
-#: `experiments.kernel_approximation.flatten`.
+#: Share of residual features at the last nonlinearity before positions are flattened.
 _BEFORE_FLATTEN = 0.5
 
 
@@ -63,9 +61,9 @@ class Nystroem(Method):
             and large late.
         residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. A share lowers the
             error of the centred kernel, and of kernels close to diagonal; it takes rank from a
-            regression. `None`: one half where `Flatten` follows with no pool in between, so that
-            what landmarks miss at a position is missing in the kernel of an example with itself;
-            elsewhere 0.
+            regression. `None`: one half at the last nonlinearity before a `Flatten` of positions
+            with no pool in between, so that what landmarks miss at a position is missing in the
+            kernel of an example with itself; elsewhere 0.
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
             2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
             ("diagonal") or all alike ("uniform"). Positions that are equal to about `√eps` count
@@ -143,6 +141,18 @@ class Nystroem(Method):
     def expand(
         self, dual: DualActivation, features: Features, *, key: PRNGKey
     ) -> LandmarkExpansion:
+        return self._expanded(dual, features, key, self.residual or 0.0)
+
+    def expand_before_flatten(
+        self, dual: DualActivation, features: Features, *, key: PRNGKey
+    ) -> LandmarkExpansion:
+        if self.residual is not None or not dual.has_function:
+            return self.expand(dual, features, key=key)
+        return self._expanded(dual, features, key, _BEFORE_FLATTEN)
+
+    def _expanded(
+        self, dual: DualActivation, features: Features, key: PRNGKey, share: Any
+    ) -> LandmarkExpansion:
         check_values(type(self).__name__, dual, features, key)
         key_landmarks, key_residual, key_fit = jax.random.split(key, 3)
         rng = generator(key_fit)
@@ -150,7 +160,7 @@ class Nystroem(Method):
         fixed_dual, fixed = values_of((dual, features))
         survey = surveyed(fixed_dual, fixed)
         positions = survey.usable
-        landmarks, residual = self.shares(dual, len(positions))
+        landmarks, residual = self.shares(dual, len(positions), share)
         chosen = positions
         if landmarks < len(positions):
             drawn = generator(key_landmarks)
@@ -185,12 +195,6 @@ class Nystroem(Method):
         """
         return residual_directions(z, z_ntk, count, key=key)
 
-    def before_flatten(self, dual: DualActivation) -> Method:
-        if self.residual is not None or not dual.has_function:
-            return self
-        replace: Any = dataclasses.replace  # type checkers miss that equinox makes dataclasses
-        return replace(self, residual=_BEFORE_FLATTEN)
-
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         if not positions:
             raise ValueError(
@@ -199,12 +203,12 @@ class Nystroem(Method):
                 " are 0 in this dtype. Give feature_map other examples, or scale them up."
             )
 
-    def shares(self, dual: DualActivation, positions: int) -> tuple[int, int]:
+    def shares(self, dual: DualActivation, positions: int, share: Any) -> tuple[int, int]:
         """Numbers of landmarks and of residual features where the sample has so many positions:
         where these are fewer than the width, or as many, all of them and none.
         """
         self.check_sample(dual, positions)
-        width, share = self.width, self.residual or 0.0
+        width = self.width
         assert isinstance(width, int)  # a schedule was cut up layer by layer
         assert not isinstance(share, tuple)
         if width >= positions:

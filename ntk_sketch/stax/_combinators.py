@@ -94,8 +94,8 @@ class Serial(Combinator):
 
 
 def _as_flattened(rules: list[Rule], later: Positions) -> list[Rule]:
-    """The rules of consecutive layers, told where positions are flattened later on and not pooled
-    before that; `later` is what becomes of positions behind the last one.
+    """The rules of consecutive layers, told where positions are flattened next; `later` is what
+    becomes of them behind the last one.
     """
     found = []
     for rule in reversed(rules):

@@ -18,6 +18,7 @@ class Nonlinearity(Rule):
     """`K' = k_σ(K, q, q')`, `Θ' = k_σ'(K, q, q') Θ`, expanded into features by the method."""
 
     nonlinearities = 1
+    positions = "expanded"
 
     def __init__(self, dual: DualActivation, flattened: bool = False):
         self.dual, self.flattened = dual, flattened
@@ -40,9 +41,9 @@ class Nonlinearity(Rule):
                 f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but"
                 " `x` is a jax.ShapeDtypeStruct. Pass example inputs."
             )
-        if self.flattened and math.prod(features.space) > 1:
-            method = method.before_flatten(self.dual)
-        expansion = method.expand(self.dual, features, key=key)
+        flattened = self.flattened and math.prod(features.space) > 1
+        expand = method.expand_before_flatten if flattened else method.expand
+        expansion = expand(self.dual, features, key=key)
         return NonlinearityTransform(expansion, self.dual, offsets)
 
     def series(self, series):

@@ -25,7 +25,7 @@ Transform: TypeAlias = Callable[..., Any]
 
 
 #: What a layer does with positions.
-Positions: TypeAlias = Literal["kept", "pooled", "flattened"]
+Positions: TypeAlias = Literal["kept", "pooled", "flattened", "expanded"]
 
 #: Bytes of features that a part of the sample becomes while a map is fitted.
 _PART_BYTES = 2**26
@@ -52,8 +52,8 @@ class Rule:
         nonlinearities: how many expansions the layer makes by the method it is given: so many
             entries of a schedule of widths are its own.
         call_arguments: names of the call-time arguments that the layer takes.
-        positions: what becomes of positions: "pooled" (their features are summed), "flattened"
-            (they stand side by side) or "kept".
+        positions: what becomes of the features of positions: "pooled" (summed), "flattened" (they
+            stand side by side), "expanded" (new ones, by a nonlinearity) or "kept".
     """
 
     nonlinearities: int = 0
@@ -84,7 +84,7 @@ class Rule:
         return offsets
 
     def before_flatten(self) -> "Rule":
-        """This rule where positions are flattened later, and not pooled before that."""
+        """This rule where the next thing that happens to positions is that they are flattened."""
         return self
 
     def looks_at_data(self, method: Method) -> bool:
