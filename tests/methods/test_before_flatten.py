@@ -1,0 +1,99 @@
+"""Where positions are flattened, half of the default width is residual features."""
+
+import jax
+import numpy as np
+import pytest
+from architectures import conv
+from sklearn.datasets import load_digits
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.methods._landmarks import LandmarkExpansion
+
+KEY = jax.random.key(0)
+RELU, FLATTEN, POOL = stax.Relu(), stax.Flatten(), stax.AvgPool((2,), (2,))
+BLOCK = stax.serial(conv((3,)), RELU)
+OWN = stax.with_method(RELU, ns.Nystroem(8))
+
+MODELS = {
+    "pooled": (stax.serial(BLOCK, BLOCK, stax.GlobalAvgPool(), stax.Dense(1)), [False, False]),
+    "flattened": (stax.serial(BLOCK, BLOCK, FLATTEN, stax.Dense(1)), [False, True]),
+    "pool, then flattened": (stax.serial(BLOCK, BLOCK, POOL, FLATTEN), [False, False]),
+    "pool between": (stax.serial(BLOCK, POOL, BLOCK, FLATTEN), [False, True]),
+    "dense head": (
+        stax.serial(BLOCK, FLATTEN, stax.Dense(1), RELU, stax.Dense(1)),
+        [True, False],
+    ),
+    "dense after it": (stax.serial(BLOCK, conv((2,)), stax.Dense(1), FLATTEN), [True]),
+    "flattened first": (stax.serial(FLATTEN, stax.Dense(1), RELU, stax.Dense(1)), [False]),
+    "nested": (
+        stax.serial(stax.serial(BLOCK, stax.serial(BLOCK, BLOCK)), stax.serial(FLATTEN)),
+        [False, False, True],
+    ),
+    "branches": (
+        stax.serial(
+            conv((3,)),
+            stax.FanOut(2),
+            stax.parallel(stax.serial(RELU, conv((3,))), stax.serial(RELU, conv((3,)), RELU)),
+            stax.FanInSum(),
+            FLATTEN,
+        ),
+        [True, False, True],
+    ),
+    "own method": (stax.serial(BLOCK, conv((3,)), OWN, FLATTEN), [False, True]),
+    "own method, pooled": (stax.serial(BLOCK, conv((3,)), OWN, POOL, FLATTEN), [False, False]),
+    "without a function": (stax.serial(conv((3,)), stax.ExpNormalized(), FLATTEN), [False]),
+}
+
+
+def residual(feature_map):
+    """Which nonlinearities have residual features."""
+
+    def is_expansion(node):
+        return isinstance(node, LandmarkExpansion)
+
+    nodes = jax.tree.leaves(feature_map.transform, is_leaf=is_expansion)
+    return [node.function is not None for node in nodes if is_expansion(node)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_where(name):
+    model, wanted = MODELS[name]
+    x = np.random.default_rng(0).normal(size=(12, 6, 2)).astype(np.float32)
+    assert residual(ns.feature_map(model, x, ns.Nystroem(8), key=KEY)) == wanted
+
+
+def test_not_where_the_share_is_given():
+    model, _ = MODELS["flattened"]
+    x = np.random.default_rng(0).normal(size=(12, 6, 2)).astype(np.float32)
+    for share, wanted in ((0, [False, False]), ((0.5, 0.0), [True, False]), (0.5, [True, True])):
+        made = ns.feature_map(model, x, ns.Nystroem(8, residual=share), key=KEY)
+        assert residual(made) == wanted
+    made = ns.feature_map(model, x, ns.Nystroem(8, residual=(0.5, None)), key=KEY)
+    assert residual(made) == [True, True]
+
+
+def test_smaller_error_than_of_random_features():
+    """On images, whose positions landmarks describe well but not wholly."""
+    images = load_digits().images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
+    model = stax.serial(conv((3, 3)), RELU, conv((3, 3)), RELU, FLATTEN, stax.Dense(1))
+    exact = model[2](images[-16:], None, ("nngp", "ntk"))
+    errors = {}
+    for name, method in {
+        "default": ns.Nystroem(32),
+        "landmarks": ns.Nystroem(32, residual=0),
+        "random": ns.RandomFeatures(32),
+    }.items():
+        found = []
+        for seed in (0, 1):
+            made = ns.feature_map(model, images[:100], method, key=jax.random.key(seed))
+            kernels = made.kernel_fn(images[-16:])
+            found.append(
+                [
+                    np.linalg.norm(a - b) / np.linalg.norm(b)
+                    for a, b in zip(kernels, exact, strict=True)
+                ]
+            )
+        errors[name] = np.mean(found, axis=0)
+    assert np.all(errors["default"] < errors["random"])
+    assert np.all(errors["default"] < 0.75 * errors["landmarks"])
