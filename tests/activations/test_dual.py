@@ -6,6 +6,7 @@ import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
 
+from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -113,3 +114,17 @@ def test_no_finite_network():
 
 def test_repr_names_the_layer():
     assert repr(DualActivation(NONLINEARITIES["Gelu"]())) == "DualActivation(Gelu())"
+
+
+@pytest.mark.parametrize("degree", [1, None])
+def test_what_counts_as_the_same_vector(degree):
+    """Cosines within 32 eps of one, of vectors of one norm; the angle of others is their root."""
+    dual, q = DualActivation(stax.Relu(), degree=degree), 0.7
+    eps = float(jnp.finfo(jnp.float64).eps)
+    same, near, parallel = (
+        dual(*map(jnp.asarray, ((1 - away * eps) * np.sqrt(q * r), q, r)))[1]
+        for away, r in ((20, q * (1 + 10 * eps)), (64, q), (20, 2 * q))
+    )
+    assert same == dual(*map(jnp.asarray, (q, q, q)))[1] == 0.5
+    np.testing.assert_allclose(0.5 - near, np.sqrt(2 * 64 * eps) / (2 * np.pi), rtol=0.1)
+    np.testing.assert_allclose(0.5 - parallel, np.sqrt(2 * 20 * eps) / (2 * np.pi), rtol=0.2)
