@@ -13,6 +13,7 @@ from ntk_sketch.methods._landmarks import LandmarkExpansion
 KEY = jax.random.key(0)
 RELU, FLATTEN, POOL = stax.Relu(), stax.Flatten(), stax.AvgPool((2,), (2,))
 BLOCK = stax.serial(conv((3,)), RELU)
+BRANCH = stax.serial(RELU, conv((3,)))
 OWN = stax.with_method(RELU, ns.Nystroem(8))
 
 MODELS = {
@@ -34,7 +35,7 @@ MODELS = {
         stax.serial(
             conv((3,)),
             stax.FanOut(2),
-            stax.parallel(stax.serial(RELU, conv((3,))), stax.serial(RELU, conv((3,)), RELU)),
+            stax.parallel(BRANCH, stax.serial(BRANCH, BRANCH)),
             stax.FanInSum(),
             FLATTEN,
         ),
