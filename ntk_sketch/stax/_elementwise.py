@@ -70,7 +70,8 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     nonlinearity)`.
 
     All that features need is in NT's triple: `apply_fn((), x)` is `σ(x)`, and `kernel_fn` maps the
-    `nngp`, `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry.
+    `nngp`, `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry. Where `σ(s u) = s^p σ(u)`,
+    `homogeneous(p)` is the better rule.
     """
     return Nonlinearity(DualActivation(layer))
 
