@@ -110,9 +110,14 @@ def test_homogeneous_networks(method, scale):
             ns.feature_map(model, a, METHODS[method], key=KEY)(a[:5])
             for a in (x, x * np.float32(scale))
         )
+    exact = model[2](x[:5], None, ("nngp", "ntk"))
     for name in ("nngp", "ntk"):
-        a, b = (np.asarray(getattr(z, name)) for z in (ours, scaled))
-        np.testing.assert_allclose(b / scale, a, atol=2e-3 * np.abs(a).max())
+        a, b, k = (np.asarray(getattr(z, name)) for z in (ours, scaled, exact))
+        if METHODS[method].looks_at_data:  # rounding may choose other landmarks, as good ones
+            a, b = (np.linalg.norm(z @ z.T - k) / np.linalg.norm(k) for z in (a, b / scale))
+            assert b < 1.5 * a + 1e-3
+        else:
+            np.testing.assert_allclose(b / scale, a, atol=2e-3 * np.abs(a).max())
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])

@@ -1,5 +1,6 @@
 """Errors, speeds and exact kernels of the comparison of methods, at its smallest."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -32,6 +33,7 @@ from experiments.kernel_approximation._exact import (
 from experiments.kernel_approximation._methods import METHODS
 from experiments.kernel_approximation._run import table
 from ntk_sketch import stax
+from ntk_sketch.methods._sampling import surveyed
 
 FOLDER = Path(entry.__file__).parent
 
@@ -333,7 +335,8 @@ def test_landmarks_by_the_scores_of_the_ntk():
     [(dual, features)] = entering(stax.serial(stax.Dense(1), stax.Relu()), x)
     for kind in (_variants.NTKLandmarks, _variants.LandmarksOfBoth):
         rng, offered = np.random.default_rng(0), np.arange(4, 40)
-        chosen = kind(10).choose(dual, features, offered, 10, rng)
+        survey = dataclasses.replace(surveyed(dual, features), usable=offered)
+        chosen = kind(10).choose(dual, features, survey, 10, rng)
         assert len(set(chosen)) == 10
         assert np.isin(chosen, offered).all()
         assert np.isin(np.arange(4, 8), chosen).sum() >= 3
