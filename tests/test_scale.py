@@ -159,6 +159,14 @@ def test_lost_digits(layer, scale, method):
         ns.feature_map(model, scaled / 10 / np.float32(scale), METHODS[method], key=KEY)
 
 
+@pytest.mark.parametrize("scale", [1000.0, 1e-6])
+def test_lost_digits_of_one_example(scale):
+    model, x, _ = other_network(stax.Sin(), 1.0)
+    x[7] *= np.float32(scale)
+    with pytest.warns(RuntimeWarning, match=f"in float32 at the model's output.*{STANDARDISE}"):
+        ns.feature_map(model, x, METHODS["random"], key=KEY)
+
+
 @pytest.mark.parametrize("method", ["random", "nystroem"])
 @pytest.mark.parametrize(("layer", "scale"), OVERFLOWS)
 def test_overflow(layer, scale, method):

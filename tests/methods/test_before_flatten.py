@@ -41,6 +41,8 @@ MODELS = {
         ),
         [True, False, True],
     ),
+    "nested pool": (stax.serial(BLOCK, stax.serial(POOL, FLATTEN)), [False]),
+    "one position": (stax.serial(conv((6,), padding="VALID"), RELU, FLATTEN), [False]),
     "own method": (stax.serial(BLOCK, conv((3,)), OWN, FLATTEN), [False, True]),
     "own method, pooled": (stax.serial(BLOCK, conv((3,)), OWN, POOL, FLATTEN), [False, False]),
     "without a function": (stax.serial(conv((3,)), stax.ExpNormalized(), FLATTEN), [False]),

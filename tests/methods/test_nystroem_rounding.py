@@ -14,7 +14,7 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch._precision import float64
 from ntk_sketch.methods._landmarks import expansion, landmarks_at, promoted
-from ntk_sketch.methods._roots import LARGEST_NOISE
+from ntk_sketch.methods._roots import LARGEST_NOISE, inverse_root
 from ntk_sketch.methods._sampling import surveyed
 
 KEY = jax.random.key(0)
@@ -224,3 +224,13 @@ def test_precision(kind, method, record_property):
         assert 0 < value < 16
     for name in ("nngp", "ntk"):  # these units are 8 times as large
         assert 8 * deviation["bfloat16", name] > deviation["tensorfloat32", name]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inverse_root_of_a_singular_matrix(dtype):
+    """As many columns as the rank, and the pseudo-inverse."""
+    a = np.random.default_rng(0).normal(size=(20, 5))
+    root = inverse_root((a @ a.T).astype(dtype))
+    assert root.shape == (20, 5)
+    eps = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(root @ root.T, np.linalg.pinv(a @ a.T), atol=100 * eps)

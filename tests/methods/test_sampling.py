@@ -12,6 +12,7 @@ from scipy import stats
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.methods import _sampling
 from ntk_sketch.methods._sampling import (
     SAMPLINGS,
     ridge_leverage_scores,
@@ -209,6 +210,28 @@ def test_a_kernel_that_is_zero(sampling):
     z = ns.feature_map(model, x, ns.Nystroem(4, sampling=sampling), key=jax.random.key(0))(x)
     assert not np.any(z.nngp)
     assert not np.any(z.ntk)
+
+
+def test_rounding_hardly_parts_a_pair():
+    """Cells have borders, which some of 500 pairs lie across, but hardly any in both layouts."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 3))
+    copies = x * (1 + 1e-10 * rng.normal(size=x.shape))
+    assert 500 <= len(usable(dense(0.3), np.concatenate([x, copies]))) <= 502
+
+
+def test_kernel_in_blocks(monkeypatch):
+    """Any rows and columns, more of them than fit a block."""
+    monkeypatch.setattr(_sampling, "_ROWS", 8)
+    model = stax.serial(stax.Dense(4, 1.1, 0.2), stax.Relu(), stax.Dense(1))
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    [(dual, features)] = entering(model, x)
+    pool = np.random.default_rng(1).permutation(40)[:30]
+    kernel = _sampling._kernel_of(dual, features, surveyed(dual, features), pool, 7)
+    rows, columns = np.arange(3, 25), np.arange(29, 10, -1)
+    exact = np.array(stax.serial(stax.Dense(4, 1.1, 0.2), stax.Relu())[2](x, None, "nngp"))
+    exact = exact[np.ix_(pool[rows], pool[columns])]
+    np.testing.assert_allclose(kernel(rows, columns), exact, rtol=1e-10)
 
 
 # ------------------------------------------------------------------ the three distributions
