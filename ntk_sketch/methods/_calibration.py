@@ -21,7 +21,10 @@ _POSITIONS, _POSITIONS_PER_FEATURE = 2048, 4
 #: Regularisation, relative to the mean eigenvalue of the features' Gram matrix. That of landmarks
 #: only guards against rounding. Random features stand for directions that the fit cannot see;
 #: their noise averages out over positions and examples while the fit would suppress both, so that
-#: it may correct only what stands far above the mean.
+#: it may correct only what stands far above the mean. Before `Flatten`, where residual features are
+#: the default, 3 is best among 1e-4, 1e-2, 0.3, 3 and 30: on digits an NTK error of 0.022 against
+#: 0.052, 0.053, 0.038 and 0.026 (`tests/methods/test_before_flatten.py` has the case). Before a
+#: global pool less would do: 0.012 against 0.0065 at 1e-4.
 _RIDGE, _RIDGE_RANDOM = 1e-4, 3.0
 
 

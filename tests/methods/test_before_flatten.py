@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.methods import _calibration
 from ntk_sketch.methods._landmarks import LandmarkExpansion
 
 KEY = jax.random.key(0)
@@ -100,3 +101,18 @@ def test_smaller_error_than_of_random_features():
         errors[name] = np.mean(found, axis=0)
     assert np.all(errors["default"] < errors["random"])
     assert np.all(errors["default"] < 0.75 * errors["landmarks"])
+
+
+def test_calibration_keeps_residual_features(monkeypatch):
+    """It would suppress them as noise, with the ridge that landmarks alone have."""
+    images = load_digits().images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
+    wide = {"W_std": 2**0.5, "b_std": None}
+    block = stax.serial(conv((3, 3), **wide), RELU)
+    model = stax.serial(block, stax.AvgPool((2, 2), (2, 2)), block, FLATTEN, stax.Dense(1))
+    x, exact = images[-20:], model[2](images[-20:], None, "ntk")
+    errors = []
+    for ridge in (_calibration._RIDGE_RANDOM, _calibration._RIDGE):
+        monkeypatch.setattr(_calibration, "_RIDGE_RANDOM", ridge)
+        made = ns.feature_map(model, images[:200], ns.Nystroem(32), key=KEY)
+        errors.append(np.linalg.norm(made.kernel_fn(x, None, "ntk") - exact))
+    assert errors[0] < 0.75 * errors[1]
