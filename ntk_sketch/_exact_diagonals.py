@@ -105,7 +105,7 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
     if all(node.degree is not None for node in nodes if _is_dual(node)):
         return
-    two = np.asarray(x)[place]
+    two = np.asarray(x[np.array(place)])  # of a GPU's array these two alone
     found = _diagonals_by(program, two.astype(dtype), get, dtype)
     with float64():
         right = _diagonals_by(program, two.astype(np.float64), get, dtype)

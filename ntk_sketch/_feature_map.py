@@ -330,10 +330,14 @@ def feature_map(
     Returns:
         A `FeatureMap`: `z = feature_map(x)`, `z.ntk @ z.ntk.T ≈ kernel_fn(x, None, "ntk")`.
 
+    Warns:
+        RuntimeWarning: examples so large or small that a nonlinearity's formula loses its digits.
+
     Raises:
         ValueError, NotImplementedError: whatever NT's `kernel_fn` raises for this model and input
             shape, with the name of the layer; layers and options that have no feature rule; bad
-            inputs. All before any long work.
+            inputs, those whose exact variances overflow their dtype included. All before any long
+            work.
         TypeError: not a model, method or input of the right kind.
     """
     check_model(model)
