@@ -92,8 +92,9 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     Raises:
         ValueError: the variances are NaN or infinite in `dtype`.
     """
-    known = not isinstance(x, jax.ShapeDtypeStruct | Tracer) and not model.specification.is_traced
-    if not known or dtype == "float64":
+    if isinstance(x, jax.ShapeDtypeStruct | Tracer) or model.specification.is_traced:
+        return  # nothing is known of their size
+    if dtype == "float64":
         return
     sizes = root_mean_squares(x)
     place = [int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))]
