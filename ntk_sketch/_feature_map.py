@@ -27,6 +27,7 @@ from ._exact_diagonals import check_scale, enter, exact_diagonals, output
 from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
 from ._fingerprint import Fingerprint, fingerprint
+from ._fitting import fitting_jit
 from ._memory import array_bytes, peak_bytes
 from ._precision import promoted
 from ._specification import Specification
@@ -39,6 +40,9 @@ from .stax import Layer
 from .stax._whole_network import WholeNetwork
 
 _LARGEST_BATCH = 4096
+
+#: A number of examples: what it divides the size of grows with the batch.
+_LARGE_PRIME = 8191
 
 
 class FeatureMap(eqx.Module):
@@ -382,7 +386,7 @@ def feature_map(
     )
 
 
-_entered = eqx.filter_jit(enter)
+_entered = fitting_jit(enter)
 
 
 @eqx.filter_jit
@@ -400,19 +404,17 @@ def _features(
 
 @once_per_structure
 def _bytes_per_example(feature_map: FeatureMap, dtype) -> float:
-    """By how much the peak of memory grows with each example of a large batch."""
+    """Peak memory for each example of a large batch."""
     dynamic, static = eqx.partition(feature_map.transform, is_abstract_array)
 
     def features(dynamic, x):
         return feature_map._program(eqx.combine(dynamic, static), x)
 
-    def peak(n):
-        examples = jax.ShapeDtypeStruct((n, *feature_map.input_shape), dtype)
-        return peak_bytes(features, dynamic, examples)
+    def growing(aval):  # not the map's own arrays, such as scaled filters
+        return array_bytes(aval) if math.prod(aval.shape) % _LARGE_PRIME == 0 else 0
 
-    # The difference leaves out what does not grow with the batch, such as scaled filters: that of
-    # large batches, for in small ones such arrays may be the peak.
-    return max((peak(2 * _LARGEST_BATCH) - peak(_LARGEST_BATCH)) / _LARGEST_BATCH, 1.0)
+    examples = jax.ShapeDtypeStruct((_LARGE_PRIME, *feature_map.input_shape), dtype)
+    return peak_bytes(features, dynamic, examples, of=growing) / _LARGE_PRIME
 
 
 @functools.cache

@@ -6,18 +6,21 @@ import jax
 from jax.extend import core as jex_core
 
 
-def peak_bytes(fn, *args) -> int:
+def peak_bytes(fn, *args, of=None) -> int:
     """Bytes of the arrays that are alive at once while `fn(*args)` runs, at their most; `args` may
     be shapes.
+
+    Args:
+        of: gives the bytes of an array from its shape and dtype; `None`: all of them.
 
     Every intermediate array counts from its equation to its last use. XLA fuses many of them away:
     an upper estimate.
     """
     closed = jax.make_jaxpr(fn)(*args)
-    return max(_peak(closed.jaxpr), 1)
+    return max(_peak(closed.jaxpr, of or array_bytes), 1)
 
 
-def _peak(jaxpr) -> int:
+def _peak(jaxpr, of) -> int:
     last_use = {}
     for number, equation in enumerate(jaxpr.eqns):
         for variable in equation.invars:
@@ -28,13 +31,13 @@ def _peak(jaxpr) -> int:
             last_use[variable] = len(jaxpr.eqns)
     alive = peak = 0
     for number, equation in enumerate(jaxpr.eqns):
-        inner = max((_peak(j) for j in subjaxprs(equation)), default=0)
-        outputs = sum(array_bytes(v.aval) for v in equation.outvars)
+        inner = max((_peak(j, of) for j in subjaxprs(equation)), default=0)
+        outputs = sum(of(v.aval) for v in equation.outvars)
         alive += outputs
         peak = max(peak, alive - outputs + max(inner, outputs))
         freed = [v for v, last in last_use.items() if last == number and v not in jaxpr.invars]
-        alive -= sum(array_bytes(v.aval) for v in freed if v not in jaxpr.constvars)
-        alive -= sum(array_bytes(v.aval) for v in equation.outvars if v not in last_use)
+        alive -= sum(of(v.aval) for v in freed if v not in jaxpr.constvars)
+        alive -= sum(of(v.aval) for v in equation.outvars if v not in last_use)
     return peak
 
 

@@ -21,6 +21,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
+import inspect
 import math
 import sys
 import types
@@ -266,12 +267,27 @@ _REWRITTEN = {
 }
 
 
+def _by_position(fn: jax.custom_jvp):
+    """The same function, given its arguments by position: a static one that comes by keyword is
+    counted among the dynamic ones by JAX, which raises under `jax_enable_checks`.
+    """
+    signature = inspect.signature(fn)
+
+    @functools.wraps(fn)
+    def by_position(*args, **kwargs):
+        return fn(*signature.bind(*args, **kwargs).args)
+
+    return by_position
+
+
 def _repair(module: types.ModuleType) -> None:
     """Gives a loaded module of NT its views and rewritten functions, unless it has them."""
     views = {id(sys.modules[name]): view for name, view in _VIEWS.items() if name in sys.modules}
     for name, value in list(vars(module).items()):
         if isinstance(value, types.ModuleType) and id(value) in views:
             setattr(module, name, views[id(value)])
+        elif isinstance(value, jax.custom_jvp) and value.nondiff_argnums:
+            setattr(module, name, _by_position(value))
     vars(module).update(_REWRITTEN.get(module.__name__, {}))
 
 

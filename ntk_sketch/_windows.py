@@ -94,12 +94,13 @@ class Windows:
         """Patches at `index` = (example, *output position), each (m,): (m, |window| p)."""
         x = self.pad(x)
         example, *position = index
-        starts = [at * stride for at, stride in zip(position, self.strides, strict=True)]
-        taps = [
-            x[(example, *(start + o for start, o in zip(starts, offset, strict=True)))]
-            for offset in np.ndindex(*self.shape)
+        offsets = np.indices(self.shape).reshape(len(self.shape), 1, -1)
+        places = [
+            at[:, None] * stride + offset.astype(at.dtype)
+            for at, stride, offset in zip(position, self.strides, offsets, strict=True)
         ]
-        return jnp.concatenate(taps, axis=-1)
+        taps = x[(example[:, None], *places)]  # one gather of (m, |window|, p)
+        return taps.reshape(len(example), -1)
 
 
 def _strided(offset, strides, outputs):

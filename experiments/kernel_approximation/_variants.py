@@ -7,8 +7,8 @@ from jax import numpy as jnp
 from scipy.stats import norm, qmc
 
 import ntk_sketch as ns
-from ntk_sketch.methods._landmarks import set_diagonal
-from ntk_sketch.methods._sampling import generator, ridge_leverage_scores, weighted_sample
+from ntk_sketch.methods._landmarks import with_diagonal
+from ntk_sketch.methods._sampling import ridge_leverage_scores, weighted_sample
 
 POOL = 4096  # positions among which landmarks are chosen, as in the package
 
@@ -16,11 +16,9 @@ POOL = 4096  # positions among which landmarks are chosen, as in the package
 class IndependentDirections(ns.Nystroem):
     """Residual features along independent Gaussian directions, not orthogonal ones."""
 
-    def directions(self, z, z_ntk, count, *, key):
-        rng = generator(key)
-        w = rng.standard_normal((len(z), count))
-        s = None if z_ntk is None else jnp.asarray(rng.standard_normal((len(z_ntk), count)))
-        return jnp.asarray(w, z.dtype), None if s is None else s.astype(z.dtype)
+    def directions(self, d, d_ntk, count, rng):
+        w = rng.standard_normal((d, count))
+        return w, None if d_ntk is None else rng.standard_normal((d_ntk, count))
 
 
 class SobolDirections(ns.Nystroem):
@@ -29,12 +27,10 @@ class SobolDirections(ns.Nystroem):
     point.
     """
 
-    def directions(self, z, z_ntk, count, *, key):
-        d = len(z) + (0 if z_ntk is None else len(z_ntk))
-        points = qmc.Sobol(d, rng=generator(key)).random(count)
+    def directions(self, d, d_ntk, count, rng):
+        points = qmc.Sobol(d + (d_ntk or 0), rng=rng).random(count)
         points = norm.ppf(np.clip(points, 1e-7, 1 - 1e-7)).T
-        w, s = points[: len(z)], points[len(z) :]
-        return jnp.asarray(w, z.dtype), None if z_ntk is None else jnp.asarray(s, z.dtype)
+        return points[:d], None if d_ntk is None else points[d:]
 
 
 class NTKLandmarks(ns.Nystroem):
@@ -63,7 +59,7 @@ def _ntk(dual, features, pool: np.ndarray) -> np.ndarray:
     index = np.unravel_index(pool, (len(features.nngp[0]), *features.nngp_vectors().space))
     q, independent, ntk = (values[index] for values in features.variances.diagonals())
     z, z_ntk = features.nngp_vectors().at(index), features.ntk_vectors().at(index)
-    covariance = set_diagonal(z @ z.T, independent)
+    covariance = with_diagonal(z @ z.T, independent)
     _, derivative = dual(covariance, q[:, None], q[None, :])
-    kernel = set_diagonal(derivative * (z_ntk @ z_ntk.T), jnp.diagonal(derivative) * ntk)
+    kernel = with_diagonal(derivative * (z_ntk @ z_ntk.T), jnp.diagonal(derivative) * ntk)
     return np.asarray(kernel, np.float64)

@@ -1,5 +1,6 @@
 """Inverse trigonometric functions that vectorise."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -73,15 +74,18 @@ def atan2(y: Array, x: Array) -> Array:
     Twice the angle whose tangent is `y / (|x| + √(x² + y²))`, scaled so that squares neither
     overflow nor vanish.
     """
-    scale = 1 / jnp.clip(jnp.maximum(jnp.abs(x), jnp.abs(y)), 1e-37, 1e37)
-    run, rise = x * scale, y * scale
-    t = rise / jnp.maximum(jnp.abs(run) + jnp.sqrt(run * run + rise * rise), 1e-37)
-    square = t * t
-    series = jnp.zeros_like(t)
-    for coefficient in _ATAN:
-        series = series * square + coefficient
-    angle = 2 * (t + t * (square * series))
-    return jnp.where(x < 0, jnp.where(y < 0, -jnp.pi, jnp.pi) - angle, angle)
+    # Plain `lax` operations: `jnp` traces a function for each, and this is in every ReLU's kernel.
+    largest = lax.max(lax.abs(x), lax.abs(y))
+    scale = lax.div(1.0, lax.clamp(1e-37, largest, 1e37))
+    run, rise = lax.mul(x, scale), lax.mul(y, scale)
+    length = lax.sqrt(lax.add(lax.mul(run, run), lax.mul(rise, rise)))
+    t = lax.div(rise, lax.max(lax.add(lax.abs(run), length), 1e-37))
+    square, series = lax.mul(t, t), lax.full_like(t, _ATAN[0])
+    for coefficient in _ATAN[1:]:
+        series = lax.add(lax.mul(series, square), coefficient)
+    angle = lax.mul(2.0, lax.add(t, lax.mul(t, lax.mul(square, series))))
+    half_turn = lax.select(lax.lt(y, 0.0), lax.full_like(y, -math.pi), lax.full_like(y, math.pi))
+    return lax.select(lax.lt(x, 0.0), lax.sub(half_turn, angle), angle)
 
 
 def _asin(x: Array, **_) -> Array:

@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from equinox import Module, filter_jit
+from equinox import Module
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from .._fitting import fitting_jit
 from .._precision import float64
 from .._specification import in_dtype
 from .._typing import Array
@@ -141,16 +142,12 @@ def _values(dual: DualActivation, u: Array) -> Array:
     return jnp.stack([value[0], derivative[1]])
 
 
-def _heights(dual: DualActivation, at: Array, step: float) -> Array:
-    distance = step * jnp.maximum(jnp.abs(at), 1)
-    return _values(dual, at + distance) - _values(dual, at - distance)
-
-
 def _heights_at_zero(dual: DualActivation) -> Array:
-    return _heights(dual, jnp.zeros((2, 1)), _STEP)
+    step = jnp.full((2, 1), _STEP)
+    return _values(dual, step) - _values(dual, -step)
 
 
-@filter_jit
+@fitting_jit
 def _search(dual: DualActivation, grid: Any) -> tuple[Array, Array, Array, Array]:
     """The steepest point of every interval, (2, intervals) for `σ` and `σ'`; how much they rise
     across it, close by and less close; and their size.
@@ -170,12 +167,16 @@ def _search(dual: DualActivation, grid: Any) -> tuple[Array, Array, Array, Array
             jnp.where(first, value, high),
         )
 
-    left, right = (jnp.stack([end, end]) for end in (grid[:-1], grid[1:]))
-    ends = (left, right, _values(dual, left), _values(dual, right))
-    at, *_ = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    # Every use of a function is compiled: three, each of all the points that it can be.
+    ends = jnp.stack([grid, grid])
+    values = _values(dual, ends)
+    left, low = ends[:, :-1], values[:, :-1]
+    at, *_ = jax.lax.fori_loop(0, _HALVINGS, halve, (left, ends[:, 1:], low, values[:, 1:]))
     at = jnp.where(jnp.abs(at) < 1e-12, 0, at)
+    close, coarse = (step * jnp.maximum(jnp.abs(at), 1) for step in (_STEP / 16, _STEP))
+    around = jnp.concatenate([at + close, at - close, at + coarse, at - coarse], axis=1)
+    above, below, far_above, far_below = jnp.split(_values(dual, around), 4, axis=1)
     # Their size there or near 0: where a function underflows it is a step of tiny numbers.
-    level = jnp.abs(_values(dual, at + _STEP * jnp.maximum(jnp.abs(at), 1)))
-    near = jnp.where(jnp.abs(left) < 3, jnp.abs(_values(dual, left)), 0)
-    level = jnp.maximum(level, jnp.max(near, axis=1, keepdims=True))
-    return at, _heights(dual, at, _STEP / 16), _heights(dual, at, _STEP), level
+    near = jnp.where(jnp.abs(left) < 3, jnp.abs(low), 0)
+    level = jnp.maximum(jnp.abs(far_above), jnp.max(near, axis=1, keepdims=True))
+    return at, above - below, far_above - far_below, level

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from jax.core import Tracer
 
 from .._features import Features
+from .._fitting import fitting_jit
 from .._precision import matmul
 from .._typing import Inputs
 from ..activations import DualActivation
@@ -73,8 +74,9 @@ def calibrated(
     if count < _POSITIONS_PER_FEATURE * width:
         return expansion
     count = min(count // width * width, wanted)  # few shapes to compile
-    index, other = (np.unravel_index(side[:count], (examples, *space)) for side in sides)
-    pairs = _features_and_kernels(expansion, dual, features, index, other)
+    flat = np.concatenate([side[:count] for side in sides])
+    index = np.unravel_index(flat, (examples, *space))
+    pairs = _features_and_kernels(expansion, dual, features, index)
     ridge = _RIDGE if expansion.roots.projection is None else _RIDGE_RANDOM
     roots = expansion.roots.then(_transform(*pairs[0], ridge))
     roots_ntk = expansion.roots_ntk
@@ -88,34 +90,33 @@ def calibrated(
     )
 
 
-@eqx.filter_jit
+@fitting_jit
 def _features_and_kernels(
     expansion: LandmarkExpansion,
     dual: DualActivation,
     features: Features,
     index: tuple[Inputs, ...],
-    other: tuple[Inputs, ...],
 ):
-    """`(A, B, E)` of the NNGP kernel and, or `None`, of the NTK."""
-    diagonals = features.variances.diagonals()
-
-    def at(index):
-        z = features.nngp_vectors().at(index)
-        q, independent, ntk = diagonals
-        q, independent, ntk = q[index], independent[index], None if ntk is None else ntk[index]
-        u, z_ntk, v = matmul(z, expansion.filters, "full"), None, None
-        if features.ntk is not None and expansion.filters_ntk is not None:
-            z_ntk = features.ntk_vectors().at(index)
-            v = matmul(z_ntk, expansion.filters_ntk, "full")
-        return z, z_ntk, q, expansion.of_projections(u, v, q, independent, ntk)
-
-    z_a, z_ntk_a, q_a, (nngp_a, ntk_a) = at(index)
-    z_b, z_ntk_b, q_b, (nngp_b, ntk_b) = at(other)
-    k, k_derivative = dual(matmul(z_a, z_b.T, "full"), q_a[:, None], q_b[None, :])
-    if z_ntk_a is None or z_ntk_b is None:
-        return (nngp_a, nngp_b, k), None
-    k_ntk = k_derivative * matmul(z_ntk_a, z_ntk_b.T, "full")
-    return (nngp_a, nngp_b, k), (ntk_a, ntk_b, k_ntk)
+    """`(A, B, E)` of the NNGP kernel and, or `None`, of the NTK: `A` of the first half of the
+    positions `index`, `B` of the second.
+    """
+    count = len(index[0]) // 2
+    q, independent, ntk = (
+        None if diagonal is None else diagonal[index] for diagonal in features.variances.diagonals()
+    )
+    z, z_ntk, v = features.nngp_vectors().at(index), None, None
+    if features.ntk is not None and expansion.filters_ntk is not None:
+        z_ntk = features.ntk_vectors().at(index)
+        v = matmul(z_ntk, expansion.filters_ntk, "full")
+    u = matmul(z, expansion.filters, "full")
+    made, made_ntk = expansion.of_projections(u, v, q, independent, ntk)
+    covariance = matmul(z[:count], z[count:].T, "full")
+    k, k_derivative = dual(covariance, q[:count, None], q[None, count:])
+    pair = (made[:count], made[count:], k)
+    if z_ntk is None or made_ntk is None:
+        return pair, None
+    k_ntk = k_derivative * matmul(z_ntk[:count], z_ntk[count:].T, "full")
+    return pair, (made_ntk[:count], made_ntk[count:], k_ntk)
 
 
 def _transform(a: Any, b: Any, kernel: Any, ridge: float) -> Inputs:

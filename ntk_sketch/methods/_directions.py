@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
@@ -48,3 +49,20 @@ def orthogonal_directions(
         return directions * d**0.5
     gaussian = jax.random.normal(key_norms, (d, m), dtype)
     return directions * jnp.linalg.norm(gaussian, axis=0, keepdims=True)
+
+
+def host_orthogonal_directions(
+    rng: np.random.Generator, d: int, m: int, *, chi_norms: bool
+) -> Float[np.ndarray, "{d} {m}"]:
+    """The same on the host, in float64, with nothing to compile; by QR decompositions.
+
+    With the signs of R's diagonal every Q is uniform among matrices with orthonormal columns
+    (Mezzadri 2007).
+    """
+    columns = min(d, m, _MAX_GROUP)
+    q, r = np.linalg.qr(rng.standard_normal((-(-m // columns), d, columns)))
+    q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]
+    directions = np.moveaxis(q, 0, 1).reshape(d, -1)[:, :m]
+    if not chi_norms:
+        return directions * d**0.5
+    return directions * np.sqrt(rng.chisquare(d, m))

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from .._features import Features
+from .._fitting import fitting_jit
 from .._precision import Precision, float64, matmul, on_device
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation, RandomFunction
@@ -84,7 +85,11 @@ def landmarks_at(
     """
     if features.nngp[0].dtype == np.float64:
         others = None
-    own, other, applied, (z, z_ntk) = _at(dual, features, index, others, precision)
+    together = index
+    if others is not None:
+        together = tuple(np.concatenate(pair) for pair in zip(index, others, strict=True))
+    found = _at(dual, features, together, len(index[0]), precision)
+    own, other, applied, (z, z_ntk) = found
     with float64():
         grams, accurate = _accurate(*promoted((dual, own, other)))
     grams, accurate = jax.tree.map(np.asarray, (grams, accurate))
@@ -110,39 +115,54 @@ def landmarks_at(
     )
 
 
-@eqx.filter_jit
-def _at(dual, features: Features, index, others, precision: Precision):
-    """`Vectors` at both sets of positions, the kernels of the second with the first as the map
-    computes them, and both kinds of vectors of the first in columns.
+@fitting_jit
+def _at(dual, features: Features, index, count: int, precision: Precision):
+    """`Vectors` at the first `count` positions and at the others, if there are any, the kernels of
+    these with the first as the map computes them, and both kinds of vectors of the first in
+    columns.
     """
-    own, other, applied = vectors_at(features, index), None, (None, None)
-    if others is not None:
-        other = vectors_at(features, others)
-        applied = _between(dual, other, own, precision)
-    return own, other, applied, (own.z.T, None if own.z_ntk is None else own.z_ntk.T)
+    found = vectors_at(features, index)
+    own = jax.tree.map(lambda rows: rows[:count], found)
+    other = jax.tree.map(lambda rows: rows[count:], found)
+    columns = own.z.T, None if own.z_ntk is None else own.z_ntk.T
+    if count == len(index[0]):
+        return own, None, (None, None), columns
+    return own, other, _kernels(dual, other, own, precision), columns
 
 
-@eqx.filter_jit
+@fitting_jit
 def _accurate(dual, own: Vectors, other: Vectors | None):
-    return _grams(dual, own), (None, None) if other is None else _between(dual, other, own, "full")
+    """Both Gram matrices of landmarks, and their kernels with other positions."""
+    if other is None:
+        return _grams(dual, own), (None, None)
+    m = len(own.q)
+    rows = jax.tree.map(lambda *sets: jnp.concatenate(sets), own, other)
+    kernels = _kernels(dual, rows, own, "full", own.independent)
+    return jax.tree.map(lambda k: k[:m], kernels), jax.tree.map(lambda k: k[m:], kernels)
 
 
 def _grams(dual, own: Vectors):
     """Both Gram matrices of landmarks."""
-    covariance = set_diagonal(matmul(own.z, own.z.T, "full"), own.independent)
-    gram, derivative = dual(covariance, own.q[:, None], own.q[None, :])
-    if own.z_ntk is None:
-        return gram, None
-    return gram, derivative * matmul(own.z_ntk, own.z_ntk.T, "full")
+    return _kernels(dual, own, own, "full", own.independent)
 
 
-def _between(dual, rows: Vectors, columns: Vectors, precision: Precision):
-    """Both kernels between two sets of positions."""
+def _kernels(
+    dual, rows: Vectors, columns: Vectors, precision: Precision, diagonal: Array | None = None
+):
+    """Both kernels between two sets of positions; of the first `m` with themselves, if given."""
     covariance = matmul(rows.z, columns.z.T, precision)
+    if diagonal is not None:
+        covariance = with_diagonal(covariance, diagonal)
     k, derivative = dual(covariance, rows.q[:, None], columns.q[None, :])
     if rows.z_ntk is None or columns.z_ntk is None:
         return k, None
     return k, derivative * matmul(rows.z_ntk, columns.z_ntk.T, precision)
+
+
+def with_diagonal(matrix: Float[Array, "n m"], diagonal: Float[Array, " m"]) -> Array:
+    """The first `m` rows with another diagonal."""
+    place = jnp.eye(*matrix.shape, dtype=bool)  # no scatter, which is slow to compile
+    return jnp.where(place, diagonal[None, :], matrix)
 
 
 def vectors_at(features: Features, index: tuple[Inputs, ...]) -> Vectors:
@@ -236,8 +256,8 @@ class LandmarkExpansion(eqx.Module):
 def expansion(
     landmarks: Landmarks,
     dual: DualActivation,
-    w: Array | None = None,
-    s: Array | None = None,
+    w: Inputs | None = None,
+    s: Inputs | None = None,
     precision: Precision = "full",
     normalize: bool = False,
     rcond: float | None = None,
@@ -255,6 +275,7 @@ def expansion(
     """
     filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
     if w is not None:
+        w, s = on_device(w, filters.dtype), None if s is None else on_device(s, filters.dtype)
         values, values_ntk = _random_at_landmarks(landmarks.z, landmarks.z_ntk, dual, w, s)
         filters = jnp.concatenate([filters, w], axis=1)
         if filters_ntk is not None and s is not None:
@@ -284,15 +305,10 @@ def expansion(
     )
 
 
-@eqx.filter_jit
+@fitting_jit
 def _random_at_landmarks(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
     """`g(Z)` (m₁, m₂) of both kernels."""
     value, derivative = dual.value_and_derivative(matmul(z.T, w, "full"))
     if z_ntk is None or s is None:
         return value, None
     return value, derivative * matmul(z_ntk.T, s, "full")
-
-
-def set_diagonal(matrix: Float[Array, "m m"], diagonal: Float[Array, " m"]) -> Float[Array, "m m"]:
-    i = jnp.arange(len(matrix))
-    return matrix.at[i, i].set(diagonal)

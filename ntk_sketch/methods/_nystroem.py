@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
 
 from .._features import Features
 from .._precision import Precision, checked_precision
-from .._typing import Array, PRNGKey
+from .._typing import PRNGKey
 from ..activations import DualActivation
 from ._calibration import calibrated
-from ._directions import orthogonal_directions
+from ._directions import host_orthogonal_directions
 from ._landmarks import (
     HELD_OUT,
     LandmarkExpansion,
@@ -154,8 +153,7 @@ class Nystroem(Method):
         self, dual: DualActivation, features: Features, key: PRNGKey, share: Any
     ) -> LandmarkExpansion:
         check_values(type(self).__name__, dual, features, key)
-        key_landmarks, key_residual, key_fit = jax.random.split(key, 3)
-        rng = generator(key_fit)
+        rng, rng_landmarks, rng_residual = generator(key).spawn(3)
         # Choices are made by values: what is differentiated keeps the landmarks it has.
         fixed_dual, fixed = values_of((dual, features))
         survey = surveyed(fixed_dual, fixed)
@@ -163,17 +161,19 @@ class Nystroem(Method):
         landmarks, residual = self.shares(dual, len(positions), share)
         chosen = positions
         if landmarks < len(positions):
-            drawn = generator(key_landmarks)
-            chosen = self.choose(fixed_dual, fixed, survey, landmarks, drawn)
+            chosen = self.choose(fixed_dual, fixed, survey, landmarks, rng_landmarks)
         others = np.setdiff1d(positions, chosen)
         seen = rng.permutation(others if len(others) else chosen)[:HELD_OUT]
         shape = (features.nngp[0].shape[0], *features.nngp_vectors().space)
         index, seen = (np.unravel_index(where, shape) for where in (chosen, seen))
-        z, w, s = landmarks_at(dual, features, index, seen, self.precision), None, None
+        z, directions = landmarks_at(dual, features, index, seen, self.precision), (None, None)
         if residual:
-            w, s = self.directions(z.z, z.z_ntk, residual, key=key_residual)
+            sizes = len(z.z), None if z.z_ntk is None else len(z.z_ntk)
+            directions = self.directions(*sizes, residual, rng_residual)
         assert isinstance(self.width, int)
-        made = expansion(z, dual, w, s, self.precision, self.calibrate, self.rcond, self.width)
+        made = expansion(
+            z, dual, *directions, self.precision, self.calibrate, self.rcond, self.width
+        )
         return calibrated(made, dual, features, others, rng) if self.calibrate else made
 
     def choose(
@@ -188,12 +188,12 @@ class Nystroem(Method):
         return sample_positions(dual, features, survey, count, self.sampling, rng)
 
     def directions(
-        self, z: Array, z_ntk: Array | None, count: int, *, key: PRNGKey
-    ) -> tuple[Array, Array | None]:
-        """Directions `w` (d, count) and `s` (d_ψ, count) of the residual features, for landmarks
-        (d, m₁) and (d_ψ, m₁): `E[w wᵀ] = I`, and likewise of `s`.
+        self, d: int, d_ntk: int | None, count: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Directions `w` (d, count) and `s` (d_ψ, count) of the residual features, `E[w wᵀ] = I`
+        and likewise of `s`; no `s` without d_ψ.
         """
-        return residual_directions(z, z_ntk, count, key=key)
+        return residual_directions(d, d_ntk, count, rng)
 
     def check_sample(self, dual: DualActivation, positions: int) -> None:
         if not positions:
@@ -227,14 +227,11 @@ def _share(value: float | int | None) -> float | None:
     return None if value is None else float(value)
 
 
-@eqx.filter_jit
 def residual_directions(
-    z: Array, z_ntk: Array | None, count: int, *, key: PRNGKey
-) -> tuple[Array, Array | None]:
+    d: int, d_ntk: int | None, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Gaussian-like directions `w` (d, count) and `s` (d_ψ, count), `E[w wᵀ] = I`."""
-    key_w, key_s = jax.random.split(key)
-    w = orthogonal_directions(key_w, z.shape[0], count, z.dtype, chi_norms=True)
-    if z_ntk is None:
+    w = host_orthogonal_directions(rng, d, count, chi_norms=True)
+    if d_ntk is None:
         return w, None
-    s = orthogonal_directions(key_s, z_ntk.shape[0], count, z.dtype, chi_norms=False)
-    return w, s
+    return w, host_orthogonal_directions(rng, d_ntk, count, chi_norms=False)

@@ -5,12 +5,12 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
 
 from .._features import Features
+from .._fitting import fitting_jit
 from .._precision import matmul
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
@@ -66,7 +66,7 @@ def surveyed(dual: DualActivation, features: Features) -> Survey:
     return Survey(q, diagonal.astype(np.float64), usable[kept])
 
 
-@eqx.filter_jit
+@fitting_jit
 def _survey(dual: DualActivation, features: Features, matrix: Inputs) -> tuple[Array, Array, Array]:
     """The direction of every position's vector times `matrix` (N, 3), variances (N,) and kernels of
     every position with itself (N,).
@@ -151,7 +151,7 @@ def _kernel_of(dual, features: Features, survey: Survey, pool: np.ndarray, count
     return kernel
 
 
-@eqx.filter_jit
+@fitting_jit
 def _block(dual: DualActivation, features: Features, flat, index, flat_other, index_other) -> Array:
     """`k_σ` of positions with others; a position with itself has its exact variance."""
     variances, vectors = features.variances, features.nngp_vectors()

@@ -232,9 +232,10 @@ def _checked(feature_map: Any, x: Any, y: Any, get: str, batch_size: int | None)
     x = _checks.checked_examples(x)
     y, one_output = _checks.checked_targets(y, len(x))
     warn_of_lost_variation(x)
-    spec = feature_spec(feature_map, x, get)
+    rows = batch_rows(feature_map, len(x), batch_size)
+    spec = feature_spec(feature_map, x, get, rows)
     _checks.check_range(y, spec.dtype)
-    return x, y, one_output, spec, batch_rows(feature_map, len(x), batch_size)
+    return x, y, one_output, spec, rows
 
 
 def _selector(select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any) -> Selector | None:

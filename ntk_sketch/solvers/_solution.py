@@ -136,7 +136,8 @@ class RidgeSolution(eqx.Module):
         _ = self._fit
         assert self.weights is not None
         x = _checks.checked_examples(x)
-        spec = feature_spec(self.feature_map, x, self.get)
+        rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
+        spec = feature_spec(self.feature_map, x, self.get, rows)
         if spec.shape[1] != self.weights.shape[0]:
             raise ValueError(
                 f"examples of shape {tuple(x.shape[1:])} have {spec.shape[1]} features but the "
@@ -148,7 +149,6 @@ class RidgeSolution(eqx.Module):
             if self.intercept is None:
                 return mean
             return mean + jnp.broadcast_to(self.intercept, mean.shape)
-        rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
         parts = batches(self.feature_map, x, get=self.get, batch_size=rows)
         means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in parts]
         mean = np.concatenate(means)

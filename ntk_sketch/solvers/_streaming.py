@@ -68,40 +68,45 @@ def kernel_features(features: Any, get: str) -> Any:
     return array
 
 
-def feature_spec(feature_map: FeatureMapLike, x: Inputs, get: str) -> jax.ShapeDtypeStruct:
-    """Shape (2, p) and dtype of the features of two examples, without computing any.
+def feature_spec(
+    feature_map: FeatureMapLike, x: Inputs, get: str, rows: int
+) -> jax.ShapeDtypeStruct:
+    """Shape (rows, p) and dtype of the features of a batch, without computing any.
 
     Raises:
       ValueError: the features have more axes than (n, p), or no width.
     """
     if get not in KERNELS:
         raise ValueError(f"get={get!r} is unknown; known: {', '.join(map(repr, KERNELS))}")
-    return _feature_spec(feature_map, x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype), get)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    return _feature_spec(feature_map, (rows, *x.shape[1:]), dtype, get)
 
 
 @once_per_structure
 def _feature_spec(feature_map: Any, shape: tuple[int, ...], dtype: Any, get: str):
-    struct = jax.ShapeDtypeStruct((2, *shape), dtype)
+    def of(rows: int):
+        def features(feature_map, x):  # the array alone: what holds it need not be a pytree
+            return kernel_features(feature_map(x), get)
 
-    def features(feature_map, x):  # the array alone: what holds it need not be a pytree
-        return kernel_features(feature_map(x), get)
+        examples = jax.ShapeDtypeStruct((rows, *shape[1:]), dtype)
+        return eqx.filter_eval_shape(features, feature_map, examples)
 
-    spec = eqx.filter_eval_shape(features, feature_map, struct)
-    if spec.shape == (2, 2):  # two features, or the kernel of two examples
-        three = jax.ShapeDtypeStruct((3, *shape), dtype)
-        if eqx.filter_eval_shape(features, feature_map, three).shape == (3, 3):
-            raise TypeError(
-                "feature_map is a kernel function: it gives n numbers for each of n examples; "
-                "needed: a feature map, such as ntk_sketch.feature_map(model, ...)"
-            )
+    rows, spec = shape[0], of(shape[0])
+    if spec.shape == (rows, rows) and of(rows + 1).shape == (rows + 1, rows + 1):
+        raise TypeError(
+            "feature_map is a kernel function: it gives n numbers for each of n examples; "
+            "needed: a feature map, such as ntk_sketch.feature_map(model, ...)"
+        )
     if spec.ndim != 2:
         raise ValueError(
-            f"two examples of shape {shape} have {get} features of shape {spec.shape} "
+            f"{rows} examples of shape {shape[1:]} have {get} features of shape {spec.shape} "
             "but a regression needs one vector per example, (n, p): end the architecture in "
             "Flatten, GlobalAvgPool or GlobalSumPool (and Dense)"
         )
-    if spec.shape[0] != 2 or spec.shape[1] == 0:
-        raise ValueError(f"two examples have {get} features of shape {spec.shape}; needed: (2, p)")
+    if spec.shape[0] != rows or spec.shape[1] == 0:
+        raise ValueError(
+            f"{rows} examples have {get} features of shape {spec.shape}; needed: ({rows}, p)"
+        )
     return spec
 
 

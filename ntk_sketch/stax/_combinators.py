@@ -16,8 +16,11 @@ class Combinator(Rule):
         self.rules = [layer.rule for layer in layers] if rules is None else rules
         self.nonlinearities = sum(rule.nonlinearities for rule in self.rules)
         self.call_arguments = frozenset().union(*(rule.call_arguments for rule in self.rules))
-        moved: list[Positions] = [r.positions for r in self.rules if r.positions != "kept"]
-        self.positions = moved[0] if moved else "kept"
+        self.positions = self.first_change([rule.positions for rule in self.rules])
+
+    def first_change(self, positions: list[Positions]) -> Positions:
+        """What becomes of positions first, if the layers do this to them; "kept" if nothing."""
+        raise NotImplementedError
 
     def methods(self, method) -> list:
         """The method of each layer."""
@@ -46,6 +49,9 @@ class Serial(Combinator):
     def __init__(self, layers: list[Layer], rules: list[Rule] | None = None):
         super().__init__(layers, rules)
         self.rules = _as_flattened(self.rules, later="kept")
+
+    def first_change(self, positions):
+        return next((change for change in positions if change != "kept"), "kept")
 
     def before_flatten(self):
         return Serial(self.layers, _as_flattened(self.rules, later="flattened"))
@@ -123,6 +129,10 @@ def repeat(layer, inner, n):
 
 
 class Parallel(Combinator):
+    def first_change(self, positions):
+        # Those that pass by in one branch meet what comes after the branches.
+        return "kept" if "kept" in positions else positions[0]
+
     def before_flatten(self):
         return Parallel(self.layers, [rule.before_flatten() for rule in self.rules])
 

@@ -1,6 +1,7 @@
 """The rule of every nonlinearity at once: its kernels and its value come from NT's own triple."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -76,13 +77,25 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     return Nonlinearity(DualActivation(layer))
 
 
-def homogeneous(degree: int) -> Callable[..., Rule]:
+def homogeneous(degree: float) -> Callable[..., Rule]:
     """The rule of nonlinearities with `σ(s u) = s^degree σ(u)` for all s > 0, such as `Relu` with
     degree 1, whose kernels are then right at any scale of the inputs.
+
+    Args:
+        degree: a number, 0 or more. Kernels are computed at unit variances and scaled by it, so
+            that a wrong one makes them wrong.
+
+    Example:
+
+        Relu = stax.register(neural_tangents.stax.Relu, stax.homogeneous(1))
     """
+    number = isinstance(degree, numbers.Real) and not isinstance(degree, bool)
+    if not number or not 0 <= degree < math.inf:
+        raise ValueError(f"homogeneous(degree): degree is a number, 0 or more; got {degree!r}.")
+    power = int(degree) if float(degree).is_integer() else float(degree)
 
     def rule(layer, *args, **kwargs) -> Rule:
-        return Nonlinearity(DualActivation(layer, degree=degree))
+        return Nonlinearity(DualActivation(layer, degree=power))
 
     return rule
 

@@ -13,6 +13,7 @@ import jax
 from jax import numpy as jnp
 
 from .._features import is_abstract, of_examples
+from .._fitting import fitting_jit
 from .._memory import array_bytes
 from .._nt import nt_stax
 from .._specification import Given, Specification, bound, bound_arguments, short
@@ -367,7 +368,7 @@ def _call(transform, features, kwargs):
     return transform(features, **kwargs)
 
 
-_call_jitted = eqx.filter_jit(_call)
+_call_jitted = fitting_jit(_call)
 
 
 def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:

@@ -317,15 +317,12 @@ def test_study_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, caps
 def test_directions_of_variants(kind):
     """`E[w wᵀ] = I`, `E[s sᵀ] = I`, and neither knows of the other."""
     method = kind(4, residual=0.5)
-    like, like_ntk = np.zeros((3, 1), np.float32), np.zeros((2, 1), np.float32)
-    drawn = [
-        np.concatenate(method.directions(like, like_ntk, 64, key=jax.random.key(k)))
-        for k in range(64)
-    ]
+    rngs = map(np.random.default_rng, range(64))
+    drawn = [np.concatenate(method.directions(3, 2, 64, rng)) for rng in rngs]
     moments = np.stack([ws @ ws.T / 64 for ws in drawn])
     error = 4 * moments.std(0, ddof=1) / 8
     assert np.all(np.abs(moments.mean(0) - np.eye(5)) <= error)
-    assert method.directions(like, None, 2, key=jax.random.key(0))[1] is None
+    assert method.directions(3, None, 2, np.random.default_rng(0))[1] is None
 
 
 def test_landmarks_by_the_scores_of_the_ntk():

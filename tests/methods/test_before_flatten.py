@@ -42,6 +42,17 @@ MODELS = {
         ),
         [True, False, True],
     ),
+    "a branch that passes by": (
+        stax.serial(
+            BLOCK,
+            conv((3,)),
+            stax.FanOut(2),
+            stax.parallel(stax.Identity(), BRANCH),
+            stax.FanInSum(),
+            FLATTEN,
+        ),
+        [True, True],
+    ),
     "nested pool": (stax.serial(BLOCK, stax.serial(POOL, FLATTEN)), [False]),
     "one position": (stax.serial(conv((6,), padding="VALID"), RELU, FLATTEN), [False]),
     "own method": (stax.serial(BLOCK, conv((3,)), OWN, FLATTEN), [False, True]),

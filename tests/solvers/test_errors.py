@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ CASES = {
 @pytest.mark.parametrize(("change", "error", "message"), CASES.values(), ids=CASES.keys())
 def test_before_any_feature(features_type, change, error, message):
     def feature_map(x):
-        if x.shape[0] != 2:  # two examples are traced for the shape
+        if not isinstance(x, jax.core.Tracer):  # examples are traced for the shape
             raise AssertionError("features were computed before the inputs were checked")
         return features_type(None, x)
 
@@ -116,7 +117,7 @@ def test_kernel_that_was_not_asked_for(features_type):
 
 
 def test_positions_are_left(features_type):
-    with pytest.raises(ValueError, match=r"\(2, 3, 2\).*Flatten, GlobalAvgPool or GlobalSumPool"):
+    with pytest.raises(ValueError, match=r"\(8, 3, 2\).*Flatten, GlobalAvgPool or GlobalSumPool"):
         ridge(lambda x: features_type(None, x.reshape(-1, 3, 2)), X, Y)
 
 

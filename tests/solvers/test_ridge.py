@@ -274,9 +274,9 @@ def test_one_compilation_serves_all_batches(features_type, make_data):
 
     x, y = make_data(1000)
     solution = ridge(feature_map, x, y, batch_size=64, diag_reg=[0.1, 1], select="loo")
-    assert traced == [2, 64]  # the shape of two examples, then one compilation for all passes
+    assert traced == [64, 64]  # for the shape of features, then one compilation for all passes
     solution.predict(x)
-    assert traced == [2, 64]
+    assert traced == [64, 64]
 
 
 def test_default_batch_comes_from_the_feature_map(features_type, make_map, make_data):
