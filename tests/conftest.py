@@ -12,32 +12,15 @@ workers and the commands that tests start compile much alike.
 """
 
 import atexit
-import importlib.util
-import mmap
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-
-def known_to_jaxlib(flag: str) -> bool:
-    """Whether XLA has a flag of this name; it aborts at one that it has not."""
-    package = importlib.util.find_spec("jaxlib")
-    for library in Path(package.origin).parent.glob("*.so"):
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as bytes_:
-            if bytes_.find(flag.encode()) >= 0:
-                return True
-    return False
-
+import quick_xla
 
 if "XLA_FLAGS" not in os.environ:
-    quick = {
-        "xla_backend_optimization_level": "0",
-        "xla_llvm_disable_expensive_passes": "true",
-        "xla_cpu_use_fusion_emitters": "false",  # whose code takes twice as long to compile
-    }
-    known = [f"--{flag}={value}" for flag, value in quick.items() if known_to_jaxlib(flag)]
-    os.environ["XLA_FLAGS"] = " ".join(known)
+    os.environ["XLA_FLAGS"] = quick_xla.flags()
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the process that starts the others
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ntk_sketch-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
@@ -78,10 +79,10 @@ def calibrated(
     index = np.unravel_index(flat, (examples, *space))
     pairs = _features_and_kernels(expansion, dual, features, index)
     ridge = _RIDGE if expansion.roots.projection is None else _RIDGE_RANDOM
-    roots = expansion.roots.then(_transform(*pairs[0], ridge))
+    roots = expansion.roots.then(_transform(*pairs[0], ridge=ridge))
     roots_ntk = expansion.roots_ntk
     if roots_ntk is not None and pairs[1] is not None:
-        roots_ntk = roots_ntk.then(_transform(*pairs[1], ridge))
+        roots_ntk = roots_ntk.then(_transform(*pairs[1], ridge=ridge))
     return eqx.tree_at(
         lambda e: (e.roots, e.roots_ntk),
         expansion,
@@ -101,9 +102,7 @@ def _features_and_kernels(
     positions `index`, `B` of the second.
     """
     count = len(index[0]) // 2
-    q, independent, ntk = (
-        None if diagonal is None else diagonal[index] for diagonal in features.variances.diagonals()
-    )
+    q, independent, ntk = jax.tree.map(lambda k: k[index], features.variances.diagonals())
     z, z_ntk, v = features.nngp_vectors().at(index), None, None
     if features.ntk is not None and expansion.filters_ntk is not None:
         z_ntk = features.ntk_vectors().at(index)
@@ -119,7 +118,7 @@ def _features_and_kernels(
     return pair, (made_ntk[:count], made_ntk[count:], k_ntk)
 
 
-def _transform(a: Any, b: Any, kernel: Any, ridge: float) -> Inputs:
+def _transform(a: Any, b: Any, kernel: Any, *, ridge: float) -> Inputs:
     """`R`, symmetric, with `R² = I + D`; negative eigenvalues of `I + D` become 0."""
     missed = _correction(np, on_host(a), on_host(b), on_host(kernel), ridge)
     values, vectors = np.linalg.eigh(np.eye(len(missed)) + missed)
