@@ -7,6 +7,7 @@ from .._typing import PRNGKey
 from ..activations import DualActivation
 from ._landmarks import HELD_OUT, LandmarkExpansion, check_values, expansion, landmarks_at
 from ._method import Method
+from ._sampling import generator
 
 
 class Exact(Method):
@@ -31,6 +32,6 @@ class Exact(Method):
         check_values("Exact", dual, features, key)
         space = features.nngp_vectors().space
         index = tuple(i.ravel() for i in np.indices((features.nngp[0].shape[0], *space)))
-        step = -(-len(index[0]) // HELD_OUT)
-        seen = tuple(i[::step] for i in index)
+        some = generator(key).permutation(len(index[0]))[:HELD_OUT]
+        seen = tuple(i[some] for i in index)
         return expansion(landmarks_at(dual, features, index, seen), dual)

@@ -180,3 +180,18 @@ def test_float32_scores(make_map, make_data):
             expected = np.mean((residual / (1 - np.reshape(share, (-1, 1)))) ** 2)
             rtol = 10 * float(np.finfo(np.float32).eps) * one.condition
             assert score == pytest.approx(expected, rel=rtol)
+
+
+@pytest.mark.parametrize("n", [15, 60])  # fewer examples than features, and more
+@pytest.mark.parametrize("select", ["gcv", "loo"])
+def test_the_order_of_the_examples(make_map, make_data, n, select):
+    """Sorted by their target they give the regression that they give shuffled."""
+    x, y = make_data(n)
+    path, sort = [1e-3, 1e-2, 0.1], np.argsort(y[:, 0])
+    one, other = (
+        ridge(make_map(), x[i], y[i], diag_reg=path, select=select, batch_size=8)
+        for i in (np.arange(n), sort)
+    )
+    assert one.diag_reg == other.diag_reg
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+    np.testing.assert_allclose(one.predict(x), other.predict(x), rtol=1e-3, atol=1e-4)
