@@ -43,7 +43,7 @@ class DualActivation(eqx.Module):
     _derivative: Specification | None
     _factor: int = eqx.field(static=True)
     _interior: bool = eqx.field(static=True)
-    degree: float | None = eqx.field(static=True)
+    degree: float | int | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class DualActivation(eqx.Module):
         *,
         derivative: tuple[int, Specification] | None = None,
         interior: bool = False,
-        degree: float | None = None,
+        degree: float | int | None = None,
     ):
         specification = getattr(layer, "specification", None)
         if specification is None:

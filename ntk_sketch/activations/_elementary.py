@@ -75,17 +75,18 @@ def atan2(y: Array, x: Array) -> Array:
     overflow nor vanish.
     """
     # Plain `lax` operations: `jnp` traces a function for each, and this is in every ReLU's kernel.
+    of = x.dtype.type
     largest = lax.max(lax.abs(x), lax.abs(y))
-    scale = lax.div(1.0, lax.clamp(1e-37, largest, 1e37))
+    scale = lax.div(of(1), lax.clamp(of(1e-37), largest, of(1e37)))
     run, rise = lax.mul(x, scale), lax.mul(y, scale)
     length = lax.sqrt(lax.add(lax.mul(run, run), lax.mul(rise, rise)))
-    t = lax.div(rise, lax.max(lax.add(lax.abs(run), length), 1e-37))
+    t = lax.div(rise, lax.max(lax.add(lax.abs(run), length), of(1e-37)))
     square, series = lax.mul(t, t), lax.full_like(t, _ATAN[0])
     for coefficient in _ATAN[1:]:
-        series = lax.add(lax.mul(series, square), coefficient)
-    angle = lax.mul(2.0, lax.add(t, lax.mul(t, lax.mul(square, series))))
-    half_turn = lax.select(lax.lt(y, 0.0), lax.full_like(y, -math.pi), lax.full_like(y, math.pi))
-    return lax.select(lax.lt(x, 0.0), lax.sub(half_turn, angle), angle)
+        series = lax.add(lax.mul(series, square), of(coefficient))
+    angle = lax.mul(of(2), lax.add(t, lax.mul(t, lax.mul(square, series))))
+    half_turn = lax.select(lax.lt(y, of(0)), lax.full_like(y, -math.pi), lax.full_like(y, math.pi))
+    return lax.select(lax.lt(x, of(0)), lax.sub(half_turn, angle), angle)
 
 
 def _asin(x: Array, **_) -> Array:

@@ -77,7 +77,7 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     return Nonlinearity(DualActivation(layer))
 
 
-def homogeneous(degree: float) -> Callable[..., Rule]:
+def homogeneous(degree: float | int) -> Callable[..., Rule]:
     """The rule of nonlinearities with `σ(s u) = s^degree σ(u)` for all s > 0, such as `Relu` with
     degree 1, whose kernels are then right at any scale of the inputs.
 
