@@ -49,7 +49,7 @@ def record_of(folder):
 
 
 def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
-    size = f"--train 400 --test 200 --width 128 --batch-size 50 --seed 1 --out {tmp_path}"
+    size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path}"
     assert entry.main(size.split()) == 0
     record = record_of(tmp_path)
     assert record["data"]["dataset"] == "digits"

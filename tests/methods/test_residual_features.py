@@ -17,7 +17,7 @@ from ntk_sketch.methods._roots import inverse_root
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-KEYS, LANDMARKS, HELD_OUT, WIDTH = 512, 4, 3, 6
+KEYS, LANDMARKS, HELD_OUT, WIDTH = 256, 4, 3, 6
 EPS = float(np.finfo(float).eps)
 
 
@@ -57,7 +57,7 @@ def deviations(draws, truth):
     return np.abs(draws.mean(0) - truth) / np.maximum(standard_error, 1e-12)
 
 
-@pytest.mark.parametrize("name", ["Relu", "Gelu", "Erf", "Sin", "Abs"])
+@pytest.mark.parametrize("name", ["Relu", "Gelu", "Sin"])
 def test_unbiased(name, record_property):
     """At points that are no landmarks, of which there are fewer than dimensions."""
     kernel = model(name)[2](points(), None, ("nngp", "ntk"))
@@ -81,7 +81,7 @@ def test_unbiased_as_a_method():
     held_out = np.random.default_rng(4).normal(size=(4, 4))
     method = ns.Nystroem(WIDTH, residual=0.7, calibrate=False)
     grams = []
-    for key in jax.random.split(jax.random.key(7), 192):
+    for key in jax.random.split(jax.random.key(7), 128):
         feature_map = ns.feature_map(net, x, method, key=key)
         z = feature_map(held_out)
         grams.append([np.asarray(z.nngp @ z.nngp.T), np.asarray(z.ntk @ z.ntk.T)])
@@ -108,7 +108,7 @@ TWICE = (0, 1, 1, 2, 0, 3)
 
 @pytest.mark.parametrize(
     ("name", "index"),
-    [("Relu", (0, 1, 2, 3)), ("Relu", TWICE), ("Gelu", TWICE), ("Erf", TWICE), ("Sin", TWICE)],
+    [("Relu", (0, 1, 2, 3)), ("Relu", TWICE), ("Sin", TWICE)],
 )
 def test_covariance(name, index, record_property):
     """`k - k B k`, of the residual features alone; with landmarks twice too."""
