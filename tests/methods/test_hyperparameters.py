@@ -92,3 +92,16 @@ class TestCompiled:
         x = sample(12, 0).astype(np.float32)
         with pytest.raises(TypeError, match=self.message):
             jax.vmap(lambda key: self.make(method, x, key))(jax.random.split(KEY, 3))
+
+
+@pytest.mark.default_flags
+def test_with_the_options_of_quick_programs():
+    """Programs that make a map have options of XLA's, which JAX refuses inside of others."""
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+
+    def energy(w):
+        model = stax.serial(stax.Dense(1, w), stax.Relu(), stax.Dense(1))
+        return jax.numpy.sum(ns.feature_map(model, x, ns.Nystroem(4), key=KEY)(x).ntk ** 2)
+
+    slope = float(jax.grad(energy)(1.4))
+    assert slope == pytest.approx(float(energy(1.45) - energy(1.35)) / 0.1, rel=0.05)
