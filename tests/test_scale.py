@@ -187,3 +187,9 @@ def test_kernel_that_is_nan_at_a_few_positions():
     for sampling in ("leverage", "uniform"):
         with pytest.raises(ValueError, match=r"the kernel of Elementwise.* is NaN or infinite"):
             ns.feature_map(model, 3 * x, ns.Nystroem(8, sampling=sampling), key=KEY)
+
+
+@pytest.mark.parametrize("degree", [-1, True, np.inf, "1"])
+def test_a_degree_is_a_number(degree):
+    with pytest.raises(ValueError, match="degree is a number, 0 or more"):
+        stax.homogeneous(degree)
