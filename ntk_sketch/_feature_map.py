@@ -22,12 +22,12 @@ from ._checks import (
     checked_call_arguments,
     checked_get,
 )
+from ._compiling import fitting_jit
 from ._cost import Cost, product_cost
 from ._exact_diagonals import check_scale, enter, exact_diagonals, output
 from ._example_keys import is_among, landmark_keys
 from ._features import Features, joined
 from ._fingerprint import Fingerprint, fingerprint
-from ._fitting import fitting_jit
 from ._memory import array_bytes, peak_bytes
 from ._precision import promoted
 from ._specification import Specification

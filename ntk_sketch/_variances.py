@@ -10,6 +10,7 @@ is linear in positions.
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import numpy as jnp
 
@@ -35,13 +36,14 @@ class Variances(eqx.Module):
             by.
         other: `K` of two passes with independent Dropout masks, which is what features estimate;
             `None` while equal to `same`.
-        ntk: `Θ` of two such passes; `None` if the NTK was not asked for.
+        ntk: `Θ` of two such passes; `()` stands for `Θ = 0`, as at the input, which no layer then
+            sums; `None` if the NTK was not asked for.
         offsets: the offsets `δ` of each spatial axis.
     """
 
     same: Array
     other: Array | None
-    ntk: Array | None
+    ntk: Array | tuple[()] | None
     offsets: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
     @property
@@ -59,15 +61,20 @@ class Variances(eqx.Module):
 
     def diagonals(self) -> tuple[Array, Array, Array | None]:
         """`same`, `independent` and `ntk` at offset 0: (n, *space) each."""
-        ntk = None if self.ntk is None else self.diagonal(self.ntk)
-        return self.diagonal(self.same), self.diagonal(self.independent), ntk
+        same = self.diagonal(self.same)
+        ntk = (
+            jnp.zeros_like(same)
+            if isinstance(self.ntk, tuple)
+            else jax.tree.map(self.diagonal, self.ntk)
+        )
+        return same, self.diagonal(self.independent), ntk
 
     def linear(self, fn: Callable[[Array], Array], offsets: tuple[tuple[int, ...], ...]):
         """The variances after a linear map `fn` that treats all covariances alike."""
         return Variances(
             same=fn(self.same),
-            other=None if self.other is None else fn(self.other),
-            ntk=None if self.ntk is None else fn(self.ntk),
+            other=jax.tree.map(fn, self.other),
+            ntk=jax.tree.map(fn, self.ntk),
             offsets=offsets,
         )
 
@@ -102,7 +109,8 @@ class Variances(eqx.Module):
 
         ntk = self.ntk
         if ntk is not None:
-            ntk = shifted(weight**2 * ntk + ntk_weight**2 * self.independent, 1.0, ntk_bias)
+            before = 0.0 if isinstance(ntk, tuple) else weight**2 * ntk
+            ntk = shifted(before + ntk_weight**2 * self.independent, 1.0, ntk_bias)
         return Variances(
             same=shifted(self.same, weight, bias),
             other=None if self.other is None else shifted(self.other, weight, bias),
@@ -124,7 +132,7 @@ class Variances(eqx.Module):
         return Variances(
             same=jnp.where(inside, same, 0),
             other=other,
-            ntk=None if band.ntk is None else jnp.where(inside, derivative * band.ntk, 0),
+            ntk=jax.tree.map(lambda ntk: jnp.where(inside, derivative * ntk, 0), band.ntk),
             offsets=offsets,
         )
 
@@ -154,4 +162,4 @@ def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -
         first = first.reshape((x.shape[0], *(1,) * len(offsets), *first.shape[1:]))
         values = jnp.mean(first * second, axis=1 + len(offsets))
     values = jnp.where(band_mask(x.shape[1:-1], offsets), values, 0)
-    return Variances(values, None, jnp.zeros_like(values) if ntk else None, offsets)
+    return Variances(values, None, () if ntk else None, offsets)

@@ -249,6 +249,15 @@ def test_none_after_the_last_nonlinearity():
     assert carried == [((0, 1), (-1, 0, 1)), None]
 
 
+def test_a_kernel_of_zero_is_not_summed():
+    """At the input Θ = 0: one sum over the windows of the first convolution, that of K."""
+    model = stax.serial(conv((3, 3)), stax.Relu(), stax.GlobalAvgPool())
+    shape = jax.ShapeDtypeStruct((2, 8, 8, 2), float)
+    feature_map = ns.feature_map(model, shape, ns.RandomFeatures(4), key=KEY)
+    program = str(jax.make_jaxpr(lambda x: feature_map(x).ntk)(shape))
+    assert program.count("reduce_window") == 1
+
+
 def test_cost_is_linear_in_pixels():
     """FLOPs of the whole compiled map, by XLA's count."""
     flops = []

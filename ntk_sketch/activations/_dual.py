@@ -9,8 +9,9 @@ from jax import numpy as jnp
 
 from .._nt import Kernel
 from .._specification import Given, Specification, in_dtype
+from .._structure import once_per_structure
 from .._typing import Array, Inputs
-from ._elementary import vectorised
+from ._entrywise import entrywise, of_one_entry
 
 
 class DualActivation(eqx.Module):
@@ -37,6 +38,7 @@ class DualActivation(eqx.Module):
         degree: p where `σ(s u) = s^p σ(u)` for all s > 0. The kernels are then computed at unit
             variances and multiplied by powers of `√q` and `√q'`, so that they are right wherever
             variances are numbers of their dtype. `None`: σ is not homogeneous, or nobody said so.
+        smooth: neither σ nor σ' jumps anywhere, so that nobody need search for jumps.
     """
 
     specification: Specification
@@ -44,6 +46,7 @@ class DualActivation(eqx.Module):
     _factor: int = eqx.field(static=True)
     _interior: bool = eqx.field(static=True)
     degree: float | int | None = eqx.field(static=True)
+    smooth: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -52,13 +55,14 @@ class DualActivation(eqx.Module):
         derivative: tuple[int, Specification] | None = None,
         interior: bool = False,
         degree: float | int | None = None,
+        smooth: bool = False,
     ):
         specification = getattr(layer, "specification", None)
         if specification is None:
             specification = Specification.of(Given(tuple, "layer", tuple(layer)), {})
         self._factor, self._derivative = derivative or (1, None)
         self._interior = interior
-        self.degree = degree
+        self.degree, self.smooth = degree, smooth
         self.specification = specification
         if specification.numbers and not _takes_traced_numbers(specification.like()):
             self.specification = specification.frozen()
@@ -83,7 +87,8 @@ class DualActivation(eqx.Module):
         return hash(self._parts())
 
     def _parts(self) -> tuple:
-        return self.specification, self._derivative, self._factor, self._interior, self.degree
+        settings = self._factor, self._interior, self.degree, self.smooth
+        return self.specification, self._derivative, *settings
 
     def value_and_derivative(self, u: Inputs) -> tuple[Array, Array]:
         """`σ(u)` and `σ'(u)`, elementwise.
@@ -108,31 +113,44 @@ class DualActivation(eqx.Module):
         Finite at `q = 0` too, where the limit of small variances is taken. Variances whose product
         is no number of their dtype are right for homogeneous `σ` alone.
         """
-        # Two vectors whose cosine is one and whose variances agree, both within rounding, are the
-        # same: at a kink, rounding would become its square root. Parallel vectors of other norms
-        # are left as they are: along a line many cosines are that close to one.
-        eps, scale = float(jnp.finfo(c.dtype).eps), None
         if self.degree is None:
-            c, q, q_other = jnp.broadcast_arrays(c, *map(_positive, (q, q_other)))
-            one = jnp.sqrt(q * q_other)
-            same = jnp.abs(q - q_other) <= 32 * eps * one
+            formula, entries = self._kernels, (c, _positive(q), _positive(q_other))
         else:
+            formula = self._kernels_of_homogeneous
             s, s_other = (jnp.sqrt(jnp.maximum(v, jnp.finfo(c.dtype).tiny)) for v in (q, q_other))
-            inverses = 1 / s, 1 / s_other
-            c, s, s_other, *inverses = jnp.broadcast_arrays(c, s, s_other, *inverses)
-            c = c * inverses[0] * inverses[1]
-            q = q_other = one = jnp.ones_like(c)
-            same = jnp.abs(s - s_other) <= 16 * eps * s
-            scale = s * s_other
-        # Just above one, NT's `sqrt(q q' - c²)` is cut off at 0 exactly.
-        largest = (1 + (-4 if self._interior else 4) * eps) * one
-        nearest = jnp.where(same, 1 - 32 * eps, 1.0) * one
-        c = jnp.where(jnp.abs(c) >= nearest, jnp.sign(c) * largest, c)
-        numbers = jax.tree.leaves(in_dtype(self, c.dtype))
-        value, derivative = vectorised(self._nt_kernels)(c, q, q_other, *numbers)
-        if scale is None or not self.degree:
+            entries = c, s, s_other, 1 / s, 1 / s_other
+        entries = jnp.broadcast_arrays(*entries)
+        own = in_dtype(self, c.dtype)
+        kernels = entrywise(formula, _of_one(own, formula.__name__, len(entries), str(c.dtype)))
+        value, derivative = kernels(*entries, *jax.tree.leaves(own))
+        return value, derivative
+
+    def _kernels(self, c: Array, q: Array, q_other: Array, *numbers: Array):
+        one = jnp.sqrt(q * q_other)
+        same = jnp.abs(q - q_other) <= 32 * _eps(c) * one
+        return self._nt_kernels(self._at_one(c, one, same), q, q_other, *numbers)
+
+    def _kernels_of_homogeneous(
+        self, c: Array, s: Array, s_other: Array, inverse: Array, inverse_other: Array, *numbers
+    ):
+        c, one, scale = c * inverse * inverse_other, jnp.ones_like(c), s * s_other
+        same = jnp.abs(s - s_other) <= 16 * _eps(c) * s
+        value, derivative = self._nt_kernels(self._at_one(c, one, same), one, one, *numbers)
+        if not self.degree:
             return value, derivative
         return value * scale**self.degree, derivative * scale ** (self.degree - 1)
+
+    def _at_one(self, c: Array, one: Array, same: Array) -> Array:
+        """Covariances with those of cosine one, as far as rounding tells, put in their place.
+
+        Two vectors whose cosine is one and whose variances agree, both within rounding, are the
+        same: at a kink, rounding would become its square root. Parallel vectors of other norms are
+        left as they are: along a line many cosines are that close to one.
+        """
+        # Just above one, NT's `sqrt(q q' - c²)` is cut off at 0 exactly.
+        largest = (1 + (-4 if self._interior else 4) * _eps(c)) * one
+        nearest = jnp.where(same, 1 - 32 * _eps(c), 1.0) * one
+        return jnp.where(jnp.abs(c) >= nearest, jnp.sign(c) * largest, c)
 
     def _nt_kernels(self, c: Array, q: Array, q_other: Array, *numbers: Array):
         """Both kernels by NT's formulas, with these real numbers in the place of its own."""
@@ -170,6 +188,17 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
     )
 
 
+@once_per_structure
+def _of_one(dual: DualActivation, formula: str, count: int, dtype: str):
+    """Neural Tangents' formulas are traced once, at single numbers, for arrays of all shapes."""
+    one = jax.ShapeDtypeStruct((), dtype)
+    return of_one_entry(getattr(dual, formula), *[one] * count, *jax.tree.leaves(dual))
+
+
+def _eps(x: Array) -> float:
+    return float(jnp.finfo(x.dtype).eps)
+
+
 def value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]:
     """`σ(u)` and `σ'(u)` as one program, for what is computed outside of others."""
     return _value_and_derivative(in_dtype(dual, jax.dtypes.canonicalize_dtype(u.dtype)), u)
@@ -193,7 +222,7 @@ def _takes_traced_numbers(specification: Specification) -> bool:
             return kernels
 
     try:
-        jax.eval_shape(formulas, specification.numbers, jnp.ones((1,)))
+        jax.eval_shape(formulas, specification.numbers, _one_number())
     except (
         jax.errors.ConcretizationTypeError,
         jax.errors.TracerArrayConversionError,
@@ -206,10 +235,14 @@ def _takes_traced_numbers(specification: Specification) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _has_function(specification: Specification) -> bool:
     try:
-        jax.eval_shape(lambda u: specification.triple()[1]((), u), jnp.ones((1,)))
+        jax.eval_shape(lambda u: specification.triple()[1]((), u), _one_number())
     except NotImplementedError:
         return False
     return True
+
+
+def _one_number() -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1,), jnp.result_type(float))
 
 
 def _positive(q: Array) -> Array:

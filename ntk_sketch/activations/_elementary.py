@@ -1,12 +1,13 @@
-"""Inverse trigonometric functions that vectorise."""
+"""Inverse trigonometric functions that vectorise.
+
+XLA's code for CPUs calls the C library for every element of these three, which dual kernels would
+spend nearly all their time in.
+"""
 
 import math
-from collections.abc import Callable, Sequence
 
-import jax
 from jax import lax
 from jax import numpy as jnp
-from jax.extend import core as jex_core
 
 from .._typing import Array
 
@@ -21,51 +22,6 @@ _ATAN = (
     0.1999355085,
     -0.3333314528,
 )
-
-
-def vectorised(fn: Callable[..., Sequence[Array]]) -> Callable[..., list[Array]]:
-    """`fn` with `atan2`, `asin` and `acos` of float32 numbers in plain arithmetic.
-
-    XLA's code for CPUs calls the C library for every element of these three, which dual kernels
-    spend nearly all their time in. Derivatives are those of `fn` itself.
-    """
-
-    @jax.custom_jvp
-    def fast(*args):
-        closed = jax.make_jaxpr(fn)(*args)
-        return _evaluate(closed.jaxpr, closed.consts, args)
-
-    @fast.defjvp
-    def _(primals, tangents):
-        values, derivatives = jax.jvp(lambda *args: list(fn(*args)), primals, tangents)
-        return values, derivatives
-
-    return fast
-
-
-def _evaluate(jaxpr, consts, args) -> list[Array]:
-    """A jaxpr, with what `_FAST` has in place of its primitives."""
-    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
-
-    def read(variable):
-        return variable.val if isinstance(variable, jex_core.Literal) else known[variable]
-
-    for equation in jaxpr.eqns:
-        inputs = [read(variable) for variable in equation.invars]
-        outputs = _apply(equation, inputs)
-        known.update(zip(equation.outvars, outputs, strict=True))
-    return [read(variable) for variable in jaxpr.outvars]
-
-
-def _apply(equation, inputs) -> Sequence[Array]:
-    name, params = equation.primitive.name, equation.params
-    if name in ("jit", "pjit", "closed_call", "custom_jvp_call"):
-        inner = params.get("jaxpr", params.get("call_jaxpr"))
-        return _evaluate(inner.jaxpr, inner.consts, inputs)
-    if name in _FAST and all(x.dtype == jnp.float32 for x in map(jnp.asarray, inputs)):
-        return [_FAST[name](*inputs)]
-    outputs = equation.primitive.bind(*inputs, **params)
-    return outputs if equation.primitive.multiple_results else [outputs]
 
 
 def atan2(y: Array, x: Array) -> Array:
@@ -89,12 +45,13 @@ def atan2(y: Array, x: Array) -> Array:
     return lax.select(lax.lt(x, of(0)), lax.sub(half_turn, angle), angle)
 
 
-def _asin(x: Array, **_) -> Array:
+def asin(x: Array, **_) -> Array:
     return atan2(x, jnp.sqrt((1 - x) * (1 + x)))
 
 
-def _acos(x: Array, **_) -> Array:
+def acos(x: Array, **_) -> Array:
     return atan2(jnp.sqrt((1 - x) * (1 + x)), x)
 
 
-_FAST = {lax.atan2_p.name: atan2, lax.asin_p.name: _asin, lax.acos_p.name: _acos}
+#: By the names of JAX's primitives.
+VECTORISED = {lax.atan2_p.name: atan2, lax.asin_p.name: asin, lax.acos_p.name: acos}

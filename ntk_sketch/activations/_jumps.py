@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from equinox import Module
 from jax import numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Float
 
-from .._fitting import fitting_jit
+from .._compiling import fitting_jit
 from .._precision import float64
 from .._specification import in_dtype
 from .._typing import Array
-from ._dual import DualActivation
+from ._dual import DualActivation, value_and_derivative
 
 #: Jumps of a function, those nearest to 0, at most.
 _MOST = 64
@@ -95,8 +96,8 @@ class RandomFunction(Module):
     Values are those of `dual.value_and_derivative`, to the last bit. Derivatives are the automatic
     ones and, where `σ` or `σ'` jumps, `Jumps.slope`. Where neither does, nothing is added.
 
-    Jumps are found on the host. Where the nonlinearity's own numbers are traced they are looked for
-    at 0 alone, where those of all of Neural Tangents' layers are.
+    Jumps are found on the host: of homogeneous functions at 0, of smooth ones nowhere, of others by
+    a search. Where the numbers of these are traced they are looked for at 0 alone.
     """
 
     jumps: tuple[Jumps | None, Jumps | None]
@@ -116,14 +117,37 @@ class RandomFunction(Module):
 
 def jumps_of(dual: DualActivation, dtype=None) -> tuple[Jumps | None, Jumps | None]:
     """The jumps of `σ` and those of `σ'`; `None` for a function without."""
+    if dual.smooth:
+        return None, None
     dtype = jnp.result_type(float) if dtype is None else dtype
     with float64(), jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
+        if dual.degree is not None:
+            # Of degree 0, σ is a constant on either side of 0; of degree 1, σ' is.
+            heights = _heights_at_zero(dual, 1.0)
+            first, second = (
+                _at_zero(height, dtype) if dual.degree == degree else None
+                for degree, height in enumerate(heights)
+            )
+            return first, second
         if dual.specification.is_traced:
-            by = jax.lax.stop_gradient(_heights_at_zero(dual)).astype(dtype)
-            return Jumps(jnp.zeros(1, dtype), by[0]), Jumps(jnp.zeros(1, dtype), by[1])
+            first, second = (_at_zero(height, dtype) for height in _heights_at_zero(dual, _STEP))
+            return first, second
         at, by, coarse, level = map(np.asarray, _search(in_dtype(dual, jnp.float64), _GRID))
     first, second = (_jumps(at[i], by[i], coarse[i], level[i], dtype) for i in (0, 1))
     return first, second
+
+
+def _heights_at_zero(dual: DualActivation, step: float) -> tuple[Array, Array]:
+    """How much `σ` and `σ'` rise from `-step` to `step`."""
+    value, derivative = value_and_derivative(dual, np.array([-step, step]))
+    return value[1] - value[0], derivative[1] - derivative[0]
+
+
+def _at_zero(height: Array, dtype) -> Jumps | None:
+    height = jax.lax.stop_gradient(height)
+    if not isinstance(height, Tracer) and height == 0:
+        return None
+    return Jumps(jnp.zeros(1, dtype), height.astype(dtype)[None])
 
 
 def _jumps(at: np.ndarray, by: np.ndarray, coarse: np.ndarray, level: np.ndarray, dtype):
@@ -140,11 +164,6 @@ def _values(dual: DualActivation, u: Array) -> Array:
     """`σ` of the first row and `σ'` of the second."""
     value, derivative = dual.value_and_derivative(u)
     return jnp.stack([value[0], derivative[1]])
-
-
-def _heights_at_zero(dual: DualActivation) -> Array:
-    step = jnp.full((2, 1), _STEP)
-    return _values(dual, step) - _values(dual, -step)
 
 
 @fitting_jit

@@ -9,8 +9,8 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
+from .._compiling import fitting_jit
 from .._features import Features
-from .._fitting import fitting_jit
 from .._precision import matmul
 from .._typing import Inputs
 from ..activations import DualActivation

@@ -9,8 +9,8 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
+from .._compiling import fitting_jit
 from .._features import Features
-from .._fitting import fitting_jit
 from .._precision import Precision, float64, matmul, on_device
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation, RandomFunction
@@ -276,10 +276,8 @@ def expansion(
     filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
     if w is not None:
         w, s = on_device(w, filters.dtype), None if s is None else on_device(s, filters.dtype)
-        values, values_ntk = _random_at_landmarks(landmarks.z, landmarks.z_ntk, dual, w, s)
-        filters = jnp.concatenate([filters, w], axis=1)
-        if filters_ntk is not None and s is not None:
-            filters_ntk = jnp.concatenate([filters_ntk, s], axis=1)
+        random = _with_directions(landmarks.z, landmarks.z_ntk, dual, w, s)
+        (filters, values), (filters_ntk, values_ntk) = random
     dtype, roots_ntk = landmarks.q.dtype, None
     if landmarks.gram_ntk is not None:
         roots_ntk = fitted_roots(
@@ -306,9 +304,11 @@ def expansion(
 
 
 @fitting_jit
-def _random_at_landmarks(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
-    """`g(Z)` (m₁, m₂) of both kernels."""
+def _with_directions(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
+    """`[Z, Wᵀ]` and `g(Z)` (m₁, m₂) of both kernels."""
     value, derivative = dual.value_and_derivative(matmul(z.T, w, "full"))
+    own = jnp.concatenate([z, w], axis=1), value
     if z_ntk is None or s is None:
-        return value, None
-    return value, derivative * matmul(z_ntk.T, s, "full")
+        return own, (None, None)
+    value_ntk = derivative * matmul(z_ntk.T, s, "full")
+    return own, (jnp.concatenate([z_ntk, s], axis=1), value_ntk)

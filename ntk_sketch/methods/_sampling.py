@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from .._compiling import fitting_jit
 from .._features import Features
-from .._fitting import fitting_jit
 from .._precision import matmul
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from .._compiling import compiled_to_stream
 from .._precision import promoted
 from .._structure import is_abstract_array, once_per_structure
 from ._checks import checked_examples
@@ -139,7 +140,8 @@ def _masked_features(feature_map: Any, x: jax.ShapeDtypeStruct, get: str) -> Cal
         z = jnp.where((jnp.arange(z.shape[0], dtype=n_real.dtype) < n_real)[:, None], z, 0)
         return z, jnp.all(jnp.isfinite(z))
 
-    return masked_features.lower(dynamic, x, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    n_real = jax.ShapeDtypeStruct((), jnp.int32)
+    return compiled_to_stream(masked_features.lower(dynamic, x, n_real))
 
 
 def stream(

@@ -81,10 +81,11 @@ def add_variances(branches: list[Variances]) -> Variances:
         return functools.reduce(jnp.add, values)
 
     dropped = any(branch.other is not None for branch in branches)
+    ntk = [branch.ntk for branch in branches if not isinstance(branch.ntk, tuple)]
     return Variances(
         same=total(branch.same for branch in branches),
         other=total(branch.independent for branch in branches) if dropped else None,
-        ntk=None if branches[0].ntk is None else total(branch.ntk for branch in branches),
+        ntk=() if not ntk else None if branches[0].ntk is None else total(ntk),
         offsets=branches[0].offsets,
     )
 

@@ -5,7 +5,10 @@ import contextlib
 import equinox as eqx
 import jax
 
-from ._layer import Layer, Positions, Rule, abstracted, advance, as_layer
+from .._compiling import fitting_jit
+from .._features import is_abstract
+from .._typing import PRNGKey
+from ._layer import Layer, Positions, Rule, abstracted, advance, as_layer, shapes_after
 
 
 class Combinator(Rule):
@@ -73,21 +76,22 @@ class Serial(Combinator):
 
     def fit(self, features, *, method, offsets, key, **kwargs):
         _, needed = self.plan(offsets, finite_shape(features), method, kwargs)
-        keys = jax.random.split(key, max(len(self.layers), 1))
+        keys = _split(key, len(self.layers))
         sample, shapes = features, abstracted(features)
         transforms, ahead = [], []  # `ahead`: transforms that the sample has not been through
         for index, (own, wanted, layer_key) in enumerate(
-            zip(self.methods(method), needed[1:], keys, strict=False)
+            zip(self.methods(method), needed[1:], keys, strict=True)
         ):
             given = shapes
-            if self.rules[index].looks_at_data(own):
-                sample, ahead = advance(SerialTransform(tuple(ahead)), sample, **kwargs), []
-                given = sample
+            if self.rules[index].looks_at_data(own) and not is_abstract(features):
+                if ahead:
+                    sample = advance(SerialTransform(tuple(ahead)), sample, shapes, **kwargs)
+                given, ahead = sample, []
             with self.at(index) as rule:
                 transform = rule.fit(
                     given, method=own, offsets=wanted, key=layer_key, **taken(rule, kwargs)
                 )
-            shapes = advance(transform, shapes, **kwargs)
+            shapes = shapes_after(transform, shapes, **kwargs)
             transforms.append(transform)
             ahead.append(transform)
         return SerialTransform(tuple(transforms))
@@ -145,7 +149,7 @@ class Parallel(Combinator):
         return needed
 
     def fit(self, features, *, method, offsets, key, **kwargs):
-        keys, transforms = jax.random.split(key, len(self.layers)), []
+        keys, transforms = _split(key, len(self.layers)), []
         branches = zip(self.methods(method), features, offsets, keys, strict=True)
         for index, (own, branch, wanted, branch_key) in enumerate(branches):
             with self.at(index) as rule:
@@ -175,6 +179,12 @@ class ParallelTransform(eqx.Module):
 
 def parallel(layer, *layers):
     return Parallel([as_layer(inner) for inner in layers])
+
+
+@fitting_jit
+def _split(key: PRNGKey, count: int) -> tuple[PRNGKey, ...]:
+    """As `jax.random.split`: one key for each layer."""
+    return tuple(jax.random.split(key, count)) if count else ()
 
 
 def output_shape(layer: Layer, shape):

@@ -77,6 +77,11 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     return Nonlinearity(DualActivation(layer))
 
 
+def smooth(layer, *args, **kwargs) -> Rule:
+    """The rule of nonlinearities that jump nowhere, and whose derivative does not."""
+    return Nonlinearity(DualActivation(layer, smooth=True))
+
+
 def homogeneous(degree: float | int) -> Callable[..., Rule]:
     """The rule of nonlinearities with `σ(s u) = s^degree σ(u)` for all s > 0, such as `Relu` with
     degree 1, whose kernels are then right at any scale of the inputs.

@@ -12,8 +12,8 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._features import is_abstract, of_examples
-from .._fitting import fitting_jit
+from .._compiling import fitting_jit
+from .._features import of_examples
 from .._memory import array_bytes
 from .._nt import nt_stax
 from .._specification import Given, Specification, bound, bound_arguments, short
@@ -335,12 +335,14 @@ def naming(fn, name: str):
     return named_fn
 
 
-def advance(transform: Transform, features, **kwargs):
-    """Features after `transform`; shapes from shapes. A large sample goes in parts."""
-    shapes = eqx.filter_eval_shape(_call, transform, features, kwargs)
-    if is_abstract(features):
-        return shapes
-    examples = jax.tree.leaves(features)[0].shape[0]
+def shapes_after(transform: Transform, shapes, **kwargs):
+    """Shapes of the features after `transform`, from those of the features before it."""
+    return eqx.filter_eval_shape(_call, transform, shapes, kwargs)
+
+
+def advance(transform: Transform, sample, shapes, **kwargs):
+    """A sample's features after `transform`, which have these shapes. Large ones go in parts."""
+    examples = jax.tree.leaves(sample)[0].shape[0]
     # Call-time arguments may be of the examples: then all go at once.
     share = (
         1
@@ -349,11 +351,11 @@ def advance(transform: Transform, features, **kwargs):
     )
     size, parts = math.ceil(examples * share), []
     if size == examples:
-        return _call_jitted(transform, features, kwargs)
+        return _call_jitted(transform, sample, kwargs)
     for start in range(0, examples, size):
         # All parts have one shape, for one compilation; the last one overlaps.
         first = min(start, examples - size)
-        part = of_examples(lambda leaf, first=first: leaf[first : first + size], features)
+        part = of_examples(lambda leaf, first=first: leaf[first : first + size], sample)
         done = _call_jitted(transform, part, kwargs)
         parts.append(of_examples(lambda leaf, cut=start - first: leaf[cut:], done))
     return of_examples(lambda *leaves: jnp.concatenate(leaves), *parts)

@@ -1,6 +1,7 @@
 """Rules of the pools: linear in the features, so that NT's own pool is applied to each feature."""
 
 import equinox as eqx
+import jax
 from jax import numpy as jnp
 
 from .._features import Features, positions
@@ -111,7 +112,7 @@ class GlobalPoolTransform(eqx.Module):
         variances = Variances(
             same=total.same + nngp_cross,
             other=None if total.other is None else total.other + nngp_cross,
-            ntk=None if total.ntk is None else total.ntk + cross(features.ntk, pooled.ntk),
+            ntk=jax.tree.map(lambda ntk: ntk + cross(features.ntk, pooled.ntk), total.ntk),
             offsets=(),
         )
         return pooled.replace(variances=variances)

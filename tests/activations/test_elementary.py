@@ -8,7 +8,8 @@ import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
 
-from ntk_sketch.activations._elementary import atan2, vectorised
+from ntk_sketch.activations._elementary import atan2
+from ntk_sketch.activations._entrywise import entrywise
 
 EPS = float(np.finfo(np.float32).eps)
 TINY = float(np.finfo(np.float32).tiny)
@@ -69,7 +70,7 @@ def test_inverse_sine_and_cosine(name, record_property):
     near = 10 ** np.linspace(-7, -1, 5_001)
     x = np.concatenate([grid, near, 1 - near, [1.0]]).astype(np.float32)
     x = np.concatenate([x, -x])
-    close = jax.jit(lambda x: vectorised(lambda x: [getattr(jnp, name)(x)])(x)[0])(x)
+    close = jax.jit(lambda x: entrywise(lambda x: [getattr(jnp, name)(x)])(x)[0])(x)
     error = places(close, getattr(np, name)(x.astype(float)))
     record_property("places", float(error.max()))
     # 1 - x, 1 + x, their product and its root are rounded: at most 5/4 eps more.
@@ -102,7 +103,7 @@ X = np.random.default_rng(0).normal(size=(40, 2))
 
 def test_nested_functions_are_followed():
     x, y = X.T.astype(np.float32)
-    fast, plain = jax.jit(vectorised(twisted)), jax.jit(twisted)
+    fast, plain = jax.jit(entrywise(twisted)), jax.jit(twisted)
     assert "atan2" in plain.lower(x, y).as_text()
     for name in ("atan2", "asin", "acos"):
         assert name not in fast.lower(x, y).as_text()
@@ -114,7 +115,7 @@ def test_nested_functions_are_followed():
 @pytest.mark.usefixtures("float64")
 def test_float64_is_left_alone():
     x, y = jnp.asarray(X.T)
-    fast, plain = jax.jit(vectorised(twisted)), jax.jit(twisted)
+    fast, plain = jax.jit(entrywise(twisted)), jax.jit(twisted)
     for ours, theirs in zip(fast(x, y), plain(x, y), strict=True):
         assert ours.dtype == np.float64
         assert np.array_equal(ours, theirs)
@@ -130,7 +131,7 @@ def test_derivatives_are_those_of_the_function(dtype):
         return lambda x, y: sum(jnp.sum(value) for value in fn(x, y))
 
     ours, theirs = (
-        jax.jit(jax.grad(total(fn), (0, 1)))(x, y) for fn in (vectorised(twisted), twisted)
+        jax.jit(jax.grad(total(fn), (0, 1)))(x, y) for fn in (entrywise(twisted), twisted)
     )
     for a, b in zip(ours, theirs, strict=True):
         assert a.dtype == dtype
@@ -138,7 +139,7 @@ def test_derivatives_are_those_of_the_function(dtype):
     tangents = jnp.cos(x), jnp.sin(y)
     ours, theirs = (
         jax.jit(lambda x, y, fn=fn: jax.jvp(fn, (x, y), tangents)[1])(x, y)
-        for fn in (vectorised(twisted), twisted)
+        for fn in (entrywise(twisted), twisted)
     )
     for a, b in zip(ours, theirs, strict=True):
         # Sums of two terms of either sign.

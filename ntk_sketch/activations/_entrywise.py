@@ -1,0 +1,127 @@
+"""A formula for one entry, applied to all entries of arrays."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jax.extend import core as jex_core
+
+from .._typing import Array
+from ._elementary import VECTORISED
+
+#: Primitives of JAX that treat every entry on its own.
+_ELEMENTWISE_NAMES = """
+    abs acos add add_any and asin atan2 convert_element_type cos div eq erf erfc exp exp2 expm1 ge
+    gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rem rsqrt
+    select_n sign sin sqrt square sub tan tanh
+"""
+
+#: Those that leave a single number what it is.
+_SHAPE_NAMES = """
+    broadcast_in_dim copy expand_dims reduce_max reduce_min reduce_prod reduce_sum reshape squeeze
+    stop_gradient transpose
+"""
+_ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
+_SHAPES_ALONE = frozenset(_SHAPE_NAMES.split())
+_CALLS = frozenset(["jit", "pjit", "closed_call", "custom_jvp_call"])
+
+
+def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct):
+    """The jaxpr of `fn` at single numbers; `None` if it has steps that are no elementwise ones."""
+    closed = jax.make_jaxpr(fn)(*avals)
+    return closed if _is_elementwise(closed.jaxpr) else None
+
+
+def entrywise(fn: Callable[..., Any], of_one=None) -> Callable[..., list[Array]]:
+    """`fn`, with `atan2`, `asin` and `acos` of float32 numbers in plain arithmetic.
+
+    Derivatives are those of `fn` itself.
+
+    Args:
+        fn: of arrays of one shape and, possibly, of numbers behind them; to arrays of that shape,
+            entry by entry.
+        of_one: from `of_one_entry`. Unless `None`, it stands for `fn` at arrays of any shape, so
+            that a formula is traced once.
+    """
+
+    @jax.custom_jvp
+    def fast(*args):
+        if of_one is None:
+            closed = jax.make_jaxpr(fn)(*args)
+            return _evaluate(closed.jaxpr, closed.consts, args, _applied)
+        shape, consts = args[0].shape, [jnp.reshape(const, ()) for const in of_one.consts]
+        values = _evaluate(of_one.jaxpr, consts, args, _applied_to_entries)
+        return [value if value.shape == shape else lax.broadcast(value, shape) for value in values]
+
+    @fast.defjvp
+    def _(primals, tangents):
+        values, derivatives = jax.jvp(lambda *args: list(fn(*args)), primals, tangents)
+        return values, derivatives
+
+    return fast
+
+
+def _is_elementwise(jaxpr) -> bool:
+    """Whether there are single numbers only, and steps that treat each entry on its own."""
+
+    def step(equation) -> bool:
+        name = equation.primitive.name
+        if name in _CALLS:
+            return _is_elementwise(_called(equation).jaxpr)
+        return name in _ELEMENTWISE or name in _SHAPES_ALONE
+
+    variables = (*jaxpr.invars, *jaxpr.constvars, *(v for e in jaxpr.eqns for v in e.outvars))
+    return all(math.prod(v.aval.shape) == 1 for v in variables) and all(map(step, jaxpr.eqns))
+
+
+def _evaluate(jaxpr, consts, args, apply: Callable[..., Sequence[Array]]) -> list[Array]:
+    """The results of a jaxpr, each step by `apply(equation, inputs)`."""
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+    def read(variable):
+        return variable.val if isinstance(variable, jex_core.Literal) else known[variable]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(variable) for variable in equation.invars]
+        if equation.primitive.name in _CALLS:
+            inner = _called(equation)
+            outputs = _evaluate(inner.jaxpr, inner.consts, inputs, apply)
+        else:
+            outputs = apply(equation, inputs)
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _called(equation):
+    params = equation.params
+    return params.get("jaxpr", params.get("call_jaxpr"))
+
+
+def _applied(equation, inputs) -> Sequence[Array]:
+    name, params = equation.primitive.name, equation.params
+    if name in VECTORISED and all(x.dtype == jnp.float32 for x in map(jnp.asarray, inputs)):
+        return [VECTORISED[name](*inputs)]
+    outputs = equation.primitive.bind(*inputs, **params)
+    return outputs if equation.primitive.multiple_results else [outputs]
+
+
+def _applied_to_entries(equation, inputs) -> Sequence[Array]:
+    """A step for one entry, at arrays of entries and at single numbers of shape ()."""
+    if equation.primitive.name in _SHAPES_ALONE:
+        return inputs[:1]
+    shape = max((jnp.shape(x) for x in inputs), key=len)
+    inputs = [
+        _everywhere(x, shape, variable.aval.dtype)
+        for x, variable in zip(inputs, equation.invars, strict=True)
+    ]
+    return _applied(equation, inputs)
+
+
+def _everywhere(x, shape: tuple[int, ...], dtype):
+    if jnp.shape(x) == shape:
+        return x
+    return lax.broadcast(x if isinstance(x, Array) else np.asarray(x, dtype), shape)
