@@ -55,7 +55,8 @@ def entrywise(fn: Callable[..., Any], of_one=None) -> Callable[..., list[Array]]
             return _evaluate(closed.jaxpr, closed.consts, args, _applied)
         shape, consts = args[0].shape, [jnp.reshape(const, ()) for const in of_one.consts]
         values = _evaluate(of_one.jaxpr, consts, args, _applied_to_entries)
-        return [value if value.shape == shape else lax.broadcast(value, shape) for value in values]
+        dtypes = [variable.aval.dtype for variable in of_one.jaxpr.outvars]
+        return [_everywhere(x, shape, dtype) for x, dtype in zip(values, dtypes, strict=True)]
 
     @fast.defjvp
     def _(primals, tangents):
@@ -78,7 +79,7 @@ def _is_elementwise(jaxpr) -> bool:
     return all(math.prod(v.aval.shape) == 1 for v in variables) and all(map(step, jaxpr.eqns))
 
 
-def _evaluate(jaxpr, consts, args, apply: Callable[..., Sequence[Array]]) -> list[Array]:
+def _evaluate(jaxpr, consts, args, apply: Callable[..., Sequence]) -> list:
     """The results of a jaxpr, each step by `apply(equation, inputs)`."""
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
@@ -101,7 +102,7 @@ def _called(equation):
     return params.get("jaxpr", params.get("call_jaxpr"))
 
 
-def _applied(equation, inputs) -> Sequence[Array]:
+def _applied(equation, inputs) -> Sequence:
     name, params = equation.primitive.name, equation.params
     if name in VECTORISED and all(x.dtype == jnp.float32 for x in map(jnp.asarray, inputs)):
         return [VECTORISED[name](*inputs)]
@@ -109,7 +110,7 @@ def _applied(equation, inputs) -> Sequence[Array]:
     return outputs if equation.primitive.multiple_results else [outputs]
 
 
-def _applied_to_entries(equation, inputs) -> Sequence[Array]:
+def _applied_to_entries(equation, inputs) -> Sequence:
     """A step for one entry, at arrays of entries and at single numbers of shape ()."""
     if equation.primitive.name in _SHAPES_ALONE:
         return inputs[:1]
