@@ -22,8 +22,8 @@ _ELEMENTWISE_NAMES = """
 
 #: Those that leave a single number what it is.
 _SHAPE_NAMES = """
-    broadcast_in_dim copy expand_dims reduce_max reduce_min reduce_prod reduce_sum reshape squeeze
-    stop_gradient transpose
+    broadcast_in_dim copy expand_dims reduce_max reduce_min reduce_prod reduce_sum reshape slice
+    squeeze stop_gradient transpose
 """
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 _SHAPES_ALONE = frozenset(_SHAPE_NAMES.split())
