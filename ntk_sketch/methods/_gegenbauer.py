@@ -49,6 +49,8 @@ class Gegenbauer(SeriesMethod):
     radial components, and with exact low degrees.
     """
 
+    __init__ = SeriesMethod.__init__  # type checkers would make one of the fields
+
     def projection(self, features: Features, key: PRNGKey) -> Directions:
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         return Directions.draw(features, self.width, self.precision, key)

@@ -54,6 +54,8 @@ class PolySketch(SeriesMethod):
     norm; and sums with random signs and an elementwise product in the place of further sketches.
     """
 
+    __init__ = SeriesMethod.__init__  # type checkers would make one of the fields
+
     def projection(self, features: Features, key: PRNGKey) -> "Powers":
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         return Powers.draw(features, self.width, self.degree, self.precision, key)

@@ -114,6 +114,8 @@ def _feature_spec(feature_map: Any, shape: tuple[int, ...], dtype: Any, get: str
 def batch_rows(feature_map: FeatureMapLike, n: int, batch_size: Any) -> int:
     """Rows of a batch: `batch_size`, else what the feature map proposes; for fewer examples the
     next power of two above n, so that few programs serve every n."""
+    if batch_size is None and n == 1:
+        return 1
     if batch_size is None:
         propose = getattr(feature_map, "batch_size", None)
         batch_size = propose() if callable(propose) else FALLBACK_BATCH
@@ -187,7 +189,7 @@ def batches(
     n, at_once = len(x) if order is None else len(order), _workers()
     rows = batch_rows(feature_map, n, batch_size)
     # NumPy's numbers become JAX's here, for the reason that programs are compiled here
-    arrays = jax.device_put(eqx.filter(feature_map, _is_array))
+    arrays = _on_device(eqx.filter(feature_map, _is_array))
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     program = _masked_features(feature_map, jax.ShapeDtypeStruct((rows, *x.shape[1:]), dtype), get)
 
@@ -196,15 +198,21 @@ def batches(
         examples = jax.device_put(x[index if order is None else order[index]])
         return arrays, examples, np.int32(min(rows, n - start))
 
+    def checked(start: int, future: Future):
+        return _checked(start, future.result(), rows, n, get, progress)
+
+    if 0 < n <= rows:  # one batch needs no thread of its own
+        yield _checked(0, _computed(program, inputs(0)), rows, n, get, progress)
+        return
     with ThreadPoolExecutor(at_once) as pool:
         pending: collections.deque[tuple[int, Future]] = collections.deque()
         try:
             for start in range(0, n, rows):
                 pending.append((start, pool.submit(_computed, program, inputs(start))))
                 if len(pending) > at_once:
-                    yield _checked(*pending.popleft(), rows, n, get, progress)
+                    yield checked(*pending.popleft())
             while pending:
-                yield _checked(*pending.popleft(), rows, n, get, progress)
+                yield checked(*pending.popleft())
         finally:
             for _, future in pending:
                 future.cancel()
@@ -212,6 +220,15 @@ def batches(
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _on_device(arrays: Any) -> Any:
+    """NumPy's arrays as JAX's, sent together: one at a time they take longer than a small batch."""
+    leaves, structure = jax.tree.flatten(arrays)
+    at = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, jax.Array)]
+    for i, leaf in zip(at, jax.device_put([leaves[i] for i in at]), strict=True):
+        leaves[i] = leaf
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _workers() -> int:
@@ -230,9 +247,9 @@ def _computed(program: Callable, arguments: tuple) -> tuple[Array, Array]:
     return jax.block_until_ready(program(*arguments))
 
 
-def _checked(start: int, future: Future, rows: int, n: int, get: str, progress: Progress | None):
+def _checked(start: int, result: tuple, rows: int, n: int, get: str, progress: Progress | None):
     stop = min(start + rows, n)
-    z, finite = future.result()
+    z, finite = result
     if not finite:
         raise ValueError(
             f"the {get} features of examples {start} to {stop - 1} (in the order used) are not "

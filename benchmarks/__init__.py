@@ -1,0 +1,1 @@
+"""How long things take, apart from how accurate they are."""
