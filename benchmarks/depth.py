@@ -59,22 +59,19 @@ def in_fresh_process(method: str, depth: int) -> dict[str, float]:
 
 def run(methods: list[str], depths: list[int], out: Path) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
-    results: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        results[method] = {str(depth): in_fresh_process(method, depth) for depth in depths}
-        seconds = [results[method][str(depth)]["seconds"] for depth in depths]
-        line = "  ".join(
-            f"{depth}: {value:.2f} s" for depth, value in zip(depths, seconds, strict=True)
-        )
-        print(f"{method:24} {line}", flush=True)
-    record = {
+    record: dict[str, Any] = {
         "benchmark": "depth",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
         "environment": environment(),
-        "results": results,
+        "results": {},
     }
-    write_record(out / "depth.json", record)
+    for method in methods:
+        found = {str(depth): in_fresh_process(method, depth) for depth in depths}
+        line = "  ".join(f"{depth}: {one['seconds']:.2f} s" for depth, one in found.items())
+        print(f"{method:24} {line}", flush=True)
+        record["results"][method] = found
+        record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_record(out / "depth.json", record)  # an interruption leaves what is there
     return record
 
 
