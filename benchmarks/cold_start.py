@@ -73,7 +73,7 @@ def run(against: Path | None, repetitions: int, out: Path) -> dict[str, Any]:
     record = {
         "benchmark": "cold start",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
+        "command": command_line().replace(str(against), "FOLDER"),
         "environment": environment(),
         "results": results,
     }
