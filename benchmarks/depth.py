@@ -1,8 +1,8 @@
 """`python -m benchmarks.depth`: seconds from a deep network to predictions, compilation included.
 
 A dense ReLU network, every method, each depth in a fresh process: making the map, ridge regression
-on 64 examples and predictions. XLA's fusion once made this grow fourfold with every layer; it
-should grow in proportion to depth.
+on 64 examples, and predictions of 8, which compile the map once more for their number of rows.
+XLA's fusion once made this grow fourfold with every layer; it should grow in proportion to depth.
 """
 
 import argparse
@@ -31,22 +31,28 @@ METHODS = {
     "Gegenbauer": lambda: ns.Gegenbauer(degree=4, width=16),
     "Exact": lambda: ns.Exact(),
 }
+STEPS = ("map", "ridge", "predictions")
 DEPTHS = (4, 8, 16, 32, 50)
 OUTPUT = Path(__file__).parent / "results"
 
 
 def measure(method: str, depth: int) -> dict[str, float]:
-    """Seconds and processor seconds of one network, in a process that has compiled nothing yet."""
+    """Seconds of each step for one network, in a process that has compiled nothing yet."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 8)).astype("f4"), rng.normal(size=(64, 1)).astype("f4")
     layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1), stax.Relu()] * depth
     model = stax.serial(*layers, stax.Dense(1))
-    wall, processor = time.perf_counter(), time.process_time()
+    processor, at = time.process_time(), [time.perf_counter()]
     feature_map = ns.feature_map(model, x[:32], METHODS[method](), key=jax.random.key(0))
-    prediction = ns.ridge(feature_map, x, y, batch_size=64).predict(x[:8])
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    at.append(time.perf_counter())
+    solution = ns.ridge(feature_map, x, y, batch_size=64)
+    at.append(time.perf_counter())
+    prediction = solution.predict(x[:8])
+    at.append(time.perf_counter())
+    processor = time.process_time() - processor
     assert np.isfinite(prediction).all()
-    return {"seconds": wall, "processor seconds": processor}
+    steps = dict(zip(STEPS, np.diff(at).tolist(), strict=True))
+    return steps | {"seconds": at[-1] - at[0], "processor seconds": processor}
 
 
 def in_fresh_process(method: str, depth: int) -> dict[str, float]:
@@ -67,7 +73,10 @@ def run(methods: list[str], depths: list[int], out: Path) -> dict[str, Any]:
     }
     for method in methods:
         found = {str(depth): in_fresh_process(method, depth) for depth in depths}
-        line = "  ".join(f"{depth}: {one['seconds']:.2f} s" for depth, one in found.items())
+        line = "  ".join(
+            f"{depth}: {' + '.join(f'{one[step]:.2f}' for step in STEPS)} s"
+            for depth, one in found.items()
+        )
         print(f"{method:24} {line}", flush=True)
         record["results"][method] = found
         record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 from .._typing import PRNGKey
 from ._checks import checked_degree, checked_dimension
@@ -109,5 +109,6 @@ def _leverage_sample(dimension: int, degree: int, n: int, key: PRNGKey):
     mirrored = np.minimum(cells, len(nodes) - 1 - cells)
     below = np.cumsum(weights) - weights
     measure = below[mirrored] + weights[mirrored] * rng.random(n)
-    magnitude = 1 - 2 * stats.beta((dimension - 1) / 2, (dimension - 1) / 2).ppf(measure)
+    half = (dimension - 1) / 2  # (1 - t) / 2 has a beta distribution
+    magnitude = 1 - 2 * special.betaincinv(half, half, measure)
     return np.where(cells == mirrored, -magnitude, magnitude), (weights / probability)[cells]

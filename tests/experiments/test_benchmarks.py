@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from benchmarks import cold_start, depth, prediction
 
 
@@ -12,7 +14,9 @@ def written(folder, name):
 def test_depth(tmp_path, capsys):
     record = depth.run(["RandomFeatures"], [2], tmp_path)
     assert written(tmp_path, "depth") == record
-    assert record["results"]["RandomFeatures"]["2"]["seconds"] > 0
+    found = record["results"]["RandomFeatures"]["2"]
+    assert all(found[step] > 0 for step in depth.STEPS)
+    assert found["seconds"] == pytest.approx(sum(found[step] for step in depth.STEPS))
     assert "2: " in capsys.readouterr().out
 
 

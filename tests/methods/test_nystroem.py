@@ -10,6 +10,7 @@ from architectures import ARCHITECTURES, NONLINEARITIES
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.methods import _nystroem
 from ntk_sketch.stax import _layer
 
 KEY = jax.random.key(0)
@@ -23,10 +24,17 @@ def exact_kernel(model, x1, x2=None, **options):
     return jax.jit(lambda a, b: model[2](a, b, ("nngp", "ntk"), **options))(x1, x2)
 
 
+LAYERS = (
+    stax.Dense(5, 1.2, 0.3),
+    stax.Relu(),
+    stax.Dense(4, 0.9, 0.1),
+    stax.Gelu(),
+    stax.Dense(1),
+)
+
+
 def dense_net():
-    return stax.serial(
-        stax.Dense(5, 1.2, 0.3), stax.Relu(), stax.Dense(4, 0.9, 0.1), stax.Gelu(), stax.Dense(1)
-    )
+    return stax.serial(*LAYERS)
 
 
 def conv_net():
@@ -398,3 +406,26 @@ def test_examples_of_the_landmarks():
     assert landmarks.shape == (8, 13)
     np.testing.assert_allclose(np.sort(distance, axis=1)[:, 0], 0, atol=1e-5)
     assert set(np.argmin(distance, axis=1)) == set(range(8))
+
+
+@pytest.mark.usefixtures("float64")
+def test_landmarks_with_themselves_have_exact_variances(monkeypatch):
+    """Behind features that lost energy, too: their own norms are smaller."""
+    found = []
+
+    def watched(*args):
+        found.append(landmarks_at(*args))
+        return found[-1]
+
+    landmarks_at = _nystroem.landmarks_at
+    monkeypatch.setattr(_nystroem, "landmarks_at", watched)
+    x = np.random.default_rng(0).normal(size=(30, 6))
+    method = ns.Nystroem((3, 12), residual=0, calibrate=False)
+    feature_map = ns.feature_map(dense_net(), x, method, key=KEY)
+    _, last = found
+    upto = ns.feature_map(stax.serial(*LAYERS[:-1]), x[last.examples], method, key=KEY)
+    exact = upto.diagonals(x[last.examples])[0]
+    np.testing.assert_allclose(np.sort(np.diag(last.gram)), np.sort(exact), rtol=1e-12)
+    own = np.sum(np.square(last.z), axis=0)
+    assert np.sum(own < 0.999 * last.q) > 6  # but where they are landmarks of the layer before
+    assert feature_map.n_features["nngp"] == 12

@@ -202,3 +202,15 @@ def test_exact_norms():
         before, after = (np.asarray(z)[LANDMARKS:, LANDMARKS:] for z in (before, after))
         ratio = after / before
         np.testing.assert_allclose(ratio, ratio[:, :1] * np.ones_like(ratio), rtol=1e-9)
+
+
+def test_exact_norms_with_dropout():
+    """What features estimate is the kernel of two passes, whose masks are independent."""
+    x = np.random.default_rng(0).normal(size=(12, 4))
+    first = stax.with_method(stax.Erf(), ns.Exact())
+    dense = stax.Dense(5, 1.0, 0.2)
+    net = stax.serial(dense, first, stax.Dropout(0.6), dense, stax.Gelu())
+    feature_map = ns.feature_map(net, x, ns.Nystroem(8, residual=0.5), key=jax.random.key(0))
+    z = feature_map(x)
+    for features, diagonal in zip((z.nngp, z.ntk), feature_map.diagonals(x), strict=True):
+        np.testing.assert_allclose(np.sum(np.square(features), axis=-1), diagonal, rtol=1e-9)
