@@ -6,10 +6,10 @@ examples.
 
 from . import _nt  # first: it makes Neural Tangents importable
 from . import stax as stax
-from ._approximation_error import approximation_error as approximation_error
-from ._feature_map import FeatureMap as FeatureMap
-from ._feature_map import feature_map as feature_map
-from ._features import Features as Features
+from .diagnostics import approximation_error as approximation_error
+from .features import Features as Features
+from .maps import FeatureMap as FeatureMap
+from .maps import feature_map as feature_map
 from .methods import Exact as Exact
 from .methods import Gegenbauer as Gegenbauer
 from .methods import LeverageScore as LeverageScore

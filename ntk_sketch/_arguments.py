@@ -200,3 +200,8 @@ def _chunks(x: Any):
     rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))
     for start in range(0, x.shape[0], rows):
         yield start, x[start : start + rows]
+
+
+def checked_examples(x: Any, name: str = "x") -> Any:
+    """Inputs as an array that batches are cut from: on the host unless an accelerator has it."""
+    return on_host(checked_inputs(x, name))

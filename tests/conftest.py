@@ -29,8 +29,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the process that starts the
 
 import jax
 import pytest
+from small_map import features_type as features_type
+from small_map import make_data as make_data
+from small_map import make_map as make_map
+from small_map import x64 as x64
 
-from ntk_sketch import _precision
+from ntk_sketch.numerics import _precision
 
 TESTS = Path(__file__).parent
 #: Folders and files with arithmetic of their own that adds axes and mixes dtypes as it pleases.

@@ -6,15 +6,15 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 CHOSEN = [
-    "test_exact.py",
+    "methods/test_exact.py",
     "solvers/test_ridge.py",
     "methods/test_random_features.py",
     "methods/test_leverage_score.py",
     "methods/test_nystroem.py",
-    "activations/test_hermite.py",
-    "activations/test_gegenbauer.py",
-    "activations/test_series_fit.py",
-    "activations/test_power_series.py",
+    "series/test_hermite.py",
+    "series/test_gegenbauer.py",
+    "series/test_fit.py",
+    "series/test_power_series.py",
     "sketches/test_hadamard.py",
     "sketches/test_tensor_sketch.py",
 ]

@@ -14,7 +14,8 @@ from jax.experimental import sparse
 
 import ntk_sketch as ns  # first: makes neural_tangents importable
 from ntk_sketch import stax
-from ntk_sketch.solvers import accumulate, stream
+from ntk_sketch.solvers import accumulate
+from ntk_sketch.streaming import stream
 
 # isort: split
 from neural_tangents import stax as nt_stax

@@ -11,7 +11,8 @@ import numpy as np
 
 import ntk_sketch as ns
 from experiments._phases import Phases
-from ntk_sketch.solvers import GCV, GramState, LeaveOneOut, Validation, accumulate, solve, stream
+from ntk_sketch.solvers import GCV, GramState, LeaveOneOut, Validation, accumulate, solve
+from ntk_sketch.streaming import stream
 
 CHUNK = 2048  # examples that go from "features" to "Gram" at a time
 HELD_OUT = 0.2  # share of the training images in `select="validation"`

@@ -13,8 +13,8 @@ import numpy as np
 
 import ntk_sketch as ns
 from experiments._phases import Phases
-from ntk_sketch._approximation_error import _spectral
-from ntk_sketch.solvers import stream
+from ntk_sketch.diagnostics._approximation_error import _spectral
+from ntk_sketch.streaming import stream
 
 Name = TypeVar("Name", bound=Hashable)
 

@@ -7,9 +7,10 @@ import jax
 from jax import numpy as jnp
 
 from ntk_sketch import Features
-from ntk_sketch._features import joined
-from ntk_sketch.activations import DualActivation, HermiteTable
+from ntk_sketch.activations import DualActivation
+from ntk_sketch.features._features import joined
 from ntk_sketch.methods import Method
+from ntk_sketch.series import HermiteTable
 
 
 class TensorSRHTRecipe(Method):

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._settings import count, positive
 from ntk_sketch import stax
-from ntk_sketch._precision import float64
-from ntk_sketch.activations import DualActivation, hermite_coefficients
+from ntk_sketch.activations import DualActivation
+from ntk_sketch.numerics._precision import float64
+from ntk_sketch.series import hermite_coefficients
 
 from ._settings import OUTPUT
 

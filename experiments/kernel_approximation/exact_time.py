@@ -25,7 +25,7 @@ from experiments.cifar10._architectures import BLOCKS, myrtle
 from experiments.cifar10._preprocess import Steps, fit
 from experiments.cifar10._run import BATCH_BYTES, SAMPLE, SIZES
 from experiments.cifar10._settings import LARGEST, count, one_of
-from ntk_sketch.solvers import stream
+from ntk_sketch.streaming import stream
 
 from ._measure import interleaved_seconds
 from ._settings import OUTPUT

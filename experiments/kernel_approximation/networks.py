@@ -25,7 +25,7 @@ from experiments._record import command_line, environment, write_record
 from experiments.cifar10._settings import count, one_of
 from experiments.cifar10.data import DataError
 from ntk_sketch import stax
-from ntk_sketch._precision import float64
+from ntk_sketch.numerics._precision import float64
 
 from ._measure import (
     centred_error,

@@ -20,7 +20,7 @@ from experiments._phases import Phases
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._architectures import myrtle
 from experiments.cifar10._settings import count
-from ntk_sketch.solvers import stream
+from ntk_sketch.streaming import stream
 
 from ._measure import interleaved_seconds, load_average
 from ._settings import OUTPUT

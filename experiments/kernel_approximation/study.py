@@ -21,7 +21,7 @@ import ntk_sketch as ns
 from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._settings import count, one_of
-from ntk_sketch.solvers import stream
+from ntk_sketch.streaming import stream
 
 from ._case import Case, read_case
 from ._measure import load_average

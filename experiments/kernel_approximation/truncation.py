@@ -18,7 +18,7 @@ import ntk_sketch as ns
 from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
 from experiments.cifar10._settings import count
-from ntk_sketch.solvers import stream
+from ntk_sketch.streaming import stream
 
 from ._case import read_case
 from ._settings import OUTPUT

@@ -19,7 +19,7 @@ from experiments import _uci
 from experiments._command import exit_code
 from experiments._record import command_line, environment, write_record
 from ntk_sketch import stax
-from ntk_sketch.solvers import stream
+from ntk_sketch.streaming import stream
 
 DATA = ("airfoil", "concrete", "energy", "housing", "parkinsons", "protein", "pumadyn32nm")
 DATA += ("skillcraft", "stock", "wine")

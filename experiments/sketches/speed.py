@@ -25,7 +25,7 @@ from experiments.kernel_approximation._measure import (
     load_average,
     relative_error,
 )
-from ntk_sketch._cost import product_cost
+from ntk_sketch.numerics._cost import product_cost
 from ntk_sketch.sketches import SRHT, GaussianSketch, PolynomialSketch
 
 from ._figure import figure

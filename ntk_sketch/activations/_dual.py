@@ -8,9 +8,9 @@ import jax
 from jax import numpy as jnp
 
 from .._nt import Kernel
-from .._specification import Given, Specification, in_dtype
-from .._structure import once_per_structure
 from .._typing import Array, Inputs
+from ..identity._specification import Given, Specification, in_dtype
+from ..identity._structure import once_per_structure
 from ._entrywise import entrywise, of_one_entry
 
 

@@ -15,10 +15,10 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
-from .._compiling import fitting_jit
-from .._precision import float64
-from .._specification import in_dtype
 from .._typing import Array
+from ..identity._specification import in_dtype
+from ..numerics._compiling import fitting_jit
+from ..numerics._precision import float64
 from ._dual import DualActivation, value_and_derivative
 
 #: Jumps of a function, those nearest to 0, at most.

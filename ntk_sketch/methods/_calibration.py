@@ -9,11 +9,11 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-from .._compiling import fitting_jit
-from .._features import Features
-from .._precision import matmul
 from .._typing import Inputs
 from ..activations import DualActivation
+from ..features._features import Features
+from ..numerics._compiling import fitting_jit
+from ..numerics._precision import matmul
 from ._landmarks import LandmarkExpansion
 from ._roots import on_host, with_derivative
 

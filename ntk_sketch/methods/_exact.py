@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .._features import Features
 from .._typing import PRNGKey
 from ..activations import DualActivation
+from ..features._features import Features
 from ._landmarks import HELD_OUT, LandmarkExpansion, check_values, expansion, landmarks_at
 from ._method import Method
 from ._sampling import generator

@@ -2,9 +2,10 @@
 
 import jax
 
-from .._features import Features
 from .._typing import PRNGKey
-from ..activations import DualActivation, GegenbauerFactors, KernelSeries
+from ..activations import DualActivation
+from ..features._features import Features
+from ..series import GegenbauerFactors, KernelSeries
 from ._harmonics import Directions, HarmonicExpansion, Polynomials, harmonic_features
 from ._series_method import SeriesMethod
 

@@ -8,10 +8,10 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._features import Features
-from .._precision import Precision, matmul
 from .._typing import Array, PRNGKey
-from ..activations import (
+from ..features._features import Features
+from ..numerics._precision import Precision, matmul
+from ..series import (
     RadialFactors,
     gegenbauer_from_powers,
     log_harmonic_dimension,

@@ -9,11 +9,11 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
-from .._compiling import fitting_jit
-from .._features import Features
-from .._precision import Precision, float64, matmul, on_device
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation, RandomFunction
+from ..features._features import Features
+from ..numerics._compiling import fitting_jit
+from ..numerics._precision import Precision, float64, matmul, on_device
 from ._roots import Roots, Values, fitted_roots, on_host
 from ._sampling import check_kernel
 

@@ -8,10 +8,10 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._features import Features
-from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, RandomFunction, value_and_derivative
+from ..features._features import Features
+from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 
-from .._features import Features
 from .._typing import Array, PRNGKey
-from .._variances import MAX_POSITIONS_ALL_PAIRS
 from ..activations import DualActivation
+from ..features._features import Features
+from ..features._variances import MAX_POSITIONS_ALL_PAIRS
 
 #: `(φ', ψ')` of the features that enter a nonlinearity; a pytree. `ψ'` is `None` if the NTK was not
 #: asked for.

@@ -6,9 +6,9 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._features import Features
 from .._typing import Array
 from ..activations import DualActivation
+from ..features._features import Features
 
 
 def with_norm(

@@ -8,10 +8,10 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-from .._features import Features
-from .._precision import Precision, checked_precision
 from .._typing import PRNGKey
 from ..activations import DualActivation
+from ..features._features import Features
+from ..numerics._precision import Precision, checked_precision
 from ._calibration import calibrated
 from ._directions import host_orthogonal_directions
 from ._landmarks import (

@@ -8,10 +8,11 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._features import Features, Vectors
-from .._precision import Precision
 from .._typing import Array, PRNGKey
-from ..activations import DualActivation, HermiteTable, KernelSeries, RadialFactors
+from ..activations import DualActivation
+from ..features._features import Features, Vectors
+from ..numerics._precision import Precision
+from ..series import HermiteTable, KernelSeries, RadialFactors
 from ..sketches import SRHT, PowerTree
 from ._norms import input_radius, scaled_to, unit_scale
 from ._series_method import SeriesMethod

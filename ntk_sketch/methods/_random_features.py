@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 
-from .._features import Features
-from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, RandomFunction
+from ..features._features import Features
+from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
 from ._norms import with_exact_norms

@@ -10,8 +10,8 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
-from .._precision import matmul, on_device
 from .._typing import Array, Inputs
+from ..numerics._precision import matmul, on_device
 from ._norms import with_small_norm
 
 #: Residuals below this many eps of the kernel's diagonal are rounding and become 0, as they do at

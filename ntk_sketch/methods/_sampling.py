@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._compiling import fitting_jit
-from .._features import Features
-from .._precision import matmul
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
+from ..features._features import Features
+from ..numerics._compiling import fitting_jit
+from ..numerics._precision import USE_FLOAT64, matmul
 
 Sampling: TypeAlias = Literal["leverage", "diagonal", "uniform"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
@@ -110,7 +110,7 @@ def check_kernel(values: Inputs, dual: DualActivation, q: Any) -> None:
         raise ValueError(
             f"the kernel of {dual.name} is NaN or infinite in {q.dtype} at some positions of the"
             f" sample, whose variances there go up to {float(np.max(q)):.3g}. Standardise the"
-            " inputs, or give float64 examples (jax.config.update('jax_enable_x64', True))."
+            f" inputs, or {USE_FLOAT64}."
         )
 
 

@@ -9,10 +9,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._features import Features
-from .._precision import Precision, checked_precision
 from .._typing import Array, PRNGKey
-from ..activations import DualActivation, KernelSeries, checked_degree
+from ..activations import DualActivation
+from ..features._features import Features
+from ..numerics._precision import Precision, checked_precision
+from ..series import KernelSeries, checked_degree
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width, positive_integer
 from ._norms import safe_sqrt, scaled_to, with_exact_norms

@@ -5,9 +5,9 @@ import math
 import equinox as eqx
 from jax import numpy as jnp
 
-from .._features import Features
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
+from ..features._features import Features
 from ._method import Method
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from ..numerics._precision import USE_FLOAT64
 from ._landmarks import LandmarkExpansion
 
 #: A kernel with fewer than this share of the features asked for is warned about.
@@ -29,9 +30,8 @@ def warn_of_widths(transform: Any, stacklevel: int) -> None:
         warnings.warn(
             "Fewer features than the width asks for, at these nonlinearities:\n  "
             + "\n  ".join(found)
-            + "\nFor more positions give feature_map a larger sample; for less rounding float64"
-            " examples (jax.config.update('jax_enable_x64', True)), or standardise them; or ask"
-            " for less there, by a schedule width=(...).",
+            + "\nFor more positions give feature_map a larger sample. For less rounding standardise"
+            f" the examples, or {USE_FLOAT64}. Or ask for less there, by a schedule width=(...).",
             UserWarning,
             stacklevel=stacklevel + 1,
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .._precision import float64
+from ..numerics._precision import float64
 from ._coreset import greedy_coreset
 from ._tensor_sketch import tensor_sketch_variance
 

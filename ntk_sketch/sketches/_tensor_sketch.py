@@ -11,8 +11,8 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._precision import promoted
 from .._typing import Array, Inputs, PRNGKey
+from ..numerics._precision import promoted
 from ._count_sketch import CountSketch
 from ._sketch import Sketch, checked_size
 from ._sparse import Sparse, checked_inputs

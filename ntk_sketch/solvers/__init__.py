@@ -12,4 +12,3 @@ from ._selection import GCV as GCV
 from ._selection import LeaveOneOut as LeaveOneOut
 from ._selection import Validation as Validation
 from ._solution import RidgeSolution as RidgeSolution
-from ._streaming import stream as stream

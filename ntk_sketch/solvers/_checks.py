@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .._arguments import as_array, check_finite, checked_inputs, on_host
-from .._precision import promoted
+from .._arguments import as_array, check_finite
+from ..numerics._precision import promoted
 
 
 def check_feature_map(feature_map: Any) -> None:
@@ -26,11 +26,6 @@ def check_feature_map(feature_map: Any) -> None:
         f"feature_map is a {kind}; needed: what ntk_sketch.feature_map(model, ...) returns, or a"
         " function from x to an object with attributes `nngp` and `ntk`"
     )
-
-
-def checked_examples(x: Any, name: str = "x") -> Any:
-    """Inputs as an array that batches are cut from: on the host unless an accelerator has it."""
-    return on_host(checked_inputs(x, name))
 
 
 def checked_targets(y: Any, n: int, name: str = "y") -> tuple[Float[np.ndarray, "n k"], bool]:

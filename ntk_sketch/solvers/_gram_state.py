@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._precision import promoted
+from ..numerics._precision import promoted
+from ..numerics._two_sum import Pair
 from ._origin import Origin, check_same, unknown
 from ._targets import Units
-from ._two_sum import Pair
 
 
 class HostSums(NamedTuple):

@@ -9,22 +9,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._arguments import warn_of_lost_variation
+from .._arguments import checked_examples, warn_of_lost_variation
+from ..streaming._stream import FeatureMapLike, Inputs, Progress, batch_rows, feature_spec
 from . import _checks
 from ._gram_state import GramState
 from ._origin import check_same, origin_of
 from ._selection import GCV, LeaveOneOut, Selector, Validation
 from ._solution import RidgeSolution, solution_from
 from ._spectrum import DualSpectrum, PrimalSpectrum, Spectrum
-from ._streaming import (
-    FeatureMapLike,
-    Inputs,
-    Progress,
-    batch_rows,
-    collect,
-    feature_spec,
-    gram_of_stream,
-)
+from ._sums import collect, gram_of_stream
 
 Number = float | int | np.number
 DiagReg = Number | Sequence[Number] | np.ndarray | Array
@@ -229,7 +222,7 @@ def _checked(feature_map: Any, x: Any, y: Any, get: str, batch_size: int | None)
     """Examples, targets as (n, k), whether these were (n,), the features' shape and dtype, and the
     rows of a batch."""
     _checks.check_feature_map(feature_map)
-    x = _checks.checked_examples(x)
+    x = checked_examples(x)
     y, one_output = _checks.checked_targets(y, len(x))
     warn_of_lost_variation(x)
     rows = batch_rows(feature_map, len(x), batch_size)

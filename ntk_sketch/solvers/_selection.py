@@ -14,10 +14,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._precision import on_device
-from ._checks import checked_examples, checked_groups, checked_targets
+from .._arguments import checked_examples
+from ..numerics._precision import on_device
+from ..streaming._stream import FeatureStream, Inputs
+from ._checks import checked_groups, checked_targets
 from ._spectrum import Spectrum
-from ._streaming import FeatureStream, Inputs, project
+from ._sums import project
 
 
 @runtime_checkable

@@ -12,11 +12,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .._precision import on_device
-from . import _checks
-from ._selection import Selector
-from ._spectrum import Spectrum
-from ._streaming import (
+from .._arguments import checked_examples
+from ..numerics._precision import on_device
+from ..streaming._stream import (
     FeatureMapLike,
     FeatureStream,
     Inputs,
@@ -24,8 +22,10 @@ from ._streaming import (
     batches,
     feature_spec,
     kernel_features,
-    project,
 )
+from ._selection import Selector
+from ._spectrum import Spectrum
+from ._sums import project
 
 
 class Fit(NamedTuple):
@@ -135,7 +135,7 @@ class RidgeSolution(eqx.Module):
         """
         _ = self._fit
         assert self.weights is not None
-        x = _checks.checked_examples(x)
+        x = checked_examples(x)
         rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
         spec = feature_spec(self.feature_map, x, self.get, rows)
         if spec.shape[1] != self.weights.shape[0]:

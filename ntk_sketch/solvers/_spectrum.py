@@ -15,9 +15,10 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-from .._precision import on_device, promoted
+from ..numerics._precision import on_device, promoted
+from ..streaming._stream import Batch
 from ._gram_state import GramState
-from ._streaming import Batch, project
+from ._sums import project
 from ._targets import Units, centred_units, scaled_units
 
 _EPS = float(np.finfo(np.float64).eps)

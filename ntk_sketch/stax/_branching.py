@@ -6,10 +6,10 @@ import math
 import equinox as eqx
 from jax import numpy as jnp
 
-from .._features import Features
 from .._typing import Offsets
-from .._variances import Variances
-from .._windows import union
+from ..features._features import Features
+from ..features._variances import Variances
+from ..features._windows import union
 from ._layer import NoRule, Rule
 from ._linear import selected
 

@@ -5,9 +5,9 @@ import contextlib
 import equinox as eqx
 import jax
 
-from .._compiling import fitting_jit
-from .._features import is_abstract
 from .._typing import PRNGKey
+from ..features._features import is_abstract
+from ..numerics._compiling import fitting_jit
 from ._layer import Layer, Positions, Rule, abstracted, advance, as_layer, shapes_after
 
 

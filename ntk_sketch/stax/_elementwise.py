@@ -7,11 +7,11 @@ from typing import Any
 
 import equinox as eqx
 
-from .._features import Features, is_abstract
-from .._specification import Specification
 from .._typing import Offsets
-from .._windows import union
 from ..activations import DualActivation
+from ..features._features import Features, is_abstract
+from ..features._windows import union
+from ..identity._specification import Specification
 from ._layer import Rule
 
 

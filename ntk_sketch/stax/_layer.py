@@ -12,13 +12,13 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._compiling import fitting_jit
-from .._features import of_examples
-from .._memory import array_bytes
 from .._nt import nt_stax
-from .._specification import Given, Specification, bound, bound_arguments, short
 from .._typing import PRNGKey
+from ..features._features import of_examples
+from ..identity._specification import Given, Specification, bound, bound_arguments, short
 from ..methods import Method
+from ..numerics._compiling import fitting_jit
+from ..numerics._memory import array_bytes
 
 #: What `Rule.fit` returns: a pytree, called as `transform(features, **kwargs)`, with NT's call-time
 #: arguments as `kwargs`.

@@ -4,12 +4,12 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._features import Affine, Features
-from .._specification import as_leaves, in_dtype
-from .._stored import stored
 from .._typing import Offsets, Scalar
-from .._variance_windows import through_convolution, window_offsets
-from .._windows import Windows
+from ..features._features import Affine, Features
+from ..features._variance_windows import through_convolution, window_offsets
+from ..features._windows import Windows
+from ..identity._specification import as_leaves, in_dtype
+from ..numerics._stored import stored
 from ._layer import NoRule, Rule, check_axes
 
 

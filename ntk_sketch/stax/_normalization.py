@@ -3,10 +3,10 @@
 import equinox as eqx
 from jax import numpy as jnp
 
-from .._features import Features
-from .._specification import as_leaves, in_dtype
 from .._typing import Offsets, Scalar
-from .._windows import union
+from ..features._features import Features
+from ..features._windows import union
+from ..identity._specification import as_leaves, in_dtype
 from ._layer import Rule, check_axes
 
 

@@ -4,12 +4,12 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._features import Features, positions
-from .._specification import Specification
 from .._typing import Offsets
-from .._variance_windows import through_pool, window_offsets
-from .._variances import Variances
-from .._windows import Windows
+from ..features._features import Features, positions
+from ..features._variance_windows import through_pool, window_offsets
+from ..features._variances import Variances
+from ..features._windows import Windows
+from ..identity._specification import Specification
 from ._layer import Rule, check_axes
 from ._linear import windows_of
 

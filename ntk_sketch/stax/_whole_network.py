@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._features import Features, is_abstract
-from ..activations import input_series
+from ..features._features import Features, is_abstract
 from ..methods import SeriesMethod, input_radius
+from ..series import input_series
 from ._layer import Layer, Rule, Transform, abstracted, naming
 
 #: Of the power series that layers are composed by, at least.

@@ -12,10 +12,10 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch._precision import float64
 from ntk_sketch.methods._landmarks import expansion, landmarks_at, promoted
 from ntk_sketch.methods._roots import LARGEST_NOISE, inverse_root
 from ntk_sketch.methods._sampling import surveyed
+from ntk_sketch.numerics._precision import float64
 
 KEY = jax.random.key(0)
 

@@ -10,13 +10,13 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.activations import (
+from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
+from ntk_sketch.series import (
     gegenbauer_from_powers,
     gegenbauer_polynomials,
     hermite_coefficients,
     input_series,
 )
-from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
 from ntk_sketch.sketches import PowerTree
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -7,15 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import (
-    GramState,
-    LeaveOneOut,
-    Validation,
-    _streaming,
-    accumulate,
-    ridge,
-    solve,
-)
+from ntk_sketch.solvers import GramState, LeaveOneOut, Validation, _sums, accumulate, ridge, solve
 
 N = 8
 X = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float32)
@@ -131,7 +123,7 @@ def test_features_that_are_not_finite(features_type, n):
 
 @pytest.mark.parametrize("on_host", [True, False])
 def test_sums_that_overflow(features_type, monkeypatch, on_host):
-    monkeypatch.setattr(_streaming, "HOST_FEATURES", 1024 if on_host else 0)
+    monkeypatch.setattr(_sums, "HOST_FEATURES", 1024 if on_host else 0)
     x = np.full((40, 6), 1e18, np.float32)
     with pytest.raises(ValueError, match="overflows float32: scale the inputs"):
         ridge(lambda x: features_type(None, 100 * x), x, np.ones(40, np.float32))

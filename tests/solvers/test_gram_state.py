@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import GramState, _streaming, accumulate
+from ntk_sketch.solvers import GramState, _sums, accumulate
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -16,7 +16,7 @@ def _state(z, y, splits=()):
     return state
 
 
-def _sums(state):
+def _in_units(state):
     """In the units in which targets were given."""
     sums, (shift, exponent) = state.to_host(), state.units()
     scale, n = 2.0**exponent, int(state.n_examples)
@@ -57,7 +57,7 @@ def test_sums_are_the_definitions():
     assert int(state.n_examples) == 500
     blocks = np.array([100, 1, 249, 150.0])
     np.testing.assert_allclose(state.rounding, (EPS / 2) ** 2 * np.sum(blocks**3), rtol=1e-6)
-    for name, got in _sums(state).items():
+    for name, got in _in_units(state).items():
         # the sums in a block of at most 250 products err by √250 eps/2 at one standard deviation
         # if done one after another; 4 of these
         bound = 4 * np.sqrt(250) * EPS / 2 * _scales(z, y)[name]
@@ -73,10 +73,10 @@ def test_merge_is_one_pass():
     right = parts[3].merge(parts[2].merge(parts[1].merge(parts[0])))
     for merged in (left, right):
         assert int(merged.n_examples) == 500
-        for name, got in _sums(merged).items():
+        for name, got in _in_units(merged).items():
             # four additions of pairs, eps² / 2 each on either side
             bound = 4 * EPS**2 * _scales(z, y)[name]
-            assert np.all(np.abs(got - _sums(whole)[name]) <= bound), name
+            assert np.all(np.abs(got - _in_units(whole)[name]) <= bound), name
 
 
 def test_padded_rows_count_for_nothing():
@@ -86,11 +86,11 @@ def test_padded_rows_count_for_nothing():
     )
     plain = _state(z, y)
     assert int(padded.n_examples) == 40
-    for name, got in _sums(padded).items():
+    for name, got in _in_units(padded).items():
         bound = (
             40 * EPS * _scales(z, y)[name]
         )  # XLA may order the sum of another length differently
-        assert np.all(np.abs(got - _sums(plain)[name]) <= bound), name
+        assert np.all(np.abs(got - _in_units(plain)[name]) <= bound), name
 
 
 def test_is_a_pytree_of_arrays_that_can_be_saved():
@@ -145,7 +145,7 @@ def test_rounding_error_is_an_upper_estimate(kind):
 @pytest.fixture
 def on_device(monkeypatch):
     """Sums in the features' dtype, as on an accelerator."""
-    monkeypatch.setattr(_streaming, "HOST_FEATURES", 0)
+    monkeypatch.setattr(_sums, "HOST_FEATURES", 0)
 
 
 @pytest.mark.usefixtures("on_device")
@@ -164,7 +164,11 @@ def _accumulated_in_parts(feature_map, x, y):
     # of different means, so that every merge changes units
     parts = [accumulate(feature_map, x[s], y[s]) for s in np.split(np.argsort(y[:, 0]), [10, 120])]
     a, b, c = parts
-    return _sums(whole), _sums(a.merge(b).merge(c)), _sums(c.merge(b.merge(a)))
+    return (
+        _in_units(whole),
+        _in_units(a.merge(b).merge(c)),
+        _in_units(c.merge(b.merge(a))),
+    )
 
 
 @pytest.mark.usefixtures("on_device")
@@ -212,7 +216,9 @@ def test_update_is_in_the_units_of_the_state(make_map, make_data):
     targets = np.concatenate([y[200:], np.zeros((28, 3), np.float32)])
     state = state.update(padded, targets, 100)
     for name, exact in _exact(z, y).items():
-        assert np.all(np.abs(_sums(state)[name] - exact) <= 300 * EPS * _scales(z, y)[name]), name
+        assert np.all(np.abs(_in_units(state)[name] - exact) <= 300 * EPS * _scales(z, y)[name]), (
+            name
+        )
 
 
 def test_a_state_remembers_targets_of_one_axis(make_map, make_data):

@@ -9,7 +9,8 @@ import pytest
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.solvers import accumulate, ridge, solve, stream
+from ntk_sketch.solvers import accumulate, ridge, solve
+from ntk_sketch.streaming import stream
 
 
 @contextlib.contextmanager

@@ -1,0 +1,3 @@
+"""How near features are to the exact kernels."""
+
+from ._approximation_error import approximation_error as approximation_error

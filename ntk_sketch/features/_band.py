@@ -1,0 +1,98 @@
+"""Arrays over a band of position offsets: something of `s` and `s + δ` for every `s` and `δ`.
+
+Shapes are (n, D1, D2, ..., S1, S2, ...): offsets, then positions. Pairs whose second position lies
+outside are 0.
+"""
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._typing import Array
+
+
+def band_mask(space: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Which pairs `(s, s + δ)` lie inside: (1, D1, D2, ..., S1, S2, ...), the same for all n."""
+    k = len(space)
+    mask = np.ones((1,) * (1 + 2 * k), bool)
+    for axis, (size, along) in enumerate(zip(space, offsets, strict=True)):
+        second = np.arange(size) + np.array(along)[:, None]
+        shape = [1] * (1 + 2 * k)
+        shape[1 + axis], shape[1 + k + axis] = second.shape
+        mask = mask & ((second >= 0) & (second < size)).reshape(shape)
+    return mask
+
+
+def here(q: Array) -> Array:
+    """`q` (n, *space) at `s`, beside any offset."""
+    return q.reshape((q.shape[0], *(1,) * (q.ndim - 1), *q.shape[1:]))
+
+
+def there(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
+    """`x` (n, ..., *space) at `s + δ`, 0 outside: (n, D1, D2, ..., ..., *space)."""
+    for axis in reversed(range(len(offsets))):
+        at = x.ndim - len(offsets) + axis
+        x = jnp.stack([shifted(x, at, o) for o in offsets[axis]], axis=1)
+    return x
+
+
+def shifted(x: Array, axis: int, offset: int) -> Array:
+    """`x` at index `i + offset` of an axis, 0 outside."""
+    size = x.shape[axis]
+    kept = jax.lax.slice_in_dim(
+        x, min(max(offset, 0), size), max(min(size + offset, size), 0), axis=axis
+    )
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (min(max(-offset, 0), size), min(max(offset, 0), size))
+    return jnp.pad(kept, pads)
+
+
+def entries(values: Array, offsets, axis: int, want) -> Array:
+    """A band at `offsets`, at the offsets `want` of one axis instead; 0 for what is not there."""
+    if axis == 0:
+        return _with_mirrored(values, offsets, want)
+    return columns(values, 1 + axis, offsets[axis], want)
+
+
+def _with_mirrored(values: Array, offsets, want) -> Array:
+    """The entries of `want` along the first axis of offsets; what is not there is the mirror image
+    of its negative, or else 0.
+
+    `K(s, s + (-a, b)) = K(t, t + (a, -b))` at `t = s + (-a, b)`.
+    """
+    first, *others = offsets
+    missing = [o for o in want if o not in first and -o in first]
+    if missing:
+        images = columns(values, 1, first, tuple(-o for o in missing))
+        images = jnp.stack(
+            [shifted(images[:, i], len(offsets), o) for i, o in enumerate(missing)], axis=1
+        )
+        for axis, along in enumerate(others, start=1):
+            images = columns(images, 1 + axis, along, tuple(-o for o in along))
+            images = jnp.stack(
+                [
+                    shifted(jnp.take(images, i, axis=1 + axis), len(offsets) + axis, o)
+                    for i, o in enumerate(along)
+                ],
+                axis=1 + axis,
+            )
+        values = jnp.concatenate([images, values], axis=1)
+    return columns(values, 1, (*missing, *first), want)
+
+
+def columns(values: Array, axis: int, have, want) -> Array:
+    """The entries of `want` along an axis that holds `have`; 0 for what is not there."""
+    if tuple(want) == tuple(have):
+        return values
+    where = {o: i for i, o in enumerate(have)}
+    index = np.array([where.get(o, len(have)) for o in want])
+    if (index == len(have)).any():
+        pads = [(0, 0)] * values.ndim
+        pads[axis] = (0, 1)
+        values = jnp.pad(values, pads)
+    step = int(index[1] - index[0]) if len(index) > 1 else 1
+    if step == 0 or (np.diff(index) != step).any():
+        return jnp.take(values, index, axis=axis)
+    start, end = int(index.min()), int(index.max()) + 1
+    values = jax.lax.slice_in_dim(values, start, end, abs(step), axis=axis)
+    return values if step > 0 else jnp.flip(values, axis)

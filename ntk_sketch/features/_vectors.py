@@ -1,0 +1,95 @@
+"""Vectors of positions that linear layers act on before anything is formed."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from .._typing import Array, Inputs, Scalar
+from ..numerics._precision import Precision, matmul
+from ._windows import Windows
+
+
+class Vectors(eqx.Module):
+    """One vector per position, given by scaled blocks behind a patch operator and a constant
+    coordinate.
+
+    The vector is the concatenation of `scale · patch(block)` over the blocks and, unless `None`, of
+    `constant`.
+    """
+
+    blocks: tuple[tuple[Any, Scalar], ...]  # arrays; shapes alone while a map is planned
+    constant: Scalar | None
+    windows: Windows | None = eqx.field(static=True)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        taps = 1 if self.windows is None else self.windows.size
+        return tuple(taps * block.shape[-1] for block, _ in self.blocks)
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the vectors."""
+        return sum(self.sizes) + (self.constant is not None)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        space = self.blocks[0][0].shape[1:-1]
+        return space if self.windows is None else self.windows.output_space(space)
+
+    def terms(self, matrix: Float[Inputs, "d m"]) -> list[tuple[Array, Array]]:
+        """Blocks, each with the rows of `matrix` (d, m) that it meets, scales included."""
+        terms, row = [], 0
+        for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
+            terms.append((block, scale * matrix[row : row + size]))
+            row += size
+        return terms
+
+    def project(
+        self, matrix: Float[Inputs, "d m"], precision: Precision = "full"
+    ) -> Float[Array, "n *space m"]:
+        """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
+        FLOPs.
+
+        Behind a convolution this is a convolution with the columns as filters.
+        """
+        return self.summed([self.through(*term, precision) for term in self.terms(matrix)], matrix)
+
+    def through(self, block: Array, rows: Array, precision: Precision) -> Array:
+        """Products of one block's patches with rows of a matrix."""
+        if self.windows is None:
+            return matmul(block, rows, precision)
+        filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
+        return self.windows.convolve(block, filters, precision)
+
+    def summed(self, parts: list[Any], matrix: Inputs) -> Array:
+        """The blocks' products together, the constant coordinate's included."""
+        if self.constant is not None:
+            constant = self.constant * matrix[-1]
+            parts = [*parts, jax.lax.expand_dims(constant, range(parts[0].ndim - 1))]
+        return functools.reduce(jnp.add, parts)
+
+    def at(self, index: tuple[Inputs, ...]) -> Array:
+        """The vectors at `index` = (example, *position), each (m,): (m, d)."""
+        parts = []
+        for block, scale in self.blocks:
+            rows = block[index] if self.windows is None else self.windows.patches_at(block, index)
+            parts.append(scale * rows)
+        if self.constant is not None:
+            parts.append(jnp.full((len(index[0]), 1), self.constant, parts[0].dtype))
+        return jnp.concatenate(parts, axis=-1)
+
+    def blocks_formed(self) -> tuple[Array, ...]:
+        """The vectors themselves, block by block. Patches multiply the memory by the size of the
+        window.
+        """
+        formed: list[Any] = [
+            scale * (block if self.windows is None else self.windows.patches(block))
+            for block, scale in self.blocks
+        ]
+        if self.constant is not None:
+            formed.append(jnp.full((*formed[0].shape[:-1], 1), self.constant, formed[0].dtype))
+        return tuple(formed)

@@ -1,0 +1,52 @@
+"""Examples recognised by their content, wherever and in whatever order they come."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, UInt32
+
+from .._typing import Array, Inputs
+from ..numerics._precision import on_device
+
+_CHUNK = 1 << 22  # numbers that are hashed in one go
+
+
+def landmark_keys(transform: Any, x: Inputs) -> UInt32[Array, "m 2"] | None:
+    """Keys of the examples of the sample `x` that became landmarks of the last nonlinearity.
+
+    Its kernel values are what a regression sees: landmarks of earlier layers, whose features are
+    mixed before, have leverages like those of other examples (`experiments/selection`). `None`
+    for a transform without landmarks.
+    """
+    parts = jax.tree.leaves(transform, is_leaf=lambda part: hasattr(part, "examples"))
+    chosen = [part.examples for part in parts if hasattr(part, "examples")]
+    if not chosen or chosen[-1] is None:
+        return None
+    return on_device(example_keys(np.asarray(x)[np.asarray(chosen[-1])]))
+
+
+def is_among(x: Inputs, keys: UInt32[Array, "m 2"]) -> Bool[np.ndarray, " n"]:
+    """Which examples of `x` have one of the keys."""
+    ours, theirs = (
+        np.ascontiguousarray(k).view(np.uint64)[:, 0] for k in (example_keys(x), np.asarray(keys))
+    )
+    return np.isin(ours, theirs)
+
+
+def example_keys(x: Inputs) -> UInt32[np.ndarray, "n 2"]:
+    """64 bits for each example, equal for examples that are equal in float32.
+
+    Multilinear hashing: the sum of the words of an example, each times a random number, modulo
+    2⁶⁴. Two examples that differ agree with probability 2⁻³² or less over the random numbers
+    (D. Lemire, O. Kaser, *Strongly universal string hashing is fast*, 2014).
+    """
+    size = int(np.prod(x.shape[1:]))
+    factors = np.random.default_rng(0).integers(0, 2**64, size, np.uint64)
+    keys = np.empty(len(x), np.uint64)
+    rows = max(1, _CHUNK // max(size, 1))
+    for start in range(0, len(x), rows):
+        # adding 0 makes one zero of the two
+        part = np.asarray(x[start : start + rows]).astype(np.float32).reshape(-1, size) + 0.0
+        keys[start : start + rows] = part.view(np.uint32).astype(np.uint64) @ factors
+    return keys.view(np.uint32).reshape(-1, 2)

@@ -1,0 +1,4 @@
+"""From a model and a method to a `FeatureMap`."""
+
+from ._feature_map import FeatureMap as FeatureMap
+from ._making import feature_map as feature_map

@@ -1,0 +1,47 @@
+"""The kernels of each example with itself, by their own recursion."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+
+from .._typing import Array, Inputs
+from ..features._variances import Variances
+from ..identity._specification import Specification
+from ..methods._variances_only import VariancesOnly
+from ._ends import enter, output
+
+
+def exact_diagonals(
+    model: Specification, x: Inputs, get: tuple[str, ...], dtype: str, **kwargs
+) -> tuple[Array, Array | None]:
+    """`k(x, x)` and, or `None`, `Θ(x, x)` of each example, (n,) each."""
+    make = variance_program if kwargs or model.is_traced else _cached_program
+    transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **kwargs)
+    variances = variances_at_output(transform, jnp.asarray(x), offsets, get, dtype, kwargs)
+    _, nngp, ntk = variances.diagonals()
+    return nngp, ntk
+
+
+@eqx.filter_jit
+def variances_at_output(
+    transform, x, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+) -> Variances:
+    return output(transform, x, offsets, get, dtype, kwargs).variances
+
+
+def variance_program(model: Specification, input_shape, get, dtype: str, last: Any = (), **kwargs):
+    """A transform that carries exact variances to the output, and the offsets that it starts
+    from. Those at the output are `last`: `()` where no positions are left.
+    """
+    rule, method, shape = model.build().rule, VariancesOnly(), (2, *input_shape)
+    offsets = rule.needs(last, shape, method=method, **kwargs)
+    shapes = functools.partial(enter, ntk="ntk" in get, offsets=offsets)
+    features = eqx.filter_eval_shape(shapes, jax.ShapeDtypeStruct(shape, dtype))
+    key = jax.random.key(0)  # nothing is drawn
+    return rule.fit(features, method=method, offsets=last, key=key, **kwargs), offsets
+
+
+_cached_program = functools.lru_cache(maxsize=64)(variance_program)

@@ -1,0 +1,29 @@
+"""What enters the rules of a network, and what leaves them."""
+
+import equinox as eqx
+import jax
+
+from .._typing import Array
+from ..features._features import Features
+from ..features._variances import input_variances
+from ..numerics._precision import promoted
+
+
+def enter(x: Array, ntk: bool, offsets) -> Features:
+    """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`."""
+    return Features(
+        nngp=(x * x.shape[-1] ** -0.5,),
+        ntk=() if ntk else None,
+        variances=None if offsets is None else input_variances(x, offsets, ntk),
+        channels=x.shape[-1],
+    )
+
+
+def output(transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict):
+    """Features at the output, between rules, in the map's dtype or one of more digits."""
+    x = x.astype(promoted(x.dtype, dtype))
+    features = enter(x, "ntk" in get, offsets)
+    transform = jax.tree.map(
+        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform
+    )
+    return transform(features, **kwargs).concrete()

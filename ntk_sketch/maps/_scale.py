@@ -1,0 +1,83 @@
+"""Examples so large or small that formulas of kernels lose their digits."""
+
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+
+from .._arguments import root_mean_squares
+from ..activations import DualActivation
+from ..numerics._precision import USE_FLOAT64, float64
+from ..stax import Layer
+from ..stax._combinators import output_shape
+from ._diagonals import variance_program, variances_at_output
+
+#: Root mean squares of examples beyond these are looked at; standardised ones are near 1.
+_USUAL = (1 / 30, 30)
+
+#: Relative error of an exact variance that is warned about: it is that of all kernels there.
+_WRONG = 0.01
+
+
+def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklevel: int) -> None:
+    """Warns of, or refuses, examples so large or small that a nonlinearity's formula fails.
+
+    That of Gelu, with `1 / √((1 + q)(1 + q') - c²)`, loses all digits of float32 at variances of
+    10⁸. The examples of largest and smallest norm, if far from a root mean square of 1, have their
+    exact variances computed in `dtype` and in float64, and the difference is what is warned about.
+    Homogeneous nonlinearities (Relu) are right at any scale.
+
+    Raises:
+        ValueError: the variances are NaN or infinite in `dtype`.
+    """
+    if isinstance(x, jax.ShapeDtypeStruct | Tracer) or model.specification.is_traced:
+        return  # nothing is known of their size
+    if dtype == "float64":
+        return
+    sizes = root_mean_squares(x)
+    place = [int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))]
+    smallest, largest = sizes[place]
+    if not largest or (_USUAL[0] <= smallest and largest <= _USUAL[1]):
+        return
+    last = ((0,),) * (len(output_shape(model, (2, *x.shape[1:]))) - 2)
+    program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype, last=last)
+    nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
+    if all(node.degree is not None for node in nodes if _is_dual(node)):
+        return
+    two = np.asarray(x[np.array(place)])  # of a GPU's array these two alone
+    found = _diagonals_by(program, two.astype(dtype), get, dtype)
+    with float64():
+        right = _diagonals_by(program, two.astype(np.float64), get, dtype)
+    for size, *values in zip(sizes[place], found, right, strict=True):
+        value, exact = (float(np.max(np.abs(v))) for v in values)
+        told = f"examples of root mean square {size:.3g} have an exact variance"
+        remedy = f"Standardise the inputs, or {USE_FLOAT64}."
+        if not np.isfinite(values[0]).all():
+            raise ValueError(
+                f"{told} that overflows {dtype}, at the model's output or on the way there:"
+                f" their features would be NaN. {remedy}"
+            )
+        if not np.allclose(*values, rtol=_WRONG, atol=_WRONG * exact):
+            warnings.warn(
+                f"{told} of {value:.3g} in {dtype} at the model's output, where float64 gives"
+                f" {exact:.3g}: a nonlinearity's formula loses its digits at this scale, and with"
+                f" it features and kernels. {remedy}",
+                RuntimeWarning,
+                stacklevel=stacklevel + 1,
+            )
+            return
+
+
+def _is_dual(node) -> bool:
+    return isinstance(node, DualActivation)
+
+
+def _diagonals_by(program, x: np.ndarray, get: tuple[str, ...], dtype: str) -> np.ndarray:
+    """`k(x, x)`, and `Θ(x, x)` if it was asked for, of every position: (n, numbers)."""
+    transform, offsets = program
+    variances = variances_at_output(transform, jnp.asarray(x), offsets, get, dtype, {})
+    kernels = [k for k in variances.diagonals()[1:] if k is not None]
+    return np.concatenate([np.asarray(k).reshape(len(x), -1) for k in kernels], axis=1)

@@ -1,0 +1,1 @@
+"""Precision, cost and compilation of programs, apart from what they compute."""

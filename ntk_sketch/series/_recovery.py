@@ -1,0 +1,109 @@
+"""Recovery of an unknown zonal kernel from few of its values."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Float
+from scipy import special
+
+from .._typing import PRNGKey
+from ._checks import checked_degree, checked_dimension
+from ._gegenbauer import gauss_rule, orthonormal_polynomials, root_harmonic_dimension, zonal_values
+
+
+class ZonalRecovery(NamedTuple):
+    """`Σ_l f_l P_l` near f, from n values.
+
+    Attributes:
+        values: Gegenbauer coefficients f_l, l = 0..degree.
+        residual: estimate of `√∫ (Σ_l f_l P_l - f)² dμ`, the root mean square error on the sphere.
+        norm: estimate of `√∫ f² dμ`.
+        cosines: (n,) where f was evaluated.
+    """
+
+    values: Float[np.ndarray, " l"]
+    residual: float
+    norm: float
+    cosines: Float[np.ndarray, " n"]
+
+
+def recover_zonal(
+    f: Callable, dimension: int, degree: int, *, key: PRNGKey, samples: int | None = None
+) -> ZonalRecovery:
+    r"""The best zonal polynomial of a degree q, nearly, by leverage-sampled least squares.
+
+    On the span of `p_0, ..., p_q` (orthonormal under μ, see `gegenbauer_coefficients`) the leverage
+    of a cosine t is `τ(t) = Σ_l p_l(t)²`, of integral q + 1. Cosines are drawn with a density near
+    `τ / (q + 1)` with respect to μ, and weighted by its inverse: then `O(q log q + q / ε)` values
+    give an error of at most 1 + ε times the least (in expectation for the second term), in any
+    dimension. Uniform points on the sphere, which are optimal for functions that are not zonal,
+    would need as many as τ is large at t = ±1: the number of spherical harmonics.
+
+    The density is constant on cells: a node of a Gauss rule of μ is drawn with probability
+    `w_i τ(t_i) / (q + 1)`, then a point of its cell, which has the μ-measure `w_i`, from μ. So the
+    density is known exactly, and the Gram matrix of the weighted regression has the expectation I
+    exactly.
+
+    Args:
+        f: elementwise function of t = <x, x'> of NumPy or JAX arrays; called once, with all t.
+        dimension: d >= 2, of the space that holds the sphere.
+        degree: q.
+        key: of `jax.random`.
+        samples: number n of values; None: `⌈4 (q + 1) (1 + log(q + 1))⌉`.
+
+    Raises:
+        ValueError: a dimension or degree outside its range; fewer than 2 (q + 1) samples; f not
+            finite.
+        TypeError: a dimension, degree or number of samples that is not an integer; f not real.
+
+    Cost: n values of f and `O(n q²)` FLOPs. Coefficients of high degree in high dimensions are as
+    `gegenbauer_coefficients` says: their errors are `√α_l` times those of the expansion in `p_l`.
+
+    Source: Zandieh, Han and Avron 2022 (arXiv 2202.12995), where the sampled space is that of all
+    spherical harmonics, whose leverage is constant; here it is that of zonal functions.
+    """
+    degree, dimension = checked_degree(degree), checked_dimension(dimension)
+    q = degree + 1
+    n = math.ceil(4 * q * (1 + math.log(q))) if samples is None else samples
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"samples must be an integer or None, got {samples!r}")
+    if n < 2 * q:
+        raise ValueError(
+            f"samples must be at least 2 (degree + 1) = {2 * q}, got {n}: fewer values do not"
+            " determine the polynomial stably"
+        )
+    t, inverse_density = _leverage_sample(dimension, degree, n, key)
+    values = zonal_values(f, t)
+    root = np.sqrt(inverse_density)
+    polynomials = orthonormal_polynomials(t, dimension, degree)
+    solution, *_ = np.linalg.lstsq(root[:, None] * polynomials, root * values)
+    squares = inverse_density * (polynomials @ solution - values) ** 2
+    return ZonalRecovery(
+        solution * root_harmonic_dimension(dimension, degree),
+        # The fit takes q of the n degrees of freedom.
+        float(np.sqrt(squares.sum() / (n - q))),
+        float(np.sqrt(np.mean(inverse_density * values**2))),
+        t,
+    )
+
+
+def _leverage_sample(dimension: int, degree: int, n: int, key: PRNGKey):
+    """Cosines (n,) and the inverse of their density with respect to μ."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))
+    nodes, weights = gauss_rule(dimension, 16 * (degree + 1))
+    leverage = np.sum(orthonormal_polynomials(nodes, dimension, degree) ** 2, axis=-1)
+    probability = weights * leverage
+    probability /= probability.sum()
+    cells = rng.choice(len(nodes), size=n, p=probability)
+    # From the lower half by symmetry: there small measures keep their digits.
+    mirrored = np.minimum(cells, len(nodes) - 1 - cells)
+    below = np.cumsum(weights) - weights
+    measure = below[mirrored] + weights[mirrored] * rng.random(n)
+    half = (dimension - 1) / 2  # (1 - t) / 2 has a beta distribution
+    magnitude = 1 - 2 * special.betaincinv(half, half, measure)
+    return np.where(cells == mirrored, -magnitude, magnitude), (weights / probability)[cells]

@@ -1,0 +1,87 @@
+"""Hermite coefficients at every norm inside a jitted map."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+
+from .._typing import Array
+from ..activations._dual import DualActivation
+from ._checks import checked_degree, checked_radius
+from ._hermite import hermite_coefficients
+from ._spline import LogSpline
+
+_FIRST_INTERVALS, _MAX_INTERVALS = 32, 4096
+
+
+class HermiteTable(eqx.Module):
+    r"""`ĉ_l(r) = c_l(r) / √k_σ(r², r², r²)`, l = 0..degree, by cubic splines in log r.
+
+    So scaled, `Σ_l ĉ_l² <= 1` with the tail as the rest, the table of a homogeneous σ is constant,
+    and a norm outside of the table can be moved to its nearest end, where `ĉ` is close to its
+    limit. The kernel's own diagonal gives the scale back.
+
+    The number of intervals is doubled until midpoints are right to `tolerance`.
+
+    Args:
+        sigma, degree, derivative, max_tail: as in `hermite_coefficients`.
+        radii: the least and the largest norm.
+        tolerance: aim for the absolute error of `ĉ`.
+        tail: one more entry, the root `√(1 - Σ_l ĉ_l²)` of what the series leaves out.
+
+    Attributes:
+        error: the largest error that was found at midpoints.
+
+    Cost of a call: 6 (degree + 1) FLOPs and 4 (degree + 1) numbers read for each norm.
+    """
+
+    spline: LogSpline
+    error: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        sigma: DualActivation | Callable,
+        degree: int,
+        *,
+        derivative: bool = False,
+        radii: tuple[float, float] = (1e-3, 1e2),
+        tolerance: float = 1e-7,
+        tail: bool = False,
+        max_tail: float | None = None,
+    ):
+        degree, ends = checked_degree(degree), checked_radius(np.asarray(radii))
+        if ends.shape != (2,) or not ends[0] < ends[1]:
+            raise ValueError(f"radii must be the least and the largest norm, got {radii}")
+        start, width = float(np.log(ends[0])), float(np.log(ends[1] / ends[0]))
+
+        def scaled(u):
+            found = hermite_coefficients(
+                sigma,
+                np.exp(start + width * u),
+                degree,
+                derivative=derivative,
+                max_tail=max_tail,
+            )
+            root = np.sqrt(found.second_moment)[:, None]
+            values = np.divide(found.values, root, out=np.zeros_like(found.values), where=root > 0)
+            return np.c_[values, np.sqrt(found.tail)] if tail else values
+
+        intervals = _FIRST_INTERVALS
+        values = scaled(np.linspace(0, 1, intervals + 1))
+        while True:
+            between = np.arange(intervals) + 0.5
+            truth = scaled(between / intervals)
+            spline = CubicSpline(np.arange(intervals + 1), values)
+            error = float(np.max(np.abs(spline(between) - truth)))
+            if error <= tolerance or intervals >= _MAX_INTERVALS:
+                break
+            merged = np.empty((2 * intervals + 1, values.shape[1]))
+            merged[::2], merged[1::2] = values, truth
+            intervals, values = 2 * intervals, merged
+        self.spline, self.error = LogSpline(ends[0], ends[1], values), error
+
+    def __call__(self, radius: Float[Array, "*r"]) -> Float[Array, "*r l"]:
+        """`ĉ_l` at norms r >= 0; those outside of the table as at its nearest end."""
+        return self.spline(radius)

@@ -1,0 +1,3 @@
+"""Features of any number of examples, batch by batch."""
+
+from ._stream import stream as stream

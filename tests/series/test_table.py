@@ -1,0 +1,55 @@
+"""The table of Hermite coefficients over the logarithm of the norm."""
+
+import jax
+import numpy as np
+import pytest
+from architectures import NONLINEARITIES
+from jax import numpy as jnp
+
+from ntk_sketch.series import HermiteTable, hermite_coefficients
+
+DEGREE = 16
+
+
+def scaled(dual, radii, derivative):
+    found = hermite_coefficients(dual, radii, DEGREE, derivative=derivative)
+    return found.values / np.sqrt(np.where(found.second_moment, found.second_moment, 1))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "derivative"),
+    [("Gelu", False), ("Sin", True), ("Erf", False), ("Relu", False), ("Sign", True)],
+)
+def test_interpolation(name, derivative):
+    dual = NONLINEARITIES[name]().rule.dual
+    table = HermiteTable(dual, DEGREE, derivative=derivative, radii=(0.01, 30.0))
+    radii = np.exp(np.random.default_rng(0).uniform(np.log(0.01), np.log(30), 100))
+    found = jax.jit(lambda r: table(r))(jnp.asarray(radii, jnp.float32))
+    assert found.dtype == jnp.float32
+    assert table.error <= 1e-7
+    # 1e-7 of the spline; rounding of log r and of the cell, times a slope of up to about 10.
+    assert np.max(np.abs(found - scaled(dual, radii, derivative))) < 3e-6
+
+
+@pytest.mark.usefixtures("float64")
+def test_ends_shapes_and_gradients():
+    table = HermiteTable(np.tanh, DEGREE, radii=(0.1, 10.0))
+    call = jax.jit(lambda r: table(r))
+    found = call(jnp.array([[0.1, 10.0], [0.0, 1e6]]))
+    assert found.shape == (2, 2, DEGREE + 1)
+    assert found.dtype == jnp.float64
+    np.testing.assert_allclose(found[0], scaled(np.tanh, np.array([0.1, 10.0]), False), atol=1e-12)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-12)  # the nearest end
+    step = 1e-5
+    values, slope = jax.jit(jax.vmap(lambda r: jax.jvp(table, (r,), (jnp.ones_like(r),))))(
+        jnp.array([1.3 - step, 1.3, 1.3 + step, 0.0])
+    )
+    np.testing.assert_allclose(slope[1], (values[2] - values[0]) / (2 * step), atol=1e-6)
+    assert np.isfinite(slope).all()
+
+
+def test_a_coarse_table_says_so():
+    steep = HermiteTable(lambda x: np.sin(50 * x), 3, radii=(0.01, 1.0), tolerance=0.0)
+    assert 0 < steep.error < 1e-6
+    with pytest.raises(ValueError, match="least and the largest norm"):
+        HermiteTable(np.sin, 3, radii=(2.0, 1.0))
