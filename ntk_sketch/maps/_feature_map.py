@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,21 +16,15 @@ from ..features._features import Features, joined
 from ..identity._example_keys import is_among
 from ..identity._fingerprint import Fingerprint, fingerprint
 from ..identity._specification import Specification
-from ..identity._structure import is_abstract_array, once_per_structure
 from ..identity._written import read, written
 from ..methods import Method
 from ..numerics._cost import Cost, product_cost
-from ..numerics._memory import array_bytes, peak_bytes
+from ._batches import batch_within, usual_budget
 from ._checks import (
     checked_call_arguments,
 )
 from ._diagonals import exact_diagonals
 from ._ends import output
-
-_LARGEST_BATCH = 4096
-
-#: A number of examples: what it divides the size of grows with the batch.
-_LARGE_PRIME = 8191
 
 
 class FeatureMap(eqx.Module):
@@ -253,25 +246,17 @@ class FeatureMap(eqx.Module):
         """The largest power of two of examples (4,096 at most) whose features need about
         `memory_bytes` to compute.
 
-        From the sizes of all intermediate arrays and when they are last used; what XLA fuses never
-        exists, so that the estimate is on the safe side. Traced once for each structure of a map
-        and dtype; maps that differ in numbers only share the result.
+        The estimate adds up all intermediate arrays while they are used. It is on the safe side,
+        since XLA never forms what it fuses. It is made once for each structure of a map and dtype.
 
         Args:
-            memory_bytes: the budget. `None`: 2 GiB. But on a CPU 16 MiB, so that batches stay in
-                the caches of the core that computes them; or four times the map's own arrays, which
-                each batch reads, if that is more, and 128 MiB at most.
+            memory_bytes: the budget. `None`: 2 GiB; on a CPU 16 MiB, so that batches stay in the
+                caches, or four times the map's own arrays if that is more, and 128 MiB at most.
             dtype: of the inputs; `None`: JAX's default.
         """
-        dtype = jnp.zeros((), dtype).dtype
-        if memory_bytes is None and jax.default_backend() == "cpu":
-            arrays = jax.tree.leaves(eqx.filter(self.transform, eqx.is_array))
-            arrays = sum(map(array_bytes, arrays))
-            memory_bytes = min(max(2**24, 4 * arrays), 2**27)
-        elif memory_bytes is None:
-            memory_bytes = 2**31
-        per_example = _bytes_per_example(self, dtype)
-        return 2 ** int(math.log2(np.clip(memory_bytes / per_example, 1, _LARGEST_BATCH)))
+        if memory_bytes is None:
+            memory_bytes = usual_budget(self.transform)
+        return batch_within(memory_bytes, self, jnp.zeros((), dtype).dtype)
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
         """FLOPs and bytes of the features of one batch: a namedtuple `(flops, bytes)` of integers.
@@ -311,21 +296,6 @@ def _features(
         ntk=joined(features.ntk, features.nngp[0]) if "ntk" in get else None,
         channels=features.channels,
     )
-
-
-@once_per_structure
-def _bytes_per_example(feature_map: FeatureMap, dtype) -> float:
-    """Peak memory for each example of a large batch."""
-    dynamic, static = eqx.partition(feature_map.transform, is_abstract_array)
-
-    def features(dynamic, x):
-        return feature_map._program(eqx.combine(dynamic, static), x)
-
-    def growing(aval):  # not the map's own arrays, such as scaled filters
-        return array_bytes(aval) if math.prod(aval.shape) % _LARGE_PRIME == 0 else 0
-
-    examples = jax.ShapeDtypeStruct((_LARGE_PRIME, *feature_map.input_shape), dtype)
-    return peak_bytes(features, dynamic, examples, of=growing) / _LARGE_PRIME
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from ..activations import DualActivation
 from ..features._features import Features
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import matmul
-from ._landmarks import LandmarkExpansion
+from ._expansion import LandmarkExpansion
 from ._roots import on_host, with_derivative
 
 #: Positions on each side of the fit, at least; and for each feature.

@@ -5,7 +5,8 @@ import numpy as np
 from .._typing import PRNGKey
 from ..activations import DualActivation
 from ..features._features import Features
-from ._landmarks import HELD_OUT, LandmarkExpansion, check_values, expansion, landmarks_at
+from ._expansion import LandmarkExpansion, expansion
+from ._landmarks import HELD_OUT, check_values, landmarks_at
 from ._method import Method
 from ._sampling import generator
 

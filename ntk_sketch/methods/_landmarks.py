@@ -10,11 +10,11 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from .._typing import Array, Inputs, PRNGKey
-from ..activations import DualActivation, RandomFunction
+from ..activations import DualActivation
 from ..features._features import Features
 from ..numerics._compiling import fitting_jit
-from ..numerics._precision import Precision, float64, matmul, on_device
-from ._roots import Roots, Values, fitted_roots, on_host
+from ..numerics._precision import Precision, float64, matmul
+from ._roots import Values, on_host
 from ._sampling import check_kernel
 
 #: Positions at which the rounding of kernel values is measured, at most.
@@ -198,117 +198,3 @@ def check_values(method: str, dual: DualActivation, features: Features, key: PRN
             " Make it outside and pass it to the compiled function as an argument: it is a pytree."
             " For several keys, make one map after the other; jax.grad works without jit."
         )
-
-
-class LandmarkExpansion(eqx.Module):
-    """Features of one nonlinearity from its kernels with landmarks, and random features of what
-    these miss.
-
-    With `k = k_σ(φ, Z)` and `k_ψ = k_σ'(φ, Z) ⊙ <ψ, Z_ψ>`, and `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ` the random
-    functions of the two kernels, `Roots` makes features of them.
-
-    Attributes:
-        filters: `[Z, Wᵀ]` (d, m₁ + m₂): projected in one pass.
-        q: variances of the landmarks (m₁,).
-        roots: of the NNGP features.
-        filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
-        examples: of the sample that landmarks come from: their indices, in order, each once.
-        function: `σ` and `σ'` at random directions, or `None` without residual features.
-        normalize: what the landmarks miss has its exact norm at every position.
-        asked: how many features were asked for, or `None` for as many as there are positions.
-    """
-
-    filters: Array
-    q: Array
-    roots: Roots
-    filters_ntk: Array | None
-    roots_ntk: Roots | None
-    examples: Array
-    function: RandomFunction | None
-    dual: DualActivation
-    precision: Precision = eqx.field(static=True)
-    normalize: bool = eqx.field(static=True)
-    asked: int | None = eqx.field(static=True, default=None)
-
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
-        u, v = features.project(self.filters, self.filters_ntk, self.precision)
-        return self.of_projections(u, v, *features.variances.diagonals())
-
-    def of_projections(
-        self, u: Array, v: Array | None, q: Array, independent: Array, ntk: Array | None
-    ) -> tuple[Array, Array | None]:
-        """Features from the projections on `filters` and `filters_ntk` and the exact variances."""
-        m = self.q.shape[0]
-        k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
-        value = derivative = norm = norm_ntk = None
-        if self.function is not None:
-            value, derivative = self.function(self.dual, u[..., m:])
-            if self.normalize:
-                norm, norm_ntk = self.dual(independent, q, q)
-        nngp = self.roots(k, value, norm)
-        if v is None or self.roots_ntk is None:
-            return nngp, None
-        random = None if derivative is None else derivative * v[..., m:]
-        norm = None if norm_ntk is None or ntk is None else norm_ntk * ntk
-        return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm)
-
-
-def expansion(
-    landmarks: Landmarks,
-    dual: DualActivation,
-    w: Inputs | None = None,
-    s: Inputs | None = None,
-    precision: Precision = "full",
-    normalize: bool = False,
-    rcond: float | None = None,
-    asked: int | None = None,
-) -> LandmarkExpansion:
-    """Features from landmarks and, given directions `w` (d, m₂) and `s` (d_ψ, m₂), from what they
-    miss.
-
-    A random function `g` whose covariance is the kernel, `g(x) = σ(w·φ)` or `σ'(w·φ) s·ψ`, minus
-    its projection on the landmarks, `g(x) - k(x, Z) B g(Z)`, has the covariance `k - k(·, Z) B
-    k(Z, ·)` exactly if `B K B = B`. `B` is a pseudo-inverse, which has that property.
-
-    With `normalize`, m₂ such functions have squared norm `k(x, x) - k(x, Z) B k(Z, x)` at every
-    position x instead of on average: a bias of order `1 / m₂`, and less variance.
-    """
-    filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
-    if w is not None:
-        w, s = on_device(w, filters.dtype), None if s is None else on_device(s, filters.dtype)
-        random = _with_directions(landmarks.z, landmarks.z_ntk, dual, w, s)
-        (filters, values), (filters_ntk, values_ntk) = random
-    dtype, roots_ntk = landmarks.q.dtype, None
-    if landmarks.gram_ntk is not None:
-        roots_ntk = fitted_roots(
-            landmarks.gram_ntk,
-            dtype,
-            values_ntk,
-            rcond,
-            landmarks.seen_ntk,
-            landmarks.traced_ntk,
-        )
-    return LandmarkExpansion(
-        filters,
-        landmarks.q,
-        fitted_roots(landmarks.gram, dtype, values, rcond, landmarks.seen, landmarks.traced),
-        filters_ntk,
-        roots_ntk,
-        on_device(landmarks.examples),
-        None if w is None else RandomFunction(dual, dtype),
-        dual,
-        precision,
-        normalize,
-        asked,
-    )
-
-
-@fitting_jit
-def _with_directions(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
-    """`[Z, Wᵀ]` and `g(Z)` (m₁, m₂) of both kernels."""
-    value, derivative = dual.value_and_derivative(matmul(z.T, w, "full"))
-    own = jnp.concatenate([z, w], axis=1), value
-    if z_ntk is None or s is None:
-        return own, (None, None)
-    value_ntk = derivative * matmul(z_ntk.T, s, "full")
-    return own, (jnp.concatenate([z_ntk, s], axis=1), value_ntk)

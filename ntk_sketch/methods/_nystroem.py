@@ -14,14 +14,8 @@ from ..features._features import Features
 from ..numerics._precision import Precision, checked_precision
 from ._calibration import calibrated
 from ._directions import host_orthogonal_directions
-from ._landmarks import (
-    HELD_OUT,
-    LandmarkExpansion,
-    check_values,
-    expansion,
-    landmarks_at,
-    values_of,
-)
+from ._expansion import LandmarkExpansion, expansion
+from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
 from ._method import Method, checked_width, plain
 from ._sampling import SAMPLINGS, Sampling, Survey, generator, sample_positions, surveyed
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from ..numerics._precision import USE_FLOAT64
-from ._landmarks import LandmarkExpansion
+from ._expansion import LandmarkExpansion
 
 #: A kernel with fewer than this share of the features asked for is warned about.
 _SHARE = 0.5

@@ -11,11 +11,11 @@ from . import _branching, _combinators, _elementwise, _linear, _normalization, _
 from ._elementwise import homogeneous as homogeneous
 from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
-from ._layer import NoRule as NoRule
-from ._layer import Rule as Rule
 from ._layer import layer as layer
 from ._layer import register as register
 from ._layer import with_method as with_method
+from ._rule import NoRule as NoRule
+from ._rule import Rule as Rule
 
 
 def _exact_only(new_layer, *args, **kwargs):

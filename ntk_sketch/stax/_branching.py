@@ -10,8 +10,8 @@ from .._typing import Offsets
 from ..features._features import Features
 from ..features._variances import Variances
 from ..features._windows import union
-from ._layer import NoRule, Rule
 from ._linear import selected
+from ._rule import NoRule, Rule
 
 
 class FanOut(Rule):

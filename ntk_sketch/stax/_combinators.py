@@ -8,7 +8,9 @@ import jax
 from .._typing import PRNGKey
 from ..features._features import is_abstract
 from ..numerics._compiling import fitting_jit
-from ._layer import Layer, Positions, Rule, abstracted, advance, as_layer, shapes_after
+from ._layer import Layer, as_layer
+from ._rule import Positions, Rule
+from ._sample import abstracted, advance, shapes_after
 
 
 class Combinator(Rule):

@@ -12,7 +12,7 @@ from ..activations import DualActivation
 from ..features._features import Features, is_abstract
 from ..features._windows import union
 from ..identity._specification import Specification
-from ._layer import Rule
+from ._rule import Rule
 
 
 class Nonlinearity(Rule):

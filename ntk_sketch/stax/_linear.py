@@ -10,7 +10,7 @@ from ..features._variance_windows import through_convolution, window_offsets
 from ..features._windows import Windows
 from ..identity._specification import as_leaves, in_dtype
 from ..numerics._stored import stored
-from ._layer import NoRule, Rule, check_axes
+from ._rule import NoRule, Rule, check_axes
 
 
 class Weights(Rule):

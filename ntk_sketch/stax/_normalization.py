@@ -7,7 +7,7 @@ from .._typing import Offsets, Scalar
 from ..features._features import Features
 from ..features._windows import union
 from ..identity._specification import as_leaves, in_dtype
-from ._layer import Rule, check_axes
+from ._rule import Rule, check_axes
 
 
 class LayerNorm(Rule):

@@ -10,7 +10,9 @@ import numpy as np
 from ..features._features import Features, is_abstract
 from ..methods import SeriesMethod, input_radius
 from ..series import input_series
-from ._layer import Layer, Rule, Transform, abstracted, naming
+from ._layer import Layer, naming
+from ._rule import Rule, Transform
+from ._sample import abstracted
 
 #: Of the power series that layers are composed by, at least.
 _LEAST_DEGREE, _MOST_DEGREE = 64, 200

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.methods import _calibration
-from ntk_sketch.methods._landmarks import LandmarkExpansion
+from ntk_sketch.methods._expansion import LandmarkExpansion
 
 KEY = jax.random.key(0)
 RELU, FLATTEN, POOL = stax.Relu(), stax.Flatten(), stax.AvgPool((2,), (2,))

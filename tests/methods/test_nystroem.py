@@ -11,7 +11,7 @@ from architectures import ARCHITECTURES, NONLINEARITIES
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.methods import _nystroem
-from ntk_sketch.stax import _layer
+from ntk_sketch.stax import _sample
 
 KEY = jax.random.key(0)
 
@@ -378,7 +378,7 @@ def test_a_large_sample_in_parts_is_the_same_sample(monkeypatch):
     )
     x = np.random.default_rng(0).normal(size=(7, 6, 2))
     whole = ns.feature_map(model, x, ns.Nystroem(5), key=jax.random.key(0))(x)
-    monkeypatch.setattr(_layer, "_PART_BYTES", 800)
+    monkeypatch.setattr(_sample, "_PART_BYTES", 800)
     parts = ns.feature_map(model, x, ns.Nystroem(5), key=jax.random.key(0))(x)
     for kind in ("nngp", "ntk"):
         np.testing.assert_allclose(

@@ -12,7 +12,8 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.methods._landmarks import expansion, landmarks_at, promoted
+from ntk_sketch.methods._expansion import expansion
+from ntk_sketch.methods._landmarks import landmarks_at, promoted
 from ntk_sketch.methods._roots import LARGEST_NOISE, inverse_root
 from ntk_sketch.methods._sampling import surveyed
 from ntk_sketch.numerics._precision import float64

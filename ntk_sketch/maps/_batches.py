@@ -1,0 +1,45 @@
+"""How many examples a batch may have."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..identity._structure import is_abstract_array, once_per_structure
+from ..numerics._memory import array_bytes, peak_bytes
+
+_LARGEST_BATCH = 4096
+
+#: A number of examples: what it divides the size of grows with the batch.
+_LARGE_PRIME = 8191
+
+
+def usual_budget(transform: Any) -> int:
+    """Bytes. On a CPU few, for the caches, unless the map's own arrays are large."""
+    if jax.default_backend() != "cpu":
+        return 2**31
+    arrays = jax.tree.leaves(eqx.filter(transform, eqx.is_array))
+    return min(max(2**24, 4 * sum(map(array_bytes, arrays))), 2**27)
+
+
+def batch_within(memory_bytes: int, feature_map: Any, dtype) -> int:
+    """The largest power of two of examples whose features need about `memory_bytes`."""
+    per_example = _bytes_per_example(feature_map, dtype)
+    return 2 ** int(math.log2(np.clip(memory_bytes / per_example, 1, _LARGEST_BATCH)))
+
+
+@once_per_structure
+def _bytes_per_example(feature_map: Any, dtype) -> float:
+    """Peak memory for each example of a large batch."""
+    dynamic, static = eqx.partition(feature_map.transform, is_abstract_array)
+
+    def features(dynamic, x):
+        return feature_map._program(eqx.combine(dynamic, static), x)
+
+    def growing(aval):  # not the map's own arrays, such as scaled filters
+        return array_bytes(aval) if math.prod(aval.shape) % _LARGE_PRIME == 0 else 0
+
+    examples = jax.ShapeDtypeStruct((_LARGE_PRIME, *feature_map.input_shape), dtype)
+    return peak_bytes(features, dynamic, examples, of=growing) / _LARGE_PRIME
