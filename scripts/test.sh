@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole check: makes a virtual environment, installs, lints, type-checks, tests.
 #
-#   scripts/test.sh                        everything but tests marked slow
+#   scripts/test.sh                        everything
 #   scripts/test.sh tests/solvers -k loo   arguments go to pytest
 #   PYTHON=python3.13 scripts/test.sh      another interpreter, in an environment of its own
 #   CORES=4 scripts/test.sh                processes of pytest, all cores without it
@@ -34,6 +34,6 @@ step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
 tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}")
 if (($# == 0)); then
     # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
-    step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m "default_flags and not slow"
+    step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m default_flags
 fi
 exec "${tests[@]}" "$@"
