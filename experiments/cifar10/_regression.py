@@ -156,8 +156,5 @@ def _chunks(
     batches = stream(feature_map, x, get=get, batch_size=batch_size, progress=progress)
     for start in range(0, len(x), per_chunk):
         with phases("features"):
-            parts = [
-                z[: stop - first]
-                for first, stop, z in itertools.islice(batches, per_chunk // batch_size)
-            ]
+            parts = [z for _, _, z in itertools.islice(batches, per_chunk // batch_size)]
         yield start, jnp.concatenate(parts)

@@ -103,8 +103,7 @@ def measured(case: Case, method: str, width: int, key: int) -> dict[str, float]:
 
 def features(feature_map: ns.FeatureMap, x: np.ndarray) -> np.ndarray:
     """The NTK features of all examples on the host (n, p)."""
-    parts = stream(feature_map, x)
-    return np.concatenate([np.asarray(z)[: stop - start] for start, stop, z in parts])
+    return np.concatenate([np.asarray(z) for _, _, z in stream(feature_map, x)])
 
 
 def table(rows: list[dict[str, Any]]) -> str:

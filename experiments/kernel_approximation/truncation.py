@@ -35,7 +35,7 @@ def run(widths: tuple[int, ...], data_dir: str | None, out: Path) -> dict[str, A
         case.model, case.x[:SAMPLE], ns.Nystroem(width), key=jax.random.key(0)
     )
     z, z_test = (
-        np.concatenate([np.asarray(part)[: b - a] for a, b, part in stream(feature_map, images)])
+        np.concatenate([np.asarray(part) for _, _, part in stream(feature_map, images)])
         for images in (case.x, case.x_test)
     )
     values, vectors = np.linalg.eigh(z.T.astype(np.float64) @ z)

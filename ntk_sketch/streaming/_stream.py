@@ -150,13 +150,11 @@ def stream(
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
-    """Yields `(start, stop, z)`: features z (b, p) of the examples `order[start:stop]`.
+    """Yields `(start, stop, z)`: features z (stop - start, p) of the examples `order[start:stop]`.
 
-    The last batch is padded with copies of its last example, whose features are then zeroed: every
-    z has the same number b of rows, of which `stop - start` count: `batch_size`, or the next power
-    of two above n if that is less. On a CPU a batch is computed on each core, elsewhere two at a
-    time, also while one that was yielded is used. One program for each structure of the map, shape
-    of a batch and dtype.
+    All batches are computed by one program, the last one with copies of its last example behind it
+    that are then cut off. Maps of one structure share the program. On a CPU a batch is computed on
+    each core, elsewhere two at a time, also while one that was yielded is used.
 
     Args:
       feature_map, x, get, batch_size: as in `ridge`.
@@ -168,7 +166,8 @@ def stream(
       ValueError: features that are not finite, with the examples they belong to.
     """
     options = {"get": get, "batch_size": batch_size, "order": order, "progress": progress}
-    return batches(feature_map, checked_examples(x), **options)
+    parts = batches(feature_map, checked_examples(x), **options)
+    return ((a, b, z if len(z) == b - a else z[: b - a]) for a, b, z in parts)
 
 
 def batches(
@@ -180,7 +179,9 @@ def batches(
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
-    """`stream` of examples that were checked."""
+    """`stream` of examples that were checked, every z of the same number of rows: those behind
+    the last example are 0.
+    """
     n, at_once = len(x) if order is None else len(order), _workers()
     rows = batch_rows(feature_map, n, batch_size)
     # NumPy's numbers become JAX's here, for the reason that programs are compiled here
