@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from ntk_sketch import Features
 from ntk_sketch.activations import DualActivation
-from ntk_sketch.features._features import joined
+from ntk_sketch.features import HiddenFeatures
+from ntk_sketch.features._hidden import joined
 from ntk_sketch.methods import Method
 from ntk_sketch.series import HermiteTable
 
@@ -27,7 +27,7 @@ class TensorSRHTRecipe(Method):
     degree: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
 
-    def expand(self, dual: DualActivation, features: Features, *, key):
+    def expand(self, dual: DualActivation, features: HiddenFeatures, *, key):
         if features.space:
             raise ValueError("TensorSRHTRecipe takes vectors (n, d), not positions.")
         m = self.width // 2
@@ -80,7 +80,7 @@ class RecipeExpansion(eqx.Module):
     degree: int = eqx.field(static=True)
     leaves: int = eqx.field(static=True)
 
-    def __call__(self, features: Features):
+    def __call__(self, features: HiddenFeatures):
         u = jnp.concatenate(features.nngp_vectors().blocks_formed(), axis=1)
         radius = jnp.linalg.norm(u, axis=1)
         u, q = u / radius[:, None], radius**2

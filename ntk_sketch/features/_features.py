@@ -1,165 +1,18 @@
-"""`Features`: what flows through the rules, the per-example counterpart of `nt.Kernel`."""
-
-import dataclasses
-import math
-from typing import Any
+"""`Features`: what a feature map returns."""
 
 import equinox as eqx
-import jax
-import numpy as np
-from jax import numpy as jnp
 
-from .._typing import Array, Scalar
-from ..numerics._precision import Precision
-from ._vectors import Vectors
-from ._windows import Windows
-
-
-class Affine(eqx.Module):
-    """An affine layer that has not been carried out: the next nonlinearity's projection does it.
-
-    With `P` the patches of a convolution (the identity if `windows` is `None`), it stands for
-
-        φ' = [weight Pφ, bias],        ψ' = [weight Pψ, ntk_weight Pφ, ntk_bias]
-
-    that is `K' = weight² P(K) + bias²` and `Θ' = weight² P(Θ) + ntk_weight² P(K) + ntk_bias²`. A
-    bias of `None` is none.
-    """
-
-    weight: Scalar
-    bias: Scalar | None
-    ntk_weight: Scalar
-    ntk_bias: Scalar | None
-    windows: Windows | None = eqx.field(static=True, default=None)
+from .._typing import Array
 
 
 class Features(eqx.Module):
-    """Feature vectors of every position of every example, and their exact variances.
-
-    `<nngp(x)_s, nngp(x')_t> ≈ K(x_s, x'_t)` and `<ntk(x)_s, ntk(x')_t> ≈ Θ(x_s, x'_t)`.
+    """Features of a batch: `nngp @ nngp.T` and `ntk @ ntk.T` approximate the two kernels.
 
     Attributes:
-        nngp: features of the NNGP kernel. From a `FeatureMap`: one array (n, *space, p), (n, p)
-            after a Flatten or a global pool, or `None` if not asked for. Between rules: a tuple of
-            such arrays, blocks of one longer vector.
-        ntk: likewise for the NTK. An empty tuple stands for `Θ = 0`, as at the input.
-        variances: exact variances and covariances of nearby positions, or `None` where no later
-            layer needs them.
-        channels: the number of channels of the finite network here ('standard' parameterization and
-            concatenation need it).
-        pending: an affine layer not yet carried out, which `variances` already include.
+        nngp: of the NNGP kernel (n, *space, p), (n, p) after a Flatten or a global pool; `None` if
+            the map was made without it.
+        ntk: likewise of the NTK; its part that the last Dense adds is included.
     """
 
-    # An array outside, a tuple of arrays between rules; a union would burden every use.
-    nngp: Any
-    ntk: Any
-    variances: Any = None
-    channels: int = eqx.field(static=True, default=1)
-    pending: Affine | None = None
-
-    @property
-    def space(self) -> tuple[int, ...]:
-        """Spatial shape, with the pending layer carried out."""
-        space = self.nngp[0].shape[1:-1]
-        if self.pending is None or self.pending.windows is None:
-            return space
-        return self.pending.windows.output_space(space)
-
-    def replace(self, **changes) -> "Features":
-        return dataclasses.replace(self, **changes)
-
-    @property
-    def dtype(self):
-        return self.nngp[0].dtype
-
-    def nngp_vectors(self) -> "Vectors":
-        """φ with the pending layer applied, to be projected without being formed."""
-        if self.pending is None:
-            return Vectors(tuple((block, 1.0) for block in self.nngp), None, None)
-        a = self.pending
-        return Vectors(tuple((block, a.weight) for block in self.nngp), a.bias, a.windows)
-
-    def ntk_vectors(self) -> "Vectors":
-        """ψ with the pending layer applied; φ is among its blocks after an affine layer."""
-        if self.pending is None:
-            return Vectors(tuple((block, 1.0) for block in self.ntk), None, None)
-        a = self.pending
-        blocks = tuple((block, a.weight) for block in self.ntk)
-        blocks += tuple((block, a.ntk_weight) for block in self.nngp)
-        return Vectors(blocks, a.ntk_bias, a.windows)
-
-    def project(
-        self, w: Array, s: Array | None, precision: Precision = "full"
-    ) -> tuple[Array, Array | None]:
-        """Inner products of φ with the columns of `w` (d, m) and of ψ with those of `s` (d_ψ, m').
-
-        Behind an affine layer φ is among the blocks of ψ: it meets both sets of columns at once.
-        """
-        phi = self.nngp_vectors()
-        if s is None or self.ntk is None:
-            return phi.project(w, precision), None
-        psi = self.ntk_vectors()
-        if self.pending is None:
-            return phi.project(w, precision), psi.project(s, precision)
-        terms = psi.terms(s)
-        own, shared = terms[: len(self.ntk)], terms[len(self.ntk) :]
-        both = [
-            phi.through(block, jnp.concatenate([rows, rows_s], axis=1), precision)
-            for (block, rows), (_, rows_s) in zip(phi.terms(w), shared, strict=True)
-        ]
-        columns = w.shape[1]
-        projected = [psi.through(*term, precision) for term in own]
-        return (
-            phi.summed([part[..., :columns] for part in both], w),
-            psi.summed([*projected, *(part[..., columns:] for part in both)], s),
-        )
-
-    def concrete(self) -> "Features":
-        """The same features with the pending layer carried out."""
-        if self.pending is None:
-            return self
-        return self.replace(
-            nngp=self.nngp_vectors().blocks_formed(),
-            ntk=None if self.ntk is None else self.ntk_vectors().blocks_formed(),
-            pending=None,
-        )
-
-    def map(self, fn) -> "Features":
-        """`fn` applied to every block, for linear layers that treat channels alike."""
-        return self.replace(
-            nngp=tuple(map(fn, self.nngp)),
-            ntk=None if self.ntk is None else tuple(map(fn, self.ntk)),
-        )
-
-
-def of_examples(fn, features, *others):
-    """`fn` on what `features` (of one branch or a list of them) hold for each example."""
-
-    def one(features: Features, *others: Features) -> Features:
-        parts = [(f.nngp, f.ntk, f.variances) for f in (features, *others)]
-        nngp, ntk, variances = jax.tree.map(fn, *parts)
-        return features.replace(nngp=nngp, ntk=ntk, variances=variances)
-
-    return jax.tree.map(one, features, *others, is_leaf=lambda f: isinstance(f, Features))
-
-
-def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:
-    """One array from blocks; a single zero feature stands for the zero kernel of an empty tuple."""
-    if blocks is None:
-        return None
-    if not blocks:
-        return jnp.zeros((*like.shape[:-1], 1), like.dtype)
-    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
-
-
-def shape_of(x) -> tuple[int, ...]:
-    return tuple(x.shape) if hasattr(x, "shape") else tuple(np.shape(x))
-
-
-def is_abstract(features) -> bool:
-    """Whether these are shapes only, as for methods that do not look at data."""
-    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(features))
-
-
-def positions(space: tuple[int, ...]) -> int:
-    return math.prod(space)
+    nngp: Array | None
+    ntk: Array | None

@@ -4,14 +4,14 @@ import equinox as eqx
 import jax
 
 from .._typing import Array
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..features._variances import input_variances
 from ..numerics._precision import promoted
 
 
-def enter(x: Array, ntk: bool, offsets) -> Features:
+def enter(x: Array, ntk: bool, offsets) -> HiddenFeatures:
     """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`."""
-    return Features(
+    return HiddenFeatures(
         nngp=(x * x.shape[-1] ** -0.5,),
         ntk=() if ntk else None,
         variances=None if offsets is None else input_variances(x, offsets, ntk),

@@ -12,7 +12,8 @@ from jax import numpy as jnp
 
 from .._arguments import checked_inputs
 from .._typing import Array, Inputs, Shape
-from ..features._features import Features, joined
+from ..features._features import Features
+from ..features._hidden import joined
 from ..identity._example_keys import is_among
 from ..identity._fingerprint import Fingerprint, fingerprint
 from ..identity._specification import Specification
@@ -294,7 +295,6 @@ def _features(
     return Features(
         nngp=nngp if "nngp" in get else None,
         ntk=joined(features.ntk, features.nngp[0]) if "ntk" in get else None,
-        channels=features.channels,
     )
 
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from .._typing import Inputs
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import matmul
 from ._expansion import LandmarkExpansion
@@ -34,7 +34,7 @@ _RIDGE, _RIDGE_RANDOM = 1e-4, 3.0
 def calibrated(
     expansion: LandmarkExpansion,
     dual: DualActivation,
-    features: Features,
+    features: HiddenFeatures,
     candidates: np.ndarray,
     rng: np.random.Generator,
 ) -> LandmarkExpansion:
@@ -95,7 +95,7 @@ def calibrated(
 def _features_and_kernels(
     expansion: LandmarkExpansion,
     dual: DualActivation,
-    features: Features,
+    features: HiddenFeatures,
     index: tuple[Inputs, ...],
 ):
     """`(A, B, E)` of the NNGP kernel and, or `None`, of the NTK: `A` of the first half of the

@@ -4,7 +4,7 @@ import numpy as np
 
 from .._typing import PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at
 from ._method import Method
@@ -28,7 +28,7 @@ class Exact(Method):
     looks_at_data = True
 
     def expand(
-        self, dual: DualActivation, features: Features, *, key: PRNGKey
+        self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
         check_values("Exact", dual, features, key)
         space = features.nngp_vectors().space

@@ -5,7 +5,7 @@ from jax import numpy as jnp
 
 from .._typing import Array, Inputs
 from ..activations import DualActivation, RandomFunction
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, matmul, on_device
 from ._landmarks import Landmarks
@@ -42,7 +42,7 @@ class LandmarkExpansion(eqx.Module):
     normalize: bool = eqx.field(static=True)
     asked: int | None = eqx.field(static=True, default=None)
 
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         u, v = features.project(self.filters, self.filters_ntk, self.precision)
         return self.of_projections(u, v, *features.variances.diagonals())
 

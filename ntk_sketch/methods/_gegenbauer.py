@@ -4,7 +4,7 @@ import jax
 
 from .._typing import PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..series import GegenbauerFactors, KernelSeries
 from ._harmonics import Directions, HarmonicExpansion, Polynomials, harmonic_features
 from ._series_method import SeriesMethod
@@ -52,7 +52,7 @@ class Gegenbauer(SeriesMethod):
 
     __init__ = SeriesMethod.__init__  # type checkers would make one of the fields
 
-    def projection(self, features: Features, key: PRNGKey) -> Directions:
+    def projection(self, features: HiddenFeatures, key: PRNGKey) -> Directions:
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         return Directions.draw(features, self.width, self.precision, key)
 
@@ -65,7 +65,12 @@ class Gegenbauer(SeriesMethod):
         return Polynomials.draw(factors, self.degree, projection, key)
 
     def expand_series(
-        self, series: KernelSeries, radii: tuple[float, float], features: Features, *, key: PRNGKey
+        self,
+        series: KernelSeries,
+        radii: tuple[float, float],
+        features: HiddenFeatures,
+        *,
+        key: PRNGKey,
     ):
         kernels = zip(series.kernels(), jax.random.split(key), strict=False)
         return HarmonicExpansion(

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Array, PRNGKey
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, matmul
 from ..series import (
     RadialFactors,
@@ -36,14 +36,16 @@ class Directions(eqx.Module):
     precision: Precision = eqx.field(static=True)
 
     @classmethod
-    def draw(cls, features: Features, m: int, precision: Precision, key: PRNGKey) -> "Directions":
+    def draw(
+        cls, features: HiddenFeatures, m: int, precision: Precision, key: PRNGKey
+    ) -> "Directions":
         """m of them for the vectors φ of these features."""
         d = features.nngp_vectors().dimension
         dimension = max(d, 3)  # in fewer, the sphere has no Gegenbauer polynomials: add zeros
         w = orthogonal_directions(key, dimension, m, features.nngp[0].dtype, chi_norms=False)
         return cls(w[:d] * dimension**-0.5, dimension, precision)
 
-    def __call__(self, features: Features, s: Array | None, radius: Array):
+    def __call__(self, features: HiddenFeatures, s: Array | None, radius: Array):
         """`<w, φ / r>` (..., m), and ψ projected on `s`."""
         t, v = features.project(self.w, s, self.precision)
         return t * unit_scale(radius)[..., None], v
@@ -85,7 +87,7 @@ class Harmonics(eqx.Module):
     degree: int = eqx.field(static=True)
 
     @classmethod
-    def draw(cls, features: Features, degree: int, count: int, precision, key: PRNGKey):
+    def draw(cls, features: HiddenFeatures, degree: int, count: int, precision, key: PRNGKey):
         many = 1 if degree == 0 else _OVERSAMPLING * count
         directions = Directions.draw(features, many, precision, key)
         w = np.asarray(directions.w, np.float64)
@@ -95,7 +97,7 @@ class Harmonics(eqx.Module):
         root = vectors[:, -count:] / np.sqrt(count * values[-count:])
         return cls(directions, jnp.asarray(root, directions.w.dtype), degree)
 
-    def __call__(self, features: Features, radius: Array) -> Array:
+    def __call__(self, features: HiddenFeatures, radius: Array) -> Array:
         t, _ = self.directions(features, None, radius)
         *_, p = orthonormal_sequence(t, self.directions.dimension, self.degree)
         return matmul(p, self.root, "full")
@@ -110,7 +112,7 @@ class HarmonicFeatures(eqx.Module):
     sampled: Polynomials | None
     normalize: bool = eqx.field(static=True)
 
-    def __call__(self, features: Features) -> Array:
+    def __call__(self, features: HiddenFeatures) -> Array:
         radius = input_radius(features)
         factors, diagonal = self.factors(radius), self.factors.diagonal(radius)
         z = [
@@ -132,7 +134,7 @@ class HarmonicExpansion(eqx.Module):
 
     parts: tuple[HarmonicFeatures, ...]
 
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         z = [part(features) for part in self.parts]
         return z[0], z[1] if len(z) > 1 else None
 
@@ -141,7 +143,7 @@ def harmonic_features(
     method: SeriesMethod,
     kernel: tuple[np.ndarray, np.ndarray],
     radii: tuple[float, float],
-    features: Features,
+    features: HiddenFeatures,
     key: PRNGKey,
 ) -> HarmonicFeatures:
     """Features of a kernel `Σ_n A_n(r, r') ρ^n`, at most `method.width` many.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, float64, matmul
 from ._roots import Values, on_host
@@ -66,7 +66,7 @@ class Landmarks(eqx.Module):
 
 def landmarks_at(
     dual: DualActivation,
-    features: Features,
+    features: HiddenFeatures,
     index: tuple[np.ndarray, ...],
     others: tuple[np.ndarray, ...] | None = None,
     precision: Precision = "full",
@@ -116,7 +116,7 @@ def landmarks_at(
 
 
 @fitting_jit
-def _at(dual, features: Features, index, count: int, precision: Precision):
+def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision):
     """`Vectors` at the first `count` positions and at the others, if there are any, the kernels of
     these with the first as the map computes them, and both kinds of vectors of the first in
     columns.
@@ -165,7 +165,7 @@ def with_diagonal(matrix: Float[Array, "n m"], diagonal: Float[Array, " m"]) -> 
     return jnp.where(place, diagonal[None, :], matrix)
 
 
-def vectors_at(features: Features, index: tuple[Inputs, ...]) -> Vectors:
+def vectors_at(features: HiddenFeatures, index: tuple[Inputs, ...]) -> Vectors:
     """At the positions `index` = (example, *position), each (m,)."""
     variances = features.variances
     z_ntk = None if features.ntk is None else features.ntk_vectors().at(index)
@@ -189,7 +189,7 @@ def values_of(tree: Any) -> Any:
     )
 
 
-def check_values(method: str, dual: DualActivation, features: Features, key: PRNGKey) -> None:
+def check_values(method: str, dual: DualActivation, features: HiddenFeatures, key: PRNGKey) -> None:
     """Refuses to look at data whose values are not known yet."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values_of(features), key))):
         raise TypeError(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, RandomFunction, value_and_derivative
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
@@ -77,7 +77,7 @@ class LeverageScore(Method):
     def uses_variances(self) -> bool:
         return False
 
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
+    def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
@@ -100,7 +100,7 @@ class LeverageScoreExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.function(self.dual, u)
         scale = self.w.shape[1] ** -0.5

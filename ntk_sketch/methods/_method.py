@@ -9,12 +9,12 @@ import equinox as eqx
 
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..features._variances import MAX_POSITIONS_ALL_PAIRS
 
 #: `(φ', ψ')` of the features that enter a nonlinearity; a pytree. `ψ'` is `None` if the NTK was not
 #: asked for.
-Expansion: TypeAlias = Callable[[Features], tuple[Array, Array | None]]
+Expansion: TypeAlias = Callable[[HiddenFeatures], tuple[Array, Array | None]]
 
 
 class Method(eqx.Module):
@@ -41,7 +41,7 @@ class Method(eqx.Module):
         return True
 
     @abc.abstractmethod
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey) -> Any:
+    def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey) -> Any:
         """Draws an `Expansion` of `dual`'s kernels for features like these.
 
         Args:
@@ -52,7 +52,7 @@ class Method(eqx.Module):
         """
 
     def expand_before_flatten(
-        self, dual: DualActivation, features: Features, *, key: PRNGKey
+        self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> Any:
         """`expand` where positions are flattened next: what features miss at a position is then
         missing in the kernel of an example with itself.

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from .._typing import Array
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 
 
 def with_norm(
@@ -45,7 +45,7 @@ def _(primals, tangents):
 
 
 def with_exact_norms(
-    nngp: Array, ntk: Array | None, dual: DualActivation, features: Features
+    nngp: Array, ntk: Array | None, dual: DualActivation, features: HiddenFeatures
 ) -> tuple[Array, Array | None]:
     """φ' and ψ' of a nonlinearity with `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖² = Θ'(s, s)`."""
     q, independent, norm_ntk = features.variances.diagonals()
@@ -68,7 +68,7 @@ def unit_scale(radius: Array) -> Array:
     return jnp.where(zero, 0, 1 / jnp.where(zero, 1, radius))
 
 
-def input_radius(features: Features) -> Array:
+def input_radius(features: HiddenFeatures) -> Array:
     """The norm of φ where it is exact, as at the input of a network."""
     return safe_sqrt(
         functools.reduce(jnp.add, (jnp.sum(block**2, axis=-1) for block in features.nngp))

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._typing import PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, checked_precision
 from ._calibration import calibrated
 from ._directions import host_orthogonal_directions
@@ -132,19 +132,19 @@ class Nystroem(Method):
         self.precision = checked_precision(precision)
 
     def expand(
-        self, dual: DualActivation, features: Features, *, key: PRNGKey
+        self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
         return self._expanded(dual, features, key, self.residual or 0.0)
 
     def expand_before_flatten(
-        self, dual: DualActivation, features: Features, *, key: PRNGKey
+        self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
         if self.residual is not None or not dual.has_function:
             return self.expand(dual, features, key=key)
         return self._expanded(dual, features, key, _BEFORE_FLATTEN)
 
     def _expanded(
-        self, dual: DualActivation, features: Features, key: PRNGKey, share: Any
+        self, dual: DualActivation, features: HiddenFeatures, key: PRNGKey, share: Any
     ) -> LandmarkExpansion:
         check_values(type(self).__name__, dual, features, key)
         rng, rng_landmarks, rng_residual = generator(key).spawn(3)
@@ -173,7 +173,7 @@ class Nystroem(Method):
     def choose(
         self,
         dual: DualActivation,
-        features: Features,
+        features: HiddenFeatures,
         survey: Survey,
         count: int,
         rng: np.random.Generator,

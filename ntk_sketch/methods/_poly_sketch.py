@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features, Vectors
+from ..features._hidden import HiddenFeatures, Vectors
 from ..numerics._precision import Precision
 from ..series import HermiteTable, KernelSeries, RadialFactors
 from ..sketches import SRHT, PowerTree
@@ -57,7 +57,7 @@ class PolySketch(SeriesMethod):
 
     __init__ = SeriesMethod.__init__  # type checkers would make one of the fields
 
-    def projection(self, features: Features, key: PRNGKey) -> "Powers":
+    def projection(self, features: HiddenFeatures, key: PRNGKey) -> "Powers":
         assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         return Powers.draw(features, self.width, self.degree, self.precision, key)
 
@@ -71,7 +71,12 @@ class PolySketch(SeriesMethod):
         return SignedPowers(factors, jax.random.rademacher(key, (powers, components, m), dtype))
 
     def expand_series(
-        self, series: KernelSeries, radii: tuple[float, float], features: Features, *, key: PRNGKey
+        self,
+        series: KernelSeries,
+        radii: tuple[float, float],
+        features: HiddenFeatures,
+        *,
+        key: PRNGKey,
     ):
         key_projection, key_sums = jax.random.split(key)
         projection, sums = self.projection(features, key_projection), []
@@ -102,7 +107,7 @@ class NetworkExpansion(eqx.Module):
     sums: tuple["SignedPowers", ...]
     normalize: bool = eqx.field(static=True)
 
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         radius = input_radius(features)
         powers, _ = self.projection(features, None, radius)
         z = [
@@ -132,7 +137,7 @@ class Powers(eqx.Module):
 
     @classmethod
     def draw(
-        cls, features: Features, m: int, degree: int, precision: Precision, key: PRNGKey
+        cls, features: HiddenFeatures, m: int, degree: int, precision: Precision, key: PRNGKey
     ) -> "Powers":
         key_projections, key_tree, key_signs = jax.random.split(key, 3)
         vectors, dtype = features.nngp_vectors(), features.nngp[0].dtype
@@ -145,7 +150,7 @@ class Powers(eqx.Module):
         tree = PowerTree(m, degree, key=key_tree, dtype=dtype, d=length)
         return cls(w, tree, signs, m, precision)
 
-    def __call__(self, features: Features, s: Array | None, radius: Array):
+    def __call__(self, features: HiddenFeatures, s: Array | None, radius: Array):
         """`S_l(φ / r)` (..., degree + 1, m), and ψ projected on `s`."""
         t, v = features.project(self.w, s, self.precision)
         scale, vectors = unit_scale(radius)[..., None], features.nngp_vectors()

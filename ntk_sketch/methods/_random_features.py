@@ -7,7 +7,7 @@ import jax
 
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, RandomFunction
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
@@ -79,7 +79,7 @@ class RandomFeatures(Method):
     def uses_variances(self) -> bool:
         return self.normalize
 
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
+    def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
         jax.eval_shape(dual.value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
@@ -102,7 +102,7 @@ class RandomExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.function(self.dual, u)
         scale = self.w.shape[1] ** -0.5

@@ -11,7 +11,7 @@ from jax import numpy as jnp
 
 from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import USE_FLOAT64, matmul
 
@@ -47,7 +47,7 @@ class Survey:
     usable: np.ndarray
 
 
-def surveyed(dual: DualActivation, features: Features) -> Survey:
+def surveyed(dual: DualActivation, features: HiddenFeatures) -> Survey:
     """Two positions are the same if their variances and the directions of their vectors, seen in
     random projections, agree to √eps. Rounding may part a pair that a cell's border runs through,
     but hardly twice: cells are laid out twice.
@@ -67,7 +67,9 @@ def surveyed(dual: DualActivation, features: Features) -> Survey:
 
 
 @fitting_jit
-def _survey(dual: DualActivation, features: Features, matrix: Inputs) -> tuple[Array, Array, Array]:
+def _survey(
+    dual: DualActivation, features: HiddenFeatures, matrix: Inputs
+) -> tuple[Array, Array, Array]:
     """The direction of every position's vector times `matrix` (N, 3), variances (N,) and kernels of
     every position with itself (N,).
     """
@@ -79,7 +81,7 @@ def _survey(dual: DualActivation, features: Features, matrix: Inputs) -> tuple[A
 
 def sample_positions(
     dual: DualActivation,
-    features: Features,
+    features: HiddenFeatures,
     survey: Survey,
     count: int,
     sampling: Sampling,
@@ -124,7 +126,7 @@ def weighted_sample(items: np.ndarray, weights: np.ndarray, count: int, rng) -> 
     return items[np.argsort(keys, kind="stable")[:count]]
 
 
-def _kernel_of(dual, features: Features, survey: Survey, pool: np.ndarray, count: int):
+def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray, count: int):
     """`k_σ` of positions `pool`, as a function of indices into it: rows and columns.
 
     Computed in blocks of one shape, so that layers alike share one program.
@@ -152,7 +154,9 @@ def _kernel_of(dual, features: Features, survey: Survey, pool: np.ndarray, count
 
 
 @fitting_jit
-def _block(dual: DualActivation, features: Features, flat, index, flat_other, index_other) -> Array:
+def _block(
+    dual: DualActivation, features: HiddenFeatures, flat, index, flat_other, index_other
+) -> Array:
     """`k_σ` of positions with others; a position with itself has its exact variance."""
     variances, vectors = features.variances, features.nngp_vectors()
     same, own = (variances.diagonal(v) for v in (variances.same, variances.independent))

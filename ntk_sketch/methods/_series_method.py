@@ -11,7 +11,7 @@ import numpy as np
 
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, checked_precision
 from ..series import KernelSeries, checked_degree
 from ._directions import orthogonal_directions
@@ -123,7 +123,7 @@ class SeriesMethod(Method):
             )
 
     @abc.abstractmethod
-    def projection(self, features: Features, key: PRNGKey) -> Any:
+    def projection(self, features: HiddenFeatures, key: PRNGKey) -> Any:
         """What both kernels see of the direction of φ: `projection(features, s, radius)` gives that
         and the projection of ψ on `s`.
         """
@@ -138,7 +138,12 @@ class SeriesMethod(Method):
 
     @abc.abstractmethod
     def expand_series(
-        self, series: KernelSeries, radii: tuple[float, float], features: Features, *, key: PRNGKey
+        self,
+        series: KernelSeries,
+        radii: tuple[float, float],
+        features: HiddenFeatures,
+        *,
+        key: PRNGKey,
     ) -> Any:
         """Draws an `Expansion` of the kernels of a whole fully connected net.
 
@@ -149,7 +154,7 @@ class SeriesMethod(Method):
             key: of `jax.random`.
         """
 
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey):
+    def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         key_projection, key_sums, key_ntk = jax.random.split(key, 3)
         projection = self.projection(features, key_projection)
         kinds, s = (False, True), None
@@ -175,7 +180,7 @@ class SeriesExpansion(eqx.Module):
     dual: DualActivation
     normalize: bool = eqx.field(static=True)
 
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         q, _, _ = features.variances.diagonals()
         radius = safe_sqrt(q)
         seen, v = self.projection(features, self.s, radius)

@@ -7,7 +7,7 @@ from jax import numpy as jnp
 
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ._method import Method
 
 
@@ -21,12 +21,14 @@ class VariancesOnly(Method):
     everywhere = True
     max_positions_all_pairs = math.inf
 
-    def expand(self, dual: DualActivation, features: Features, *, key: PRNGKey) -> "NoFeatures":
+    def expand(
+        self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
+    ) -> "NoFeatures":
         del dual, features, key
         return NoFeatures()
 
 
 class NoFeatures(eqx.Module):
-    def __call__(self, features: Features) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
         nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)
         return nothing, None if features.ntk is None else nothing

@@ -7,7 +7,7 @@ import equinox as eqx
 from jax import numpy as jnp
 
 from .._typing import Offsets
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..features._windows import union
 from ._linear import selected
@@ -31,7 +31,7 @@ class FanOut(Rule):
 class FanOutTransform(eqx.Module):
     offsets: tuple[Offsets, ...] = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> list[Features]:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> list[HiddenFeatures]:
         return [
             features.replace(variances=selected(features.variances, wanted))
             for wanted in self.offsets
@@ -60,11 +60,11 @@ class FanIn(Rule):
 class FanInTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: list[Features], **kwargs) -> Features:
+    def __call__(self, features: list[HiddenFeatures], **kwargs) -> HiddenFeatures:
         return add([branch.concrete() for branch in features], self.offsets)
 
 
-def add(branches: list[Features], offsets: Offsets) -> Features:
+def add(branches: list[HiddenFeatures], offsets: Offsets) -> HiddenFeatures:
     first = branches[0]
     variances = None
     if offsets is not None:
@@ -109,7 +109,7 @@ class FanInConcatChannels(FanIn):
 class ConcatChannelsTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: list[Features], **kwargs) -> Features:
+    def __call__(self, features: list[HiddenFeatures], **kwargs) -> HiddenFeatures:
         total = sum(branch.channels for branch in features)
         scaled = []
         for branch in features:
@@ -140,7 +140,7 @@ class ConcatSpaceTransform(eqx.Module):
     axis: int = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: list[Features], **kwargs) -> Features:
+    def __call__(self, features: list[HiddenFeatures], **kwargs) -> HiddenFeatures:
         branches = [branch.concrete() for branch in features]
         sizes = [branch.space[self.axis - 1] for branch in branches]
         padded = []

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 
 from .._typing import PRNGKey
-from ..features._features import is_abstract
+from ..features._hidden import is_abstract
 from ..numerics._compiling import fitting_jit
 from ._layer import Layer, as_layer
 from ._rule import Positions, Rule

@@ -9,7 +9,7 @@ import equinox as eqx
 
 from .._typing import Offsets
 from ..activations import DualActivation
-from ..features._features import Features, is_abstract
+from ..features._hidden import HiddenFeatures, is_abstract
 from ..features._windows import union
 from ..identity._specification import Specification
 from ._rule import Rule
@@ -56,7 +56,7 @@ class NonlinearityTransform(eqx.Module):
     dual: DualActivation
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         nngp, ntk = self.expansion(features)
         variances = None
         if self.offsets is not None:

@@ -5,7 +5,7 @@ import jax
 from jax import numpy as jnp
 
 from .._typing import Offsets, Scalar
-from ..features._features import Affine, Features
+from ..features._hidden import Affine, HiddenFeatures
 from ..features._variance_windows import through_convolution, window_offsets
 from ..features._windows import Windows
 from ..identity._specification import as_leaves, in_dtype
@@ -67,7 +67,7 @@ class AffineTransform(eqx.Module):
     channels: int = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.concrete()
         affine = in_dtype(self.affine, features.dtype)
         variances = None
@@ -161,7 +161,7 @@ class DropoutTransform(eqx.Module):
     rate: Scalar
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         variances = selected(features.variances, self.offsets)
         return features.replace(
             variances=None if variances is None else variances.dropout(1 / self.rate)
@@ -196,7 +196,7 @@ class Flatten(Rule):
 class FlattenTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.concrete()
         space = features.space
         size = 1

@@ -4,7 +4,7 @@ import equinox as eqx
 from jax import numpy as jnp
 
 from .._typing import Offsets, Scalar
-from ..features._features import Features
+from ..features._hidden import HiddenFeatures
 from ..features._windows import union
 from ..identity._specification import as_leaves, in_dtype
 from ._rule import Rule, check_axes
@@ -49,7 +49,7 @@ class LayerNormTransform(eqx.Module):
     eps: Scalar
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features, variances = features.concrete(), features.variances
         v = variances.diagonal(variances.same)
         mean = jnp.mean(v, self.together, keepdims=True)

@@ -5,7 +5,7 @@ import jax
 from jax import numpy as jnp
 
 from .._typing import Offsets
-from ..features._features import Features, positions
+from ..features._hidden import HiddenFeatures, positions
 from ..features._variance_windows import through_pool, window_offsets
 from ..features._variances import Variances
 from ..features._windows import Windows
@@ -37,7 +37,7 @@ class PoolTransform(eqx.Module):
     weights: str = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.concrete()
         variances = None
         if self.offsets is not None:
@@ -92,7 +92,7 @@ class GlobalPoolTransform(eqx.Module):
     exact: bool = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.concrete()
         _, pool, _ = self.layer.triple()
         pooled = features.map(lambda block: pool((), block))

@@ -82,7 +82,7 @@ class Rule:
         """The layer's action on features: an `equinox.Module` (or any callable pytree).
 
         Args:
-            features: the `Features` that enter the layer: of the sample, or shapes alone.
+            features: the `HiddenFeatures` that enter the layer: of the sample, or shapes alone.
                 `features.pending` may hold an affine layer that was not carried out;
                 `features.concrete()` carries it out.
             method: how nonlinearities are expanded.

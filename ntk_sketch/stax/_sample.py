@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from ..features._features import of_examples
+from ..features._hidden import of_examples
 from ..numerics._compiling import fitting_jit
 from ..numerics._memory import array_bytes
 from ._rule import Transform

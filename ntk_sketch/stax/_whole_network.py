@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..features._features import Features, is_abstract
+from ..features._hidden import HiddenFeatures, is_abstract
 from ..methods import SeriesMethod, input_radius
 from ..series import input_series
 from ._layer import Layer, naming
@@ -65,13 +65,13 @@ class WholeNetworkTransform(eqx.Module):
     expansion: Any
     channels: int = eqx.field(static=True)
 
-    def __call__(self, features: Features, **kwargs) -> Features:
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         nngp, ntk = self.expansion(features)
         ntk = None if ntk is None else (ntk,)
         return features.replace(nngp=(nngp,), ntk=ntk, channels=self.channels)
 
 
-def _norms_of(features: Features) -> tuple[float, float]:
+def _norms_of(features: HiddenFeatures) -> tuple[float, float]:
     """A range around the norms of the example inputs; without these a wide one."""
     if is_abstract(features):
         return _DEFAULT_NORMS

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.features import HiddenFeatures
 from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
 from ntk_sketch.series import (
     gegenbauer_from_powers,
@@ -197,7 +198,7 @@ def test_sampled_harmonics_are_unbiased():
     x, degree = jnp.asarray(sphere(4, 5)), 6
     grid = np.geomspace(0.3, 0.6, 13)
     series = model.rule.series(input_series(grid, 64, ntk=True, channels=5))
-    features = ns.Features(nngp=(x * 5**-0.5,), ntk=())
+    features = HiddenFeatures(nngp=(x * 5**-0.5,), ntk=())
     matrix = gegenbauer_from_powers(5, 64)[: degree + 1]
     one = model.rule.series(input_series(np.array([5**-0.5]), 64, ntk=True, channels=5))
     expected = gegenbauer_polynomials(np.asarray(x @ x.T), 5, degree) @ (matrix @ one.ntk[0, 0])
