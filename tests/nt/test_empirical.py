@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import neural_tangents as nt
 import numpy as np
 import pytest
+from jax.interpreters import ad
 from neural_tangents import stax
+
+from ntk_sketch import _nt
 
 IMPLEMENTATIONS = list(nt.NtkImplementation)
 # Sums of at most a few thousand products in float64, relative to the largest entry: entries far
@@ -220,3 +223,37 @@ def test_taylor_remainder():
         expansion = nt.taylor_expand(apply_fn, params, degree)
         errors = [np.abs(expansion(at(t), x) - apply_fn(at(t), x)).max() for t in (2e-3, 1e-3)]
         assert abs(math.log2(errors[0] / errors[1]) - (degree + 1)) < 0.05
+
+
+# ------------------------------------------------------------------ the rewritten parts themselves
+
+
+def test_steps_that_do_not_depend_on_the_inputs_are_evaluated():
+    """JAX may leave them in the jaxpr of a linear function."""
+    scale = jnp.array([1.0, 2.0, 3.0])
+    closed = jax.make_jaxpr(lambda v: v * jnp.sin(scale))(scale)
+    assert [eqn.primitive.name for eqn in closed.eqns] == ["sin", "mul"]
+    split, consts = _nt._split_known(closed.jaxpr, closed.consts)
+    assert [eqn.primitive.name for eqn in split.eqns] == ["mul"]
+    known = dict(zip(split.constvars, consts, strict=True))
+    factor = next(v for v in split.eqns[0].invars if v not in split.invars)
+    np.testing.assert_allclose(known[factor], np.sin(scale), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fn", "back"),
+    [(lambda v: v * 2.0, [2, 2, 2]), (lambda v: v[:2], [1, 1, 0]), (jnp.sum, [1, 1, 1])],
+    ids=["mul", "slice", "sum"],
+)
+def test_cotangents(fn, back):
+    """A zero stays one, whatever kind of rule the step has in this JAX."""
+    v = jnp.ones(3)
+    jaxpr = jax.make_jaxpr(fn)(v).jaxpr
+    [step] = [eqn for eqn in jaxpr.eqns if eqn.invars[0] is jaxpr.invars[0]]
+    undefined = ad.UndefinedPrimal(jax.core.ShapedArray((3,), v.dtype))
+    others = [jnp.array(other.val) for other in step.invars[1:]]
+    [zero, *_] = _nt._eqn_vjp_fn(step, ad.Zero(step.outvars[0].aval), undefined, *others)
+    assert isinstance(zero, ad.Zero)
+    ones = jnp.ones(step.outvars[0].aval.shape)
+    [cotangent, *_] = _nt._eqn_vjp_fn(step, ones, undefined, *others)
+    np.testing.assert_array_equal(cotangent, back)
