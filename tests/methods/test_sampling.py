@@ -237,6 +237,20 @@ def test_kernel_in_blocks(monkeypatch):
 # ------------------------------------------------------------------ the three distributions
 
 
+def test_a_position_with_itself_has_its_exact_variance():
+    """Features that lost energy know less of it."""
+    x = np.random.default_rng(0).normal(size=(9, 5))
+    [(dual, features)] = entering(dense(0.2), x)
+    lossy = features.map(lambda block: 0.5 * block)
+    survey = surveyed(dual, lossy)
+    everywhere = np.arange(len(survey.usable))
+    kernel = _sampling._kernel_of(dual, lossy, survey, survey.usable, 4)(everywhere, everywhere)
+    np.testing.assert_allclose(np.diag(kernel), survey.diagonal[survey.usable], rtol=1e-12)
+    exact = _sampling._kernel_of(dual, features, survey, survey.usable, 4)(everywhere, everywhere)
+    np.testing.assert_allclose(np.diag(exact), np.diag(kernel), rtol=1e-12)
+    assert not np.any(np.isclose(exact, kernel, rtol=1e-3) & ~np.eye(len(kernel), dtype=bool))
+
+
 @functools.cache
 def sample():
     x = np.random.default_rng(0).normal(size=(150, 4))
