@@ -128,3 +128,19 @@ def test_what_counts_as_the_same_vector(degree):
     assert same == dual(*map(jnp.asarray, (q, q, q)))[1] == 0.5
     np.testing.assert_allclose(0.5 - near, np.sqrt(2 * 64 * eps) / (2 * np.pi), rtol=0.1)
     np.testing.assert_allclose(0.5 - parallel, np.sqrt(2 * 20 * eps) / (2 * np.pi), rtol=0.2)
+
+
+@pytest.mark.parametrize("degree", [None, 1])
+def test_nearly_parallel_vectors_of_other_norms_are_no_copies(degree):
+    """On a line many cosines are within rounding of one; equal variances tell copies."""
+    eps = float(jnp.finfo(np.float32).eps)
+    q, cosine = np.float32(2.0), 1 - 10 * eps
+    dual = DualActivation(stax.Relu(), degree=degree)
+    for factor, is_copy in ((1 + 1e-4, False), (1 - 1e-4, False), (1.0, True)):
+        other = np.float32(q * factor**2)
+        c = np.float32(cosine * np.sqrt(np.float64(q) * np.float64(other)))
+        _, derivative = dual(*(jnp.asarray(v)[None] for v in (c, q, other)))
+        angle = 0.0 if is_copy else np.arccos(np.float64(c) / np.sqrt(np.float64(q) * other))
+        expected = (np.pi - angle) / (2 * np.pi)
+        np.testing.assert_allclose(derivative, expected, rtol=0, atol=4e-5)
+        assert is_copy or expected < 0.5 - 2e-4
