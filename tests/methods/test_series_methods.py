@@ -290,6 +290,16 @@ def test_bad_cases(make):
         stax.with_method(stax.Relu(), network)
 
 
+@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+def test_a_polynomial_leaves_nothing_out(make):
+    """The kernels of a cubic nonlinearity have degree 3: that is the one that is needed."""
+    exactly = {"width": 8, "scope": "network", "max_tail": 1e-9}
+    model, key = net(stax.Monomial(3)), jax.random.key(0)
+    ns.feature_map(model, inputs(), make(3, **exactly), key=key)
+    with pytest.raises(ValueError, match=r"degree 2 leaves out 0\.\d+ of the kernel"):
+        ns.feature_map(model, inputs(), make(2, **exactly), key=key)
+
+
 def test_a_tree_needs_width():
     with pytest.raises(ValueError, match=r"m=4 is too small for degree=9"):
         ns.feature_map(net(stax.Relu()), inputs(), ns.PolySketch(9, 4), key=jax.random.key(0))
