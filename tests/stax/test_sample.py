@@ -1,0 +1,27 @@
+"""A sample that is taken through a layer in parts."""
+
+import jax
+import numpy as np
+import pytest
+
+from ntk_sketch import stax
+from ntk_sketch.maps._ends import enter
+from ntk_sketch.methods import RandomFeatures
+from ntk_sketch.numerics._memory import array_bytes
+from ntk_sketch.stax import _sample
+
+
+@pytest.mark.parametrize("examples_at_once", [1, 2, 5, 7, 9])
+def test_every_example_once_and_in_order(examples_at_once, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(7, 6, 2)).astype(np.float32)
+    rule, method = stax.serial(stax.Conv(1, (3,)), stax.Relu()).rule, RandomFeatures(3)
+    offsets = rule.needs(((0,),), x.shape, method=method)
+    features = enter(x, ntk=True, offsets=offsets)
+    transform = rule.fit(features, method=method, offsets=((0,),), key=jax.random.key(0))
+    shapes = _sample.shapes_after(transform, features)
+    size = sum(map(array_bytes, jax.tree.leaves(shapes)))
+    monkeypatch.setattr(_sample, "_PART_BYTES", size * examples_at_once / 7)
+    parts = _sample.advance(transform, features, shapes)
+    whole = transform(features)
+    for part, expected in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
