@@ -301,8 +301,6 @@ def test_output_shapes(method):
             assert z.nngp.shape[-1] == p
             # The last Dense adds the NNGP part.
             assert z.ntk.shape[-1] == (2 * p if space in (None, ()) else p)
-        assert z.variances is None
-        assert z.pending is None
 
 
 def test_zero_kernel():
