@@ -30,7 +30,7 @@ from ._ends import enter
 from ._feature_map import FeatureMap
 from ._scale import check_scale
 
-_entered = fitting_jit(enter)
+_entered = fitting_jit(enter, level=0)
 
 
 def feature_map(

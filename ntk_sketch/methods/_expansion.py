@@ -1,5 +1,7 @@
 """Features of one nonlinearity from landmarks, and random features of what these miss."""
 
+import functools
+
 import equinox as eqx
 from jax import numpy as jnp
 
@@ -115,7 +117,7 @@ def expansion(
     )
 
 
-@fitting_jit
+@functools.partial(fitting_jit, level=0)
 def _with_directions(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
     """`[Z, Wᵀ]` and `g(Z)` (m₁, m₂) of both kernels."""
     value, derivative = dual.value_and_derivative(matmul(z.T, w, "full"))

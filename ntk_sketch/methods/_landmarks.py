@@ -1,5 +1,6 @@
 """Landmarks: positions of the sample whose kernel values become features."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -115,7 +116,7 @@ def landmarks_at(
     )
 
 
-@fitting_jit
+@functools.partial(fitting_jit, level=0)
 def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision):
     """`Vectors` at the first `count` positions and at the others, if there are any, the kernels of
     these with the first as the map computes them, and both kinds of vectors of the first in
@@ -130,7 +131,7 @@ def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision)
     return own, other, _kernels(dual, other, own, precision), columns
 
 
-@fitting_jit
+@functools.partial(fitting_jit, level=0)
 def _accurate(dual, own: Vectors, other: Vectors | None):
     """Both Gram matrices of landmarks, and their kernels with other positions."""
     if other is None:

@@ -1,6 +1,7 @@
 """Which positions of a sample become landmarks."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
@@ -66,7 +67,7 @@ def surveyed(dual: DualActivation, features: HiddenFeatures) -> Survey:
     return Survey(q, diagonal.astype(np.float64), usable[kept])
 
 
-@fitting_jit
+@functools.partial(fitting_jit, level=0)
 def _survey(
     dual: DualActivation, features: HiddenFeatures, matrix: Inputs
 ) -> tuple[Array, Array, Array]:

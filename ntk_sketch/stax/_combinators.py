@@ -1,6 +1,7 @@
 """Rules of `serial`, `repeat` and `parallel`."""
 
 import contextlib
+import functools
 
 import equinox as eqx
 import jax
@@ -183,7 +184,7 @@ def parallel(layer, *layers):
     return Parallel([as_layer(inner) for inner in layers])
 
 
-@fitting_jit
+@functools.partial(fitting_jit, level=0)
 def _split(key: PRNGKey, count: int) -> tuple[PRNGKey, ...]:
     """As `jax.random.split`: one key for each layer."""
     return tuple(jax.random.split(key, count)) if count else ()
