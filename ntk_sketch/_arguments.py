@@ -205,3 +205,17 @@ def _chunks(x: Any):
 def checked_examples(x: Any, name: str = "x") -> Any:
     """Inputs as an array that batches are cut from: on the host unless an accelerator has it."""
     return on_host(checked_inputs(x, name))
+
+
+def checked_key(key: Any) -> Any:
+    """A key of `jax.random`, typed or raw; not a seed."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
+    if (typed and key.ndim == 0) or raw:
+        return key
+    if typed:
+        raise TypeError(f"key must be one key, got keys of shape {key.shape}; take one, keys[0].")
+    seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
+    raise TypeError(
+        f"key must be a key of jax.random, got {key!r}; for a seed write jax.random.key({seed})."
+    )

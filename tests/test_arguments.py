@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.experimental import sparse
 
 import ntk_sketch as ns  # first: makes neural_tangents importable
-from ntk_sketch import stax
+from ntk_sketch import series, sketches, stax
 from ntk_sketch.solvers import accumulate
 from ntk_sketch.streaming import stream
 
@@ -245,3 +245,18 @@ def test_exported_with_a_symbolic_batch(method, convolutional):
         np.testing.assert_allclose(
             program.call(x[:rows]), feature_map(x[:rows]).ntk, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda key, _: ns.feature_map(model(), X, METHOD, key=key),
+        lambda key, feature_map: ns.approximation_error(feature_map, X, pairs=3, key=key),
+        lambda key, _: sketches.elementwise(np.exp, X, X, width=8, degree=2, key=key),
+        lambda key, _: series.recover_zonal(np.exp, 3, 2, key=key),
+    ],
+    ids=["feature_map", "approximation_error", "elementwise", "recover_zonal"],
+)
+def test_a_seed_is_no_key(call, feature_map):
+    with pytest.raises(TypeError, match=r"for a seed write jax\.random\.key\(5\)"):
+        call(5, feature_map)

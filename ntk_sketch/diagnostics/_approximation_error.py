@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from .._arguments import checked_inputs
+from .._arguments import checked_inputs, checked_key
 from .._typing import PRNGKey
-from ..maps._checks import check_key
 from ..maps._feature_map import FeatureMap
 
 #: Entries of one position-position covariance of NT that are computed at a time.
@@ -66,7 +65,7 @@ def approximation_error(
     With Dropout the kernels are those of two independent passes, also of an example with itself.
     """
     x = checked_inputs(x, shape=feature_map.input_shape)
-    check_key(key)
+    checked_key(key)
     if pairs < 6:
         raise ValueError(f"pairs={pairs}: at least 6 are needed, for a subset of 3 examples.")
     size = int((np.sqrt(8 * pairs + 1) - 1) / 2)

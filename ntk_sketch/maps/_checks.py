@@ -4,7 +4,6 @@ import inspect
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 
 from .. import methods
 from ..methods import Method
@@ -86,20 +85,6 @@ def check_method(method) -> None:
     raise TypeError(
         f"method must be an instance of one of {', '.join(known)}, such as RandomFeatures(1024);"
         f" got {method!r}."
-    )
-
-
-def check_key(key) -> None:
-    """A key of `jax.random`, typed or raw; not a seed."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
-    if (typed and key.ndim == 0) or raw:
-        return
-    if typed:
-        raise TypeError(f"key must be one key, got keys of shape {key.shape}; take one, keys[0].")
-    seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
-    raise TypeError(
-        f"key must be a key of jax.random, got {key!r}; for a seed write jax.random.key({seed})."
     )
 
 

@@ -8,7 +8,7 @@ import jax
 from jax import numpy as jnp
 from jax.core import Tracer
 
-from .._arguments import checked_inputs, warn_of_lost_variation
+from .._arguments import checked_inputs, checked_key, warn_of_lost_variation
 from .._typing import Inputs, PRNGKey
 from ..identity._example_keys import landmark_keys
 from ..methods import Method
@@ -19,7 +19,6 @@ from ..stax import Layer
 from ..stax._whole_network import WholeNetwork
 from ._checks import (
     KERNELS,
-    check_key,
     check_method,
     check_model,
     check_with_nt,
@@ -71,7 +70,7 @@ def feature_map(
     check_method(method)
     get = checked_get(get)
     kwargs = checked_call_arguments(kwargs, model.rule.call_arguments)
-    check_key(key)
+    checked_key(key)
     x = checked_inputs(x)
     warn_of_lost_variation(x)
     abstract = isinstance(x, jax.ShapeDtypeStruct)

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 from scipy import special
 
+from .._arguments import checked_key
 from .._typing import PRNGKey
 from ._checks import checked_degree, checked_dimension
 from ._gegenbauer import gauss_rule, orthonormal_polynomials, root_harmonic_dimension, zonal_values
@@ -76,7 +77,7 @@ def recover_zonal(
             f"samples must be at least 2 (degree + 1) = {2 * q}, got {n}: fewer values do not"
             " determine the polynomial stably"
         )
-    t, inverse_density = _leverage_sample(dimension, degree, n, key)
+    t, inverse_density = _leverage_sample(dimension, degree, n, checked_key(key))
     values = zonal_values(f, t)
     root = np.sqrt(inverse_density)
     polynomials = orthonormal_polynomials(t, dimension, degree)

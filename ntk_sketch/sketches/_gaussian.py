@@ -5,6 +5,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from .._arguments import checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
 
@@ -35,7 +36,9 @@ class GaussianSketch(Sketch):
 
     def __init__(self, d: int, m: int, *, key: PRNGKey, dtype=None):
         self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
-        self.matrix = jax.random.normal(key, (self.d, self.m), checked_dtype(dtype)) * m**-0.5
+        self.matrix = (
+            jax.random.normal(checked_key(key), (self.d, self.m), checked_dtype(dtype)) * m**-0.5
+        )
 
     def __call__(self, x: Inputs) -> Float[Array, "*n m"]:
         """Sketches of vectors x (..., d): (..., m).

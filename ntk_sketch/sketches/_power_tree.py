@@ -10,6 +10,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from .._arguments import checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
 from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
@@ -76,7 +77,7 @@ class PowerTree(Sketch):
                 " ((1 + 4 / m)^degree - 1) ‖u‖^(4 degree), drowns it for m below the degree. Take"
                 f" m={power_of_two(degree)} at the least, better a hundred times more."
             )
-        self._leaves, self._nodes = _draw(key, self.d, self.m, self.degree, dtype)
+        self._leaves, self._nodes = _draw(checked_key(key), self.d, self.m, self.degree, dtype)
 
     def __call__(self, leaves: Inputs) -> Float[Array, "*n powers m"]:
         """Sketches of all powers, (..., degree + 1, m).

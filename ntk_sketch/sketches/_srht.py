@@ -3,6 +3,7 @@
 import equinox as eqx
 from jaxtyping import Float
 
+from .._arguments import checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
 from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
@@ -39,7 +40,9 @@ class SRHT(Sketch):
 
     def __init__(self, d: int, m: int, *, key: PRNGKey, dtype=None):
         self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
-        self.transform = RandomHadamard(self.d, self.m, key=key, dtype=checked_dtype(dtype))
+        self.transform = RandomHadamard(
+            self.d, self.m, key=checked_key(key), dtype=checked_dtype(dtype)
+        )
 
     def __call__(self, x: Inputs) -> Float[Array, "*n m"]:
         """Sketches of vectors x (..., d): (..., m).

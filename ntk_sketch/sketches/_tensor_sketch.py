@@ -11,6 +11,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from .._arguments import checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ..numerics._precision import promoted
 from ._count_sketch import CountSketch
@@ -63,7 +64,7 @@ class TensorSketch(Sketch):
             ValueError: d, m or degree below 1.
         """
         self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
-        keys = jax.random.split(key, checked_size(degree, "degree"))
+        keys = jax.random.split(checked_key(key), checked_size(degree, "degree"))
         self.counts = tuple(CountSketch(d, m, key=each, dtype=dtype) for each in keys)
 
     @property

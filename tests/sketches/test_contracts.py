@@ -164,3 +164,11 @@ def test_nan_in_nan_out(name, bad):
     found, clean = (np.asarray(row.apply(sketch, *v)) for v in (spoilt, x))
     assert not np.isfinite(found[1]).all()
     close(np.delete(found, 1, axis=0), np.delete(clean, 1, axis=0))
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+def test_a_seed_is_no_key(name):
+    with pytest.raises(TypeError, match=r"for a seed write jax\.random\.key\(7\)"):
+        SKETCHES[name].make(7, np.float32)
+    with pytest.raises(TypeError, match="must be one key, got keys of shape"):
+        SKETCHES[name].make(jax.random.split(jax.random.key(0)), np.float32)
