@@ -1,7 +1,7 @@
 """Regression on features: x → features → sufficient statistics → weights → predictions.
 
 `ridge` does it all; `accumulate`, `GramState.merge` and `solve` are its parts, for data that come
-in pieces. `stream` gives the features alone, batch by batch.
+in pieces. The features alone, batch by batch, come from `ntk_sketch.streaming.stream`.
 """
 
 from ._gram_state import GramState as GramState
