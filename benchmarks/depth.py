@@ -1,7 +1,8 @@
 """`python -m benchmarks.depth`: seconds from a deep network to predictions, compilation included.
 
 A dense ReLU network, every method, each depth in a fresh process: making the map, ridge regression
-on 64 examples, and predictions of 8, which compile the map once more for their number of rows.
+on 64 examples, predictions of 8 and their approximate kernel, each of which compiles the map once
+more for its number of rows.
 XLA's fusion once made this grow fourfold with every layer; it should grow in proportion to depth.
 """
 
@@ -31,7 +32,7 @@ METHODS = {
     "Gegenbauer": lambda: ns.Gegenbauer(degree=4, width=16),
     "Exact": lambda: ns.Exact(),
 }
-STEPS = ("map", "ridge", "predictions")
+STEPS = ("map", "ridge", "predictions", "kernel")
 DEPTHS = (4, 8, 16, 32, 50)
 OUTPUT = Path(__file__).parent / "results"
 
@@ -49,8 +50,10 @@ def measure(method: str, depth: int) -> dict[str, float]:
     at.append(time.perf_counter())
     prediction = solution.predict(x[:8])
     at.append(time.perf_counter())
+    kernel = jax.block_until_ready(feature_map.kernel_fn(x[:8], None, "ntk"))
+    at.append(time.perf_counter())
     processor = time.process_time() - processor
-    assert np.isfinite(prediction).all()
+    assert np.isfinite(prediction).all() and np.isfinite(kernel).all()
     steps = dict(zip(STEPS, np.diff(at).tolist(), strict=True))
     return steps | {"seconds": at[-1] - at[0], "processor seconds": processor}
 

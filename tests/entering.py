@@ -16,3 +16,9 @@ def entering(model, x):
 
     ns.feature_map(model, x, Watched(), key=jax.random.key(0))
     return seen
+
+
+def expanded(expansion, dual, features):
+    """What an expansion makes of features, given the exact variances behind its nonlinearity."""
+    here = ((0,),) * len(features.space)
+    return expansion(features, features.variances.nonlinearity(dual, here))

@@ -136,9 +136,11 @@ class DualActivation(eqx.Module):
         c, one, scale = c * inverse * inverse_other, jnp.ones_like(c), s * s_other
         same = jnp.abs(s - s_other) <= 16 * _eps(c) * s
         value, derivative = self._nt_kernels(self._at_one(c, one, same), one, one, *numbers)
-        if not self.degree:
-            return value, derivative
-        return value * scale**self.degree, derivative * scale ** (self.degree - 1)
+        if self.degree:
+            value = value * scale**self.degree
+        if self.degree and self.degree != 1:
+            derivative = derivative * scale ** (self.degree - 1)
+        return value, derivative
 
     def _at_one(self, c: Array, one: Array, same: Array) -> Array:
         """Covariances with those of cosine one, as far as rounding tells, put in their place.

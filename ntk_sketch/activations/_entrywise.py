@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,13 +30,55 @@ _SHAPES_ALONE = frozenset(_SHAPE_NAMES.split())
 _CALLS = frozenset(["jit", "pjit", "closed_call", "custom_jvp_call"])
 
 
-def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct):
-    """The jaxpr of `fn` at single numbers; `None` if it has steps that are no elementwise ones."""
+class Step(NamedTuple):
+    """One elementwise operation of a formula. An operand is a number or a name."""
+
+    equation: Any
+    operands: tuple[np.ndarray | str, ...]
+    result: str
+
+
+class Formula(NamedTuple):
+    """A formula for one entry as a list of steps, each of which a result needs."""
+
+    arguments: tuple[str, ...]
+    steps: tuple[Step, ...]
+    results: tuple[np.ndarray | str, ...]
+    dtypes: tuple[Any, ...]
+
+
+def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formula | None:
+    """The steps of `fn` at single numbers, those on numbers alone carried out and those that no
+    result needs left out; `None` if it has steps that are no elementwise ones.
+    """
     closed = jax.make_jaxpr(fn)(*avals)
-    return closed if _is_elementwise(closed.jaxpr) else None
+    if not _is_elementwise(closed.jaxpr):
+        return None
+    arguments, steps = tuple(f"argument {i}" for i in range(len(avals))), []
+
+    def one_step(equation, operands):
+        if equation.primitive.name in _SHAPES_ALONE:
+            return operands[:1]
+        if not _names(operands):
+            avals = [variable.aval for variable in equation.invars]
+            numbers = [np.asarray(x, a.dtype) for x, a in zip(operands, avals, strict=True)]
+            with jax.ensure_compile_time_eval():
+                return [_number(value) for value in _bound(equation, numbers)]
+        steps.append(Step(equation, tuple(operands), f"step {len(steps)}"))
+        return [steps[-1].result]
+
+    consts = [_number(const) for const in closed.consts]
+    results = tuple(_evaluate(closed.jaxpr, consts, arguments, one_step))
+    needed, kept = _names(results), []
+    for step in reversed(steps):
+        if step.result in needed:
+            needed |= _names(step.operands)
+            kept.append(step)
+    dtypes = tuple(variable.aval.dtype for variable in closed.jaxpr.outvars)
+    return Formula(arguments, tuple(reversed(kept)), results, dtypes)
 
 
-def entrywise(fn: Callable[..., Any], of_one=None) -> Callable[..., list[Array]]:
+def entrywise(fn: Callable[..., Any], of_one: Formula | None = None) -> Callable[..., list[Array]]:
     """`fn`, with `atan2`, `asin` and `acos` of float32 numbers in plain arithmetic.
 
     Derivatives are those of `fn` itself.
@@ -53,10 +95,15 @@ def entrywise(fn: Callable[..., Any], of_one=None) -> Callable[..., list[Array]]
         if of_one is None:
             closed = jax.make_jaxpr(fn)(*args)
             return _evaluate(closed.jaxpr, closed.consts, args, _applied)
-        shape, consts = args[0].shape, [jnp.reshape(const, ()) for const in of_one.consts]
-        values = _evaluate(of_one.jaxpr, consts, args, _applied_to_entries)
-        dtypes = [variable.aval.dtype for variable in of_one.jaxpr.outvars]
-        return [_everywhere(x, shape, dtype) for x, dtype in zip(values, dtypes, strict=True)]
+        known = dict(zip(of_one.arguments, args, strict=True))
+
+        def value(operand):
+            return known[operand] if isinstance(operand, str) else operand
+
+        for step in of_one.steps:
+            known[step.result] = _at_entries(step.equation, list(map(value, step.operands)))
+        results = zip(map(value, of_one.results), of_one.dtypes, strict=True)
+        return [_everywhere(x, args[0].shape, dtype) for x, dtype in results]
 
     @fast.defjvp
     def _(primals, tangents):
@@ -103,23 +150,33 @@ def _called(equation):
 
 
 def _applied(equation, inputs) -> Sequence:
-    name, params = equation.primitive.name, equation.params
+    name = equation.primitive.name
     if name in VECTORISED and all(x.dtype == jnp.float32 for x in map(jnp.asarray, inputs)):
         return [VECTORISED[name](*inputs)]
-    outputs = equation.primitive.bind(*inputs, **params)
+    return _bound(equation, inputs)
+
+
+def _bound(equation, inputs) -> Sequence:
+    outputs = equation.primitive.bind(*inputs, **equation.params)
     return outputs if equation.primitive.multiple_results else [outputs]
 
 
-def _applied_to_entries(equation, inputs) -> Sequence:
+def _at_entries(equation, inputs) -> Array:
     """A step for one entry, at arrays of entries and at single numbers of shape ()."""
-    if equation.primitive.name in _SHAPES_ALONE:
-        return inputs[:1]
     shape = max((jnp.shape(x) for x in inputs), key=len)
     inputs = [
         _everywhere(x, shape, variable.aval.dtype)
         for x, variable in zip(inputs, equation.invars, strict=True)
     ]
-    return _applied(equation, inputs)
+    return _applied(equation, inputs)[0]
+
+
+def _names(operands) -> set[str]:
+    return {operand for operand in operands if isinstance(operand, str)}
+
+
+def _number(x) -> np.ndarray:
+    return np.reshape(np.asarray(x), ())
 
 
 def _everywhere(x, shape: tuple[int, ...], dtype):

@@ -108,7 +108,11 @@ def _features_and_kernels(
         z_ntk = features.ntk_vectors().at(index)
         v = matmul(z_ntk, expansion.filters_ntk, "full")
     u = matmul(z, expansion.filters, "full")
-    made, made_ntk = expansion.of_projections(u, v, q, independent, ntk)
+    norms = None, None
+    if expansion.function is not None:
+        norm, derivative = dual(independent, q, q)
+        norms = norm, None if ntk is None else derivative * ntk
+    made, made_ntk = expansion.of_projections(u, v, q, norms)
     covariance = matmul(z[:count], z[count:].T, "full")
     k, k_derivative = dual(covariance, q[:count, None], q[None, count:])
     pair = (made[:count], made[count:], k)

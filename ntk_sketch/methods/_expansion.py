@@ -8,6 +8,7 @@ from jax import numpy as jnp
 from .._typing import Array, Inputs
 from ..activations import DualActivation, RandomFunction
 from ..features._hidden import HiddenFeatures
+from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, matmul, on_device
 from ._landmarks import Landmarks
@@ -44,27 +45,31 @@ class LandmarkExpansion(eqx.Module):
     normalize: bool = eqx.field(static=True)
     asked: int | None = eqx.field(static=True, default=None)
 
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(
+        self, features: HiddenFeatures, exact: Variances | None
+    ) -> tuple[Array, Array | None]:
         u, v = features.project(self.filters, self.filters_ntk, self.precision)
-        return self.of_projections(u, v, *features.variances.diagonals())
+        q, _, _ = features.variances.diagonals()
+        norms = (None, None) if exact is None else exact.diagonals()[1:]
+        return self.of_projections(u, v, q, norms)
 
     def of_projections(
-        self, u: Array, v: Array | None, q: Array, independent: Array, ntk: Array | None
+        self, u: Array, v: Array | None, q: Array, norms: tuple[Array | None, Array | None]
     ) -> tuple[Array, Array | None]:
-        """Features from the projections on `filters` and `filters_ntk` and the exact variances."""
+        """Features from the projections on `filters` and `filters_ntk`, the exact variances `q`
+        and, behind the nonlinearity, `norms` of both kernels.
+        """
         m = self.q.shape[0]
         k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
-        value = derivative = norm = norm_ntk = None
+        value = derivative = None
         if self.function is not None:
             value, derivative = self.function(self.dual, u[..., m:])
-            if self.normalize:
-                norm, norm_ntk = self.dual(independent, q, q)
+        norm, norm_ntk = norms if self.normalize else (None, None)
         nngp = self.roots(k, value, norm)
         if v is None or self.roots_ntk is None:
             return nngp, None
         random = None if derivative is None else derivative * v[..., m:]
-        norm = None if norm_ntk is None or ntk is None else norm_ntk * ntk
-        return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm)
+        return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm_ntk)
 
 
 def expansion(

@@ -66,12 +66,11 @@ class Polynomials(eqx.Module):
 
     def __call__(self, radius: Array, t: Array) -> Array:
         degree, _, m = self.signs.shape
-        factors = self.factors(radius)
-        values = sum(
-            p * jnp.matmul(factors[..., l, :], self.signs[l], precision="highest")
-            for l, p in enumerate(orthonormal_sequence(t, self.dimension, degree - 1))
+        weights = jnp.einsum(
+            "...li,lim->...lm", self.factors(radius), self.signs, precision="highest"
         )
-        return m**-0.5 * values
+        polynomials = orthonormal_sequence(t, self.dimension, degree - 1)
+        return m**-0.5 * sum(p * weights[..., l, :] for l, p in enumerate(polynomials))
 
 
 class Harmonics(eqx.Module):

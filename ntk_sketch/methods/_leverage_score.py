@@ -11,6 +11,7 @@ from jaxtyping import Float
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, RandomFunction, value_and_derivative
 from ..features._hidden import HiddenFeatures
+from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
@@ -100,7 +101,10 @@ class LeverageScoreExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(
+        self, features: HiddenFeatures, exact: Variances | None
+    ) -> tuple[Array, Array | None]:
+        del exact
         u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.function(self.dual, u)
         scale = self.w.shape[1] ** -0.5

@@ -42,7 +42,8 @@ class Method(eqx.Module):
 
     @abc.abstractmethod
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey) -> Any:
-        """Draws an `Expansion` of `dual`'s kernels for features like these.
+        """Draws an expansion of `dual`'s kernels for features like these: `expansion(features,
+        exact)`, with the exact variances behind the nonlinearity, gives φ' and ψ' (or `None`).
 
         Args:
             dual: the nonlinearity.

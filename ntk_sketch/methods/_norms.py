@@ -7,8 +7,8 @@ from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Array
-from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
+from ..features._variances import Variances
 
 
 def with_norm(
@@ -45,14 +45,13 @@ def _(primals, tangents):
 
 
 def with_exact_norms(
-    nngp: Array, ntk: Array | None, dual: DualActivation, features: HiddenFeatures
+    nngp: Array, ntk: Array | None, exact: Variances
 ) -> tuple[Array, Array | None]:
     """φ' and ψ' of a nonlinearity with `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖² = Θ'(s, s)`."""
-    q, independent, norm_ntk = features.variances.diagonals()
-    k, k_derivative = dual(independent, q, q)
-    nngp = with_norm(nngp, k)
+    _, norm, norm_ntk = exact.diagonals()
+    nngp = with_norm(nngp, norm)
     if ntk is not None and norm_ntk is not None:
-        ntk = with_norm(ntk, k_derivative * norm_ntk)
+        ntk = with_norm(ntk, norm_ntk)
     return nngp, ntk
 
 

@@ -8,6 +8,7 @@ import jax
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation, RandomFunction
 from ..features._hidden import HiddenFeatures
+from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width
@@ -102,15 +103,17 @@ class RandomExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(
+        self, features: HiddenFeatures, exact: Variances | None
+    ) -> tuple[Array, Array | None]:
         u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.function(self.dual, u)
         scale = self.w.shape[1] ** -0.5
         nngp = scale * value
         ntk = None if v is None else scale * v * derivative
-        if not self.normalize:
+        if not self.normalize or exact is None:
             return nngp, ntk
-        return with_exact_norms(nngp, ntk, self.dual, features)
+        return with_exact_norms(nngp, ntk, exact)
 
 
 @eqx.filter_jit

@@ -12,11 +12,12 @@ import numpy as np
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
+from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
 from ..series import KernelSeries, checked_degree
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width, positive_integer
-from ._norms import safe_sqrt, scaled_to, with_exact_norms
+from ._norms import safe_sqrt, with_exact_norms
 
 Scope: TypeAlias = Literal["layer", "network"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -180,18 +181,18 @@ class SeriesExpansion(eqx.Module):
     dual: DualActivation
     normalize: bool = eqx.field(static=True)
 
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(
+        self, features: HiddenFeatures, exact: Variances | None
+    ) -> tuple[Array, Array | None]:
         q, _, _ = features.variances.diagonals()
         radius = safe_sqrt(q)
         seen, v = self.projection(features, self.s, radius)
-        z = [
-            scaled_to(kernel(radius, seen), diagonal, exactly=False)
-            for kernel, diagonal in zip(self.sums, self.dual(q, q, q), strict=False)
-        ]
-        nngp, ntk = z[0], None if v is None else v * z[1]
-        if self.normalize:
-            return with_exact_norms(nngp, ntk, self.dual, features)
-        return nngp, ntk
+        z = [kernel(radius, seen) for kernel in self.sums]  # of diagonal 1 on average
+        if self.normalize and exact is not None:
+            return with_exact_norms(z[0], None if v is None else v * z[1], exact)
+        diagonals = zip(z, self.dual(q, q, q), strict=False)
+        z = [safe_sqrt(diagonal)[..., None] * kernel for kernel, diagonal in diagonals]
+        return z[0], None if v is None else v * z[1]
 
 
 def _checked_radii(value) -> tuple[float, float] | None:

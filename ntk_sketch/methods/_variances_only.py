@@ -8,6 +8,7 @@ from jax import numpy as jnp
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
+from ..features._variances import Variances
 from ._method import Method
 
 
@@ -29,6 +30,9 @@ class VariancesOnly(Method):
 
 
 class NoFeatures(eqx.Module):
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(
+        self, features: HiddenFeatures, exact: Variances | None
+    ) -> tuple[Array, Array | None]:
+        del exact
         nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)
         return nothing, None if features.ntk is None else nothing

@@ -57,12 +57,16 @@ class NonlinearityTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        nngp, ntk = self.expansion(features)
-        variances = None
-        if self.offsets is not None:
-            variances = features.variances.nonlinearity(self.dual, self.offsets)
+        exact = None
+        if features.variances is not None:
+            offsets = ((0,),) * len(features.space) if self.offsets is None else self.offsets
+            exact = features.variances.nonlinearity(self.dual, offsets)
+        nngp, ntk = self.expansion(features, exact)
         return features.replace(
-            nngp=(nngp,), ntk=None if ntk is None else (ntk,), variances=variances, pending=None
+            nngp=(nngp,),
+            ntk=None if ntk is None else (ntk,),
+            variances=None if self.offsets is None else exact,
+            pending=None,
         )
 
 

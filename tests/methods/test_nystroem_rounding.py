@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from architectures import NONLINEARITIES
-from entering import entering
+from entering import entering, expanded
 from jax import numpy as jnp
 
 import ntk_sketch as ns
@@ -77,7 +77,7 @@ def test_diagonal_where_landmarks_are_dependent(name, record_property):
     order = rng.permutation(usable)
     chosen, others = (np.unravel_index(part, (6, 5, 5)) for part in (order[:64], order[64:]))
     landmarks = landmarks_at(dual, features, chosen, others)
-    both = eqx.filter_jit(expansion(landmarks, dual))(features)
+    both = eqx.filter_jit(expanded)(expansion(landmarks, dual), dual, features)
     for kind, z, gram in zip(
         ("nngp", "ntk"), both, (landmarks.gram, landmarks.gram_ntk), strict=True
     ):
@@ -125,9 +125,9 @@ def test_noise_of_each_feature(record_property):
     chosen, seen, new = order[:64], order[64:320], order[320:]
     made = expansion(landmarks_at(dual, features, (chosen,), (seen,)), dual)
     with float64():
-        accurate = eqx.filter_jit(promoted(made))(promoted(features))
+        accurate = eqx.filter_jit(expanded)(promoted(made), promoted(dual), promoted(features))
     for roots, z, z64 in zip(
-        (made.roots, made.roots_ntk), eqx.filter_jit(made)(features), accurate, strict=True
+        (made.roots, made.roots_ntk), eqx.filter_jit(expanded)(made, dual, features), accurate, strict=True
     ):
         assert 8 < len(roots.noise) < 64  # some are kept, and some are noise
         close, exact = (np.asarray(a, np.float64)[new] for a in (z, z64))

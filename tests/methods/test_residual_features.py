@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from architectures import NONLINEARITIES
-from entering import entering
+from entering import entering, expanded
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -43,7 +43,7 @@ def drawn(name, index):
     dual, features, landmarks = features_at(name, index)
     rng, sizes = np.random.default_rng(5), (len(landmarks.z), len(landmarks.z_ntk))
     drawn = [residual_directions(*sizes, WIDTH, rng) for _ in range(KEYS)]
-    apply = eqx.filter_jit(lambda made, features: made(features))
+    apply = eqx.filter_jit(lambda made, features: expanded(made, dual, features))
     maps = [apply(expansion(landmarks, dual, *ws), features) for ws in drawn]
     return [np.array(z) for z in zip(*maps, strict=True)]
 
@@ -193,8 +193,8 @@ def test_exact_norms():
     sizes = len(landmarks.z), len(landmarks.z_ntk)
     w, s = residual_directions(*sizes, WIDTH, np.random.default_rng(0))
     kernel = model("Gelu")[2](points(), None, ("nngp", "ntk"))
-    plain = expansion(landmarks, dual, w, s)(features)
-    rescaled = expansion(landmarks, dual, w, s, normalize=True)(features)
+    plain = expanded(expansion(landmarks, dual, w, s), dual, features)
+    rescaled = expanded(expansion(landmarks, dual, w, s, normalize=True), dual, features)
     for kind, before, after in zip(("nngp", "ntk"), plain, rescaled, strict=True):
         diagonal = np.diag(getattr(kernel, kind))
         np.testing.assert_allclose(np.sum(np.square(after), axis=-1), diagonal, rtol=1e-9)

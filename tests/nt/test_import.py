@@ -84,6 +84,18 @@ def test_with_tensorflow(tmp_path):
     )
 
 
+def test_slow_modules_are_not_imported():
+    """Each takes half a second or more, and nothing here needs it."""
+    run(
+        """
+        import sys
+        import ntk_sketch
+        slow = {"scipy.stats", "sklearn", "matplotlib", "flax", "optax", "pandas"}
+        assert not slow & set(sys.modules)
+        """
+    )
+
+
 def test_namespaces_of_jax_are_left_alone():
     """Not during the import either: looks at them each time that NT imports one of its modules."""
     run(

@@ -3,7 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from counting import compiled
 
+import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.maps._ends import enter
 from ntk_sketch.methods import RandomFeatures
@@ -25,3 +27,20 @@ def test_every_example_once_and_in_order(examples_at_once, monkeypatch):
     whole = transform(features)
     for part, expected in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_nested_nets_compile_as_many_programs():
+    """Entering a nested net is no program of its own, but for a split of the key."""
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+
+    def programs(nesting):
+        model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1), stax.Relu(), stax.Dense(1))
+        for _ in range(nesting):
+            model = stax.serial(model)
+        jax.clear_caches()
+        with compiled() as found:
+            ns.feature_map(model, x, ns.Nystroem(4), key=jax.random.key(0))
+        return found.count
+
+    programs(0)  # what happens once in a process
+    assert programs(3) <= programs(0) + 1

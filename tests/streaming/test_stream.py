@@ -50,6 +50,11 @@ def test_padding_is_zero(make_map, make_data):
     np.testing.assert_array_equal(np.any(np.asarray(z) != 0, axis=1), [True, True, False, False])
 
 
+def test_one_batch_needs_no_thread(make_map, make_data, monkeypatch):
+    monkeypatch.setattr(_stream, "ThreadPoolExecutor", None)
+    assert len(gathered(stream(make_map(), make_data(5)[0]))) == 5
+
+
 def test_settings_of_the_calling_thread_hold(make_map, make_data, x64):
     x = make_data(10, np.float64)[0]
     feature_map = make_map(dtype=np.float64)

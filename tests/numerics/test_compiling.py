@@ -1,0 +1,51 @@
+"""Levels of XLA's optimisation: only on a CPU, and only where nobody chose one."""
+
+import equinox as eqx
+import jax
+import pytest
+
+from ntk_sketch.numerics import _compiling
+
+CHOSEN = "--xla_cpu_multi_thread_eigen=true --xla_backend_optimization_level=1"
+ours = pytest.mark.parametrize(
+    ("flags", "backend", "expected"), [("", "cpu", True), (CHOSEN, "cpu", False), ("", "gpu", False)]
+)
+
+
+class Lowered:
+    options = None
+
+    def compile(self, compiler_options):
+        self.options = compiler_options
+
+
+@ours
+def test_streamed_programs(flags, backend, expected, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    lowered = Lowered()
+    _compiling.compiled_to_stream(lowered)
+    level = (lowered.options or {}).get("xla_backend_optimization_level")
+    assert (level == 2) == expected
+
+
+@ours
+@pytest.mark.parametrize("level", [0, 1])
+def test_fitting_programs(flags, backend, expected, level, monkeypatch):
+    used = []
+
+    def filter_jit(fn, compiler_options=None):
+        def call(*args):
+            used.append((compiler_options or {}).get("xla_backend_optimization_level"))
+            return fn(*args)
+
+        return call
+
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(eqx, "filter_jit", filter_jit)
+    double = _compiling.fitting_jit(lambda x: 2 * x, level=level)
+    assert double(3.0) == 6.0
+    assert used == [level if expected else None]
+    jax.grad(lambda x: double(x))(3.0)  # what is differentiated compiles as usual
+    assert used[1:] == [None]
