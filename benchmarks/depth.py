@@ -53,7 +53,8 @@ def measure(method: str, depth: int) -> dict[str, float]:
     kernel = jax.block_until_ready(feature_map.kernel_fn(x[:8], None, "ntk"))
     at.append(time.perf_counter())
     processor = time.process_time() - processor
-    assert np.isfinite(prediction).all() and np.isfinite(kernel).all()
+    assert np.isfinite(prediction).all()
+    assert np.isfinite(kernel).all()
     steps = dict(zip(STEPS, np.diff(at).tolist(), strict=True))
     return steps | {"seconds": at[-1] - at[0], "processor seconds": processor}
 

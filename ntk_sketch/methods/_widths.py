@@ -4,7 +4,9 @@ import warnings
 from typing import Any
 
 import jax
+from jax import numpy as jnp
 
+from ..activations import DualActivation
 from ..numerics._precision import USE_FLOAT64
 from ._expansion import LandmarkExpansion
 
@@ -48,9 +50,19 @@ def _reason(node: LandmarkExpansion) -> str:
     counts = {name: roots.landmarks.shape[1] + extra for name, roots in kernels if roots}
     if node.filters.dtype == "float64" or min(counts.values()) >= _SHARE * asked:
         return ""
+    if not _has_derivative(node.dual):
+        counts.pop("NTK", None)
+        if counts["NNGP"] >= _SHARE * asked:
+            return ""
     kept = " and ".join(f"{count} {name}" for name, count in counts.items())
     dtype = node.filters.dtype
     return f"width {asked} asked for, {kept} features used, the others are rounding in {dtype}"
+
+
+def _has_derivative(dual: DualActivation) -> bool:
+    """Whether `k_σ'` is not 0 everywhere, as that of `Sign` is."""
+    one = jnp.ones((), jnp.float32)
+    return bool(dual(one, one, one)[1] != 0)
 
 
 def _ordinal(number: int) -> str:

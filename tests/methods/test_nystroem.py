@@ -429,3 +429,11 @@ def test_landmarks_with_themselves_have_exact_variances(monkeypatch):
     own = np.sum(np.square(last.z), axis=0)
     assert np.sum(own < 0.999 * last.q) > 6  # but where they are landmarks of the layer before
     assert feature_map.n_features["nngp"] == 12
+
+    def test_a_kernel_that_is_zero_is_not_rounding(self, recwarn):
+        """`Sign` has no derivative, and so no NTK features to lose."""
+        x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+        model = stax.serial(stax.Dense(1), stax.Sign(), stax.Dense(1))
+        feature_map = ns.feature_map(model, x, ns.Nystroem(64), key=KEY)
+        assert feature_map.n_features["nngp"] == 64
+        assert not [w for w in recwarn if "Fewer features" in str(w.message)]

@@ -127,7 +127,10 @@ def test_noise_of_each_feature(record_property):
     with float64():
         accurate = eqx.filter_jit(expanded)(promoted(made), promoted(dual), promoted(features))
     for roots, z, z64 in zip(
-        (made.roots, made.roots_ntk), eqx.filter_jit(expanded)(made, dual, features), accurate, strict=True
+        (made.roots, made.roots_ntk),
+        eqx.filter_jit(expanded)(made, dual, features),
+        accurate,
+        strict=True,
     ):
         assert 8 < len(roots.noise) < 64  # some are kept, and some are noise
         close, exact = (np.asarray(a, np.float64)[new] for a in (z, z64))

@@ -8,7 +8,8 @@ from ntk_sketch.numerics import _compiling
 
 CHOSEN = "--xla_cpu_multi_thread_eigen=true --xla_backend_optimization_level=1"
 ours = pytest.mark.parametrize(
-    ("flags", "backend", "expected"), [("", "cpu", True), (CHOSEN, "cpu", False), ("", "gpu", False)]
+    ("flags", "backend", "expected"),
+    [("", "cpu", True), (CHOSEN, "cpu", False), ("", "gpu", False)],
 )
 
 
