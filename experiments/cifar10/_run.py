@@ -9,17 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 import ntk_sketch as ns
 from experiments._phases import Phases
 from experiments._record import command_line, environment, write_record
+from ntk_sketch.solvers import HoldOut
 
 from . import data
 from ._architectures import BLOCKS, myrtle
 from ._methods import METHODS
 from ._preprocess import fit
-from ._regression import RidgePath, fit_path, predict_path
 from ._settings import Settings
 
 SAMPLE = 256  # training images that a method may look at
@@ -79,23 +78,19 @@ def run(settings: Settings) -> dict[str, Any]:
         feature_map = _feature_map(settings, resolved, source, x)
         batch_size = settings.batch_size or feature_map.batch_size(resolved.batch_bytes)
         batch_size = min(batch_size, len(x))
-    with phases("compiling"):
-        jax.block_until_ready(feature_map(jnp.repeat(x[:1], batch_size, axis=0)))
-
-    options = {"get": settings.kernel, "batch_size": batch_size, "phases": phases}
-    with _bar("training images", len(x)) as bar:
-        path = fit_path(
+    with phases("regression"):
+        solution = ns.ridge(
             feature_map,
             x,
             np.eye(len(source.classes), dtype=np.float32)[labels] - 1 / len(source.classes),
-            groups=groups,
+            get=settings.kernel,
             diag_reg=settings.diag_reg,
-            select=resolved.select,
-            progress=bar.update,
-            **options,
+            batch_size=batch_size,
+            progress=True,
+            **_selection(settings, resolved, groups),
         )
-    with _bar("test images", len(x_test)) as bar:
-        outputs = predict_path(feature_map, path, x_test, progress=bar.update, **options)
+    with phases("predictions"):
+        outputs = np.asarray(solution.predict_path(x_test, progress=True))
 
     record = {
         "experiment": "cifar10",
@@ -105,16 +100,17 @@ def run(settings: Settings) -> dict[str, Any]:
         "environment": environment(),
         "data": {"dataset": source.dataset, "format": source.format},
         "resolved": asdict(resolved)
-        | {"batch_size": batch_size, "n_features": path.weights.shape[1]},
-        "results": _results(path, outputs, test_labels)
-        | {"images_per_second": (len(x) + len(x_test)) / phases.seconds["features"]},
+        | {"batch_size": batch_size, "n_features": feature_map.n_features[settings.kernel]},
+        "results": _results(settings, solution, outputs, test_labels)
+        | {"images_per_second": len(x_test) / phases.seconds["predictions"]},
         "phases": phases.record(),
     }
     name = _name(settings, resolved, source)
     write_record(settings.out / f"{name}.json", record)
     print(_report(record, phases))
     print(f"\nrecord: {settings.out / name}.json")
-    _draw(settings.out / name, record, outputs[path.chosen], test_images, test_labels, source)
+    chosen = settings.diag_reg.index(solution.diag_reg)
+    _draw(settings.out / name, record, outputs[chosen], test_images, test_labels, source)
     return record
 
 
@@ -175,22 +171,30 @@ def _feature_map(
     )
 
 
-def _results(path: RidgePath, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _selection(settings: Settings, resolved: Resolved, groups: np.ndarray) -> dict[str, Any]:
+    """How `ns.ridge` chooses `diag_reg`; a held-out image is held out with its mirror image."""
+    if resolved.select == "validation":
+        held_out = HoldOut(0.2, key=jax.random.key(settings.seed))
+        return {"select": held_out, "groups": groups, "refit": True, "keep_features": True}
+    if resolved.select == "loo":
+        return {"select": "loo", "groups": groups, "keep_features": True}
+    return {"select": resolved.select}
+
+
+def _results(
+    settings: Settings, solution: ns.RidgeSolution, outputs: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
     accuracies = (outputs.argmax(-1) == labels).mean(-1)
+    assert solution.scores is not None
     return {
-        "accuracy": float(accuracies[path.chosen]),
-        "diag_reg": float(path.diag_reg[path.chosen]),
+        "accuracy": float(accuracies[settings.diag_reg.index(solution.diag_reg)]),
+        "diag_reg": solution.diag_reg,
         "path": {
-            "diag_reg": path.diag_reg.tolist(),
-            "score": [float(s) if np.isfinite(s) else None for s in path.scores],
+            "diag_reg": list(settings.diag_reg),
+            "score": [float(s) if np.isfinite(s) else None for s in solution.scores],
             "test_accuracy": accuracies.tolist(),
         },
     }
-
-
-def _bar(what: str, total: int) -> tqdm:
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, desc=what, unit=" images", mininterval=interval, smoothing=0.05)
 
 
 def _name(settings: Settings, resolved: Resolved, source: data.Source) -> str:

@@ -5,10 +5,10 @@ import numpy as np
 from .._typing import PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
+from ..numerics._host_random import generator
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at
 from ._method import Method
-from ._sampling import generator
 
 
 class Exact(Method):

@@ -11,13 +11,14 @@ import numpy as np
 from .._typing import PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
+from ..numerics._host_random import generator
 from ..numerics._precision import Precision, checked_precision
 from ._calibration import calibrated
 from ._directions import host_orthogonal_directions
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
 from ._method import Method, checked_width, plain
-from ._sampling import SAMPLINGS, Sampling, Survey, generator, sample_positions, surveyed
+from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
 
 #: Share of residual features at the last nonlinearity before positions are flattened.
 _BEFORE_FLATTEN = 0.5

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
-import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._typing import Array, Inputs, PRNGKey
+from .._typing import Array, Inputs
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
@@ -24,12 +23,6 @@ _POOL = 4096
 
 #: Kernel values are computed for so many positions at a time, or as many as there are landmarks.
 _ROWS = 1024
-
-
-def generator(key: PRNGKey) -> np.random.Generator:
-    """NumPy's generator of random numbers for what is drawn on the host."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))
 
 
 @dataclasses.dataclass(frozen=True)

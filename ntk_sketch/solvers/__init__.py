@@ -9,6 +9,7 @@ from ._ridge import accumulate as accumulate
 from ._ridge import ridge as ridge
 from ._ridge import solve as solve
 from ._selection import GCV as GCV
+from ._selection import HoldOut as HoldOut
 from ._selection import LeaveOneOut as LeaveOneOut
 from ._selection import Validation as Validation
 from ._solution import RidgeSolution as RidgeSolution

@@ -10,14 +10,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._arguments import checked_examples, warn_of_lost_variation
-from ..streaming._stream import FeatureMapLike, Inputs, Progress, batch_rows, feature_spec
+from ..streaming._feature_stream import FeatureStream
+from ..streaming._progress import Progress
+from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
+from ._examples import Examples
 from ._gram_state import GramState
 from ._origin import check_same, origin_of
-from ._selection import GCV, LeaveOneOut, Selector, Validation
-from ._solution import RidgeSolution, solution_from
-from ._spectrum import DualSpectrum, PrimalSpectrum, Spectrum
-from ._sums import collect, gram_of_stream
+from ._regression import Regression
+from ._selection import GCV, HoldOut, LeaveOneOut, Selector, Validation
+from ._solution import RidgeSolution
+from ._spectrum import PrimalSpectrum
+from ._sums import gram_of_stream
 
 Number = float | int | np.number
 DiagReg = Number | Sequence[Number] | np.ndarray | Array
@@ -36,6 +40,9 @@ def ridge(
     mesh: Any = None,
     groups: Inputs | None = None,
     fit_intercept: bool = False,
+    progress: Progress = None,
+    keep_features: bool = False,
+    refit: bool = False,
 ) -> RidgeSolution:
     """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
 
@@ -69,18 +76,26 @@ def ridge(
       diag_reg: regulariser >= 0, or a sequence of them: a path from one decomposition.
       diag_reg_absolute_scale: `diag_reg` is λ, not relative to the mean squared norm.
       select: picks one of the path: 'gcv' (generalised cross-validation, no further pass), 'loo'
-        (exact leave-one-out error at fixed λ; a second pass over the features if n > p), or
-        `(x_val, y_val)` (error on these); or one of `GCV`, `LeaveOneOut`, `Validation`. The first
-        two leave out of their mean the examples that became landmarks of the map, which are not
-        like new ones; `LeaveOneOut` says why.
+        (exact leave-one-out error at fixed λ; a second pass over the features if n > p),
+        `(x_val, y_val)` (error on these), or `HoldOut(share, key=key)` (error on a share of x that
+        is not fitted); or one of `GCV`, `LeaveOneOut`, `Validation`. The first two leave out of
+        their mean the examples that became landmarks of the map, which are not like new ones;
+        `LeaveOneOut` says why.
       get: 'nngp' or 'ntk'.
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
       mesh: several devices; must be None for now.
-      groups: integers (n,), for select='loo': examples with equal numbers (augmented copies of one
-        image) are left out together.
+      groups: integers (n,), for select='loo' and `HoldOut`: examples with equal numbers (augmented
+        copies of one image) are left out together.
       fit_intercept: adds a constant b to the predictions, which no regulariser shrinks: exact, from
         the sums of Z and y. λ is the same with and without it. Use it where the mean of y outweighs
         its spread.
+      progress: of each pass over examples. None: a bar on a terminal, for a pass of more than a
+        second. True: a bar. False: none. A function: called with the number of examples of every
+        batch.
+      keep_features: features that are needed twice, those of x for 'loo' and of the examples held
+        out for `refit`, stay in the host's memory (n p numbers) and are not computed again.
+      refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
+        these included.
 
     Returns:
       A `RidgeSolution`; on a sequence of `diag_reg` without `select`, one that cannot `predict`
@@ -103,28 +118,26 @@ def ridge(
             "add up the shards' GramState with `merge`"
         )
     values, is_path = _checks.checked_diag_reg(diag_reg)
-    x, targets, one_output, spec, rows = _checked(feature_map, x, y, get, batch_size)
+    features = FeatureStream(feature_map, get, batch_size, progress)
+    x, targets, one_output, spec = _checked(features, x, y)
     if fit_intercept and len(x) < 2:
         raise ValueError("fit_intercept=True needs at least two examples, got one")
-    selector = _selector(select, x, targets, groups)
-    if len(x) > spec.shape[1]:
-        options = {"get": get, "rows": rows, "spec": spec, "one_output": one_output}
-        state = gram_of_stream(feature_map, x, targets, **options)
-        spectrum: Spectrum = PrimalSpectrum(state, fit_intercept)
-    else:
-        z = collect(feature_map, x, get=get, rows=rows, spec=spec)
-        spectrum = DualSpectrum(z, targets, fit_intercept)
-    return solution_from(
-        feature_map,
-        spectrum,
-        values,
-        is_path=is_path,
-        absolute=diag_reg_absolute_scale,
-        selector=selector,
-        get=get,
-        batch_size=batch_size,
-        one_output=one_output,
-    )
+    selector = _selector(select, x, targets, groups, refit)
+    fitted, order = targets, None
+    if isinstance(selector, HoldOut):
+        order, selector = selector.split(x, targets, groups)
+        fitted = targets[order]
+    if keep_features and isinstance(selector, LeaveOneOut):
+        features.keep(x)
+    elif keep_features and refit and isinstance(selector, Validation):
+        features.keep(selector.x)
+    sums = Examples(features, spec, one_output).plus(x, fitted, order)
+    regression = Regression(sums.spectrum(fit_intercept), values, diag_reg_absolute_scale)
+    scores = None if selector is None else regression.scores(selector, features)
+    if refit and isinstance(selector, Validation):
+        sums = sums.plus(selector.x, selector.y)
+        regression = Regression(sums.spectrum(fit_intercept), values, diag_reg_absolute_scale)
+    return regression.solution(features, scores, is_path=is_path, one_output=one_output)
 
 
 def accumulate(
@@ -134,7 +147,7 @@ def accumulate(
     *,
     get: str = "ntk",
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> GramState:
     """Streams features of x into the statistics of a regression on y.
 
@@ -144,22 +157,15 @@ def accumulate(
 
     Args:
       feature_map, x, y, get, batch_size: as in `ridge`.
-      progress: called after every batch with its number of examples; `tqdm(...).update` fits.
+      progress: as in `ridge`.
 
     Raises:
       TypeError, ValueError: as `ridge`.
     """
-    x, targets, one_output, spec, rows = _checked(feature_map, x, y, get, batch_size)
-    state = gram_of_stream(
-        feature_map,
-        x,
-        targets,
-        get=get,
-        rows=rows,
-        spec=spec,
-        one_output=one_output,
-        progress=progress,
-    )
+    features = FeatureStream(feature_map, get, batch_size, progress)
+    x, targets, one_output, spec = _checked(features, x, y)
+    rows = features.rows(len(x))
+    state = gram_of_stream(features(x), targets, rows=rows, spec=spec, one_output=one_output)
     return dataclasses.replace(state, origin=origin_of(feature_map, get))
 
 
@@ -173,6 +179,7 @@ def solve(
     get: str = "ntk",
     batch_size: int | None = None,
     fit_intercept: bool = False,
+    progress: Progress = None,
 ) -> RidgeSolution:
     """The regression whose statistics are `state`: the second half of `ridge`, always primal.
 
@@ -181,7 +188,7 @@ def solve(
     Args:
       feature_map, get: those of the statistics, for predictions.
       state: from `accumulate`, or a merge of such states.
-      diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept: as in `ridge`.
+      diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept, progress: as in `ridge`.
       select: 'gcv' or `GCV()`, `LeaveOneOut(x, y, groups)`, `(x_val, y_val)` or
         `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
         `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean.
@@ -205,36 +212,43 @@ def solve(
     check_same(
         state.origin, origin_of(feature_map, get), "these statistics are not of this feature map"
     )
-    return solution_from(
-        feature_map,
-        PrimalSpectrum(state, fit_intercept),
-        values,
-        is_path=is_path,
-        absolute=diag_reg_absolute_scale,
-        selector=select,
-        get=get,
-        batch_size=batch_size,
-        one_output=state.one_output,
-    )
+    features = FeatureStream(feature_map, get, batch_size, progress)
+    spectrum = PrimalSpectrum(state, fit_intercept)
+    regression = Regression(spectrum, values, diag_reg_absolute_scale)
+    scores = None if select is None else regression.scores(select, features)
+    return regression.solution(features, scores, is_path=is_path, one_output=state.one_output)
 
 
-def _checked(feature_map: Any, x: Any, y: Any, get: str, batch_size: int | None):
-    """Examples, targets as (n, k), whether these were (n,), the features' shape and dtype, and the
-    rows of a batch."""
-    _checks.check_feature_map(feature_map)
+def _checked(features: FeatureStream, x: Any, y: Any):
+    """Examples, targets as (n, k), whether these were (n,), and the features' shape and dtype."""
+    _checks.check_feature_map(features.feature_map)
     x = checked_examples(x)
     y, one_output = _checks.checked_targets(y, len(x))
     warn_of_lost_variation(x)
-    rows = batch_rows(feature_map, len(x), batch_size)
-    spec = feature_spec(feature_map, x, get, rows)
+    spec = features.spec(x)
     _checks.check_range(y, spec.dtype)
-    return x, y, one_output, spec, rows
+    return x, y, one_output, spec
 
 
-def _selector(select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any) -> Selector | None:
+def _selector(
+    select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any, refit: bool
+) -> Selector | HoldOut | None:
     """`ridge`'s `select` as an object, checked."""
-    if groups is not None and not (isinstance(select, str) and select == "loo"):
-        raise ValueError("groups are used by select='loo' only; pass that, or no groups")
+    held_out = isinstance(select, tuple | list | Validation | HoldOut)
+    if groups is not None and not (
+        isinstance(select, HoldOut) or (isinstance(select, str) and select == "loo")
+    ):
+        raise ValueError(
+            "groups are left out together by select='loo' and HoldOut(share, key=key); "
+            f"select={select!r} does not look at them: pass one of those, or no groups"
+        )
+    if refit and not held_out:
+        raise ValueError(
+            f"refit=True adds the examples that were held out, but select={select!r} holds none: "
+            "use select=(x_val, y_val) or HoldOut(share, key=key), or no refit"
+        )
+    if isinstance(select, HoldOut):
+        return select
     if isinstance(select, str) and select == "loo":
         return LeaveOneOut(x, y, groups)
     if (isinstance(select, str) and select == "gcv") or (
@@ -255,7 +269,7 @@ def _selector(select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any) -> 
         return select
     raise ValueError(
         f"select={select!r} is unknown; known: None, 'gcv', 'loo', (x_val, y_val), or an object of "
-        "GCV, LeaveOneOut or Validation"
+        "GCV, LeaveOneOut, Validation or HoldOut"
     )
 
 

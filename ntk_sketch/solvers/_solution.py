@@ -1,8 +1,7 @@
-"""A fitted regression, and how it comes from a decomposition."""
+"""A fitted regression."""
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,18 +12,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._arguments import checked_examples
-from ..numerics._precision import on_device
-from ..streaming._stream import (
-    FeatureMapLike,
-    FeatureStream,
-    Inputs,
-    batch_rows,
-    batches,
-    feature_spec,
-    kernel_features,
-)
-from ._selection import Selector
-from ._spectrum import Spectrum
+from ..streaming._feature_stream import FeatureStream
+from ..streaming._progress import Progress
+from ..streaming._stream import FeatureMapLike, Inputs, kernel_features
 from ._sums import project
 
 
@@ -120,13 +110,17 @@ class RidgeSolution(eqx.Module):
             )
         return self.fits[self.chosen]
 
-    def predict(self, x: Inputs) -> Float[Array, "n ..."]:
+    def predict(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "n ..."]:
         """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).
 
         Streams x in batches, so x may be larger than device memory. Inside `eqx.filter_jit`, `grad`
         or `vmap`, where x is traced, all of x is one batch and values are not looked at.
 
         Cost: the features, and 2 n p k FLOPs.
+
+        Args:
+          x: inputs (n, ...), as those of the training.
+          progress: as in `ridge`.
 
         Raises:
           TypeError: x is not floating point.
@@ -135,109 +129,46 @@ class RidgeSolution(eqx.Module):
         """
         _ = self._fit
         assert self.weights is not None
+        return self._means(x, self.weights, self.intercept, progress)
+
+    def predict_path(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "m n ..."]:
+        """The predictions of every regression of a path, one after the other: (m, n, outputs).
+
+        In one pass over x, where `[s.predict(x) for s in solution.path]` makes m. Arguments and
+        errors are those of `predict`; it needs no selection.
+
+        Raises:
+          ValueError: fitted with a single `diag_reg`.
+        """
+        if self.path_weights is None:
+            raise ValueError(
+                "there is no path: diag_reg was a single number; use predict(x), or fit with a"
+                " sequence of diag_reg"
+            )
+        m, p, *outputs = self.path_weights.shape
+        weights = jnp.moveaxis(self.path_weights, 0, 1).reshape(p, -1)
+        intercepts = None if self.path_intercept is None else self.path_intercept.reshape(-1)
+        means = self._means(x, weights, intercepts, progress)
+        return jnp.moveaxis(means.reshape(-1, m, *outputs), 1, 0)
+
+    def _means(self, x: Inputs, weights: Array, intercept: Array | None, progress: Progress):
         x = checked_examples(x)
-        rows = batch_rows(self.feature_map, x.shape[0], self.batch_size)
-        spec = feature_spec(self.feature_map, x, self.get, rows)
-        if spec.shape[1] != self.weights.shape[0]:
+        settings = self.get, self.batch_size, progress, "predictions"
+        features = FeatureStream(self.feature_map, *settings)
+        spec = features.spec(x)
+        if spec.shape[1] != weights.shape[0]:
             raise ValueError(
                 f"examples of shape {tuple(x.shape[1:])} have {spec.shape[1]} features but the "
-                f"weights are for {self.weights.shape[0]}; needed: examples shaped like the "
+                f"weights are for {weights.shape[0]}; needed: examples shaped like the "
                 "training examples"
             )
-        if isinstance(x, Tracer) or isinstance(self.weights, Tracer):
-            mean = project(kernel_features(self.feature_map(x), self.get), self.weights)
-            if self.intercept is None:
+        if isinstance(x, Tracer) or isinstance(weights, Tracer):
+            mean = project(kernel_features(self.feature_map(x), self.get), weights)
+            if intercept is None:
                 return mean
-            return mean + jnp.broadcast_to(self.intercept, mean.shape)
-        parts = batches(self.feature_map, x, get=self.get, batch_size=rows)
-        means = [np.asarray(project(z, self.weights))[: stop - start] for start, stop, z in parts]
+            return mean + jnp.broadcast_to(intercept, mean.shape)
+        means = [np.asarray(project(z, weights))[: b - a] for a, b, z in features(x)]
         mean = np.concatenate(means)
-        if self.intercept is not None:
-            mean = mean + np.asarray(self.intercept)
+        if intercept is not None:
+            mean = mean + np.asarray(intercept)
         return jax.device_put(mean)
-
-
-def solution_from(
-    feature_map: FeatureMapLike,
-    spectrum: Spectrum,
-    diag_regs: list[float],
-    *,
-    is_path: bool,
-    absolute: bool,
-    selector: Selector | None,
-    get: str,
-    batch_size: int | None,
-    one_output: bool,
-) -> RidgeSolution:
-    """Scores, choice and weights from a decomposition."""
-    scale = 1.0 if absolute else spectrum.mean_square_norm
-    fits = tuple(
-        Fit(value, value * scale, spectrum.condition(value * scale), spectrum.rank(value * scale))
-        for value in diag_regs
-    )
-    scores, chosen = None, None if is_path else 0
-    if selector is not None:
-        features = FeatureStream(feature_map, get, batch_size)
-        scores = selector.scores(spectrum, [fit.penalty for fit in fits], features)
-        if not np.any(np.isfinite(scores)):
-            raise ValueError(
-                f"every score is infinite for diag_reg={diag_regs}: the regression interpolates "
-                "its examples, so none can be left out; give larger values"
-            )
-        chosen = int(np.argmin(scores))
-
-    wanted = fits if is_path or chosen is None else (fits[chosen],)
-    weights = [spectrum.weights(fit.penalty) for fit in wanted]
-    intercepts = [spectrum.intercept(w) for w in weights]
-
-    def all_and_best(arrays: list[np.ndarray]) -> tuple[Array | None, Array | None]:
-        arrays = [a[..., 0] if one_output else a for a in arrays]
-        return (
-            on_device(np.stack(arrays), spectrum.dtype) if is_path else None,
-            None if best is None else on_device(arrays[best], spectrum.dtype),
-        )
-
-    best = chosen if is_path else 0
-    path_weights, best_weights = all_and_best(weights)
-    path_intercept, best_intercept = (
-        all_and_best(intercepts) if spectrum.fit_intercept else (None, None)
-    )
-    if chosen is not None:
-        _warn_if_deficient(fits[chosen], spectrum)
-    if spectrum.mean_to_spread > 1 and not spectrum.fit_intercept:
-        warnings.warn(
-            "the mean of the targets outweighs their spread, "
-            f"{spectrum.mean_to_spread:.3g} times, and is shrunk with everything else: pass "
-            "fit_intercept=True, or subtract the mean from y and add it to predictions",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return RidgeSolution(
-        feature_map=feature_map,
-        weights=best_weights,
-        path_weights=path_weights,
-        intercept=best_intercept,
-        path_intercept=path_intercept,
-        scores=scores,
-        diag_reg=tuple(diag_regs) if chosen is None else diag_regs[chosen],
-        n_examples=spectrum.n_examples,
-        fits=fits,
-        chosen=chosen,
-        get=get,
-        batch_size=batch_size,
-    )
-
-
-def _warn_if_deficient(fit: Fit, spectrum: Spectrum) -> None:
-    size = len(spectrum.values)
-    if fit.rank < size:
-        error = spectrum.floor if fit.penalty > 0 else spectrum.cut
-        warnings.warn(
-            f"numerically rank-deficient at diag_reg={fit.diag_reg:g} (λ = {fit.penalty:.3g}): "
-            f"{size - fit.rank} of {size} eigenvalues of the Gram matrix, with λ added, are below "
-            f"its rounding error of {error:.3g} and their directions are dropped; the condition "
-            f"number of the others is {fit.condition:.3g} and the largest eigenvalue "
-            f"{spectrum.values[-1]:.3g}. If they matter, use a larger diag_reg or float64 features",
-            RuntimeWarning,
-            stacklevel=4,
-        )

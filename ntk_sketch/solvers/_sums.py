@@ -1,4 +1,4 @@
-"""Sums over features that come batch by batch, and all features of few examples."""
+"""Sums over features that come batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..numerics._precision import promoted
-from ..streaming._stream import Batch, FeatureMapLike, Inputs, Progress, batches
+from ..streaming._stream import Batch
 from ._gram_state import GramState, HostSums, with_block
 from ._targets import centred_units
 
@@ -25,20 +25,18 @@ def project(z: Float[Array, "n p"], matrix: Float[Array, "p ..."]) -> Float[Arra
 
 
 def gram_of_stream(
-    feature_map: FeatureMapLike,
-    x: Inputs,
+    parts: Iterator[Batch],
     y: Float[np.ndarray, "n k"],
     *,
-    get: str,
     rows: int,
     spec: jax.ShapeDtypeStruct,
     one_output: bool = False,
-    progress: Progress | None = None,
 ) -> GramState:
-    """GramState of checked data; sums in float64 on the host where that costs little."""
+    """GramState of features in batches of `rows`, the last one padded with zeros, and of checked
+    targets; sums in float64 on the host where that costs little.
+    """
     dtype = promoted(spec.dtype, jnp.float32)
     units = centred_units(y, dtype)
-    parts = batches(feature_map, x, get=get, batch_size=rows, progress=progress)
     if jax.default_backend() == "cpu" and spec.shape[1] <= HOST_FEATURES:
         sums = _host_sums(parts, units.of(y), spec.shape[1])
         return GramState.of_host(sums, units, len(y), dtype, one_output)
@@ -84,13 +82,3 @@ def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, added: A
 
 
 _with_block_in_place = jax.jit(_with_block, donate_argnums=0)
-
-
-def collect(
-    feature_map: FeatureMapLike, x: Inputs, *, get: str, rows: int, spec: jax.ShapeDtypeStruct
-) -> Float[np.ndarray, "n p"]:
-    """All features on the host; for fewer examples than features. n p numbers of memory."""
-    z_all = np.empty((x.shape[0], spec.shape[1]), spec.dtype)
-    for start, stop, z in batches(feature_map, x, get=get, batch_size=rows):
-        z_all[start:stop] = np.asarray(z)[: stop - start]
-    return z_all

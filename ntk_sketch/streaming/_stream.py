@@ -6,17 +6,18 @@ import collections
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from .._arguments import checked_examples
 from ..identity._structure import is_abstract_array, once_per_structure
 from ..numerics._compiling import compiled_to_stream
+from ._progress import Progress, reporting
 
 KERNELS = ("nngp", "ntk")
 FALLBACK_BATCH = 256  # for a feature map without a `batch_size` method
@@ -29,27 +30,7 @@ which examples (n,) the map was made from in such a way that they are not like n
 """
 
 Inputs = Shaped[Array | np.ndarray, "..."]
-Progress = Callable[[int], Any]
-
 Batch = tuple[int, int, Array]
-
-
-class FeatureStream(NamedTuple):
-    """`stream` with everything but the examples, and perhaps their order, already given."""
-
-    feature_map: FeatureMapLike
-    get: str
-    batch_size: int | None
-
-    def __call__(self, x: Inputs, order: Int[np.ndarray, " n"] | None = None) -> Iterator[Batch]:
-        n = len(x) if order is None else len(order)
-        rows = batch_rows(self.feature_map, n, self.batch_size)
-        return batches(self.feature_map, x, get=self.get, batch_size=rows, order=order)
-
-    def landmarks(self, x: Inputs) -> Bool[np.ndarray, " n"]:
-        """Which examples are landmarks of the feature map; none if it does not say."""
-        is_landmark = getattr(self.feature_map, "is_landmark", None)
-        return np.zeros(len(x), bool) if is_landmark is None else is_landmark(x)
 
 
 def kernel_features(features: Any, get: str) -> Any:
@@ -148,7 +129,7 @@ def stream(
     get: str = "ntk",
     batch_size: int | None = None,
     order: Int[np.ndarray, " n"] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> Iterator[Batch]:
     """Yields `(start, stop, z)`: features z (stop - start, p) of the examples `order[start:stop]`.
 
@@ -159,15 +140,24 @@ def stream(
     Args:
       feature_map, x, get, batch_size: as in `ridge`.
       order: indices into x (n,), in any number; None: all of x.
-      progress: called after every batch with its number of examples; `tqdm(...).update` fits.
+      progress: True: a bar with the rate and the time left. None: the same on a terminal alone, if
+        it takes more than a second. False: none. A function: called after every batch with its
+        number of examples.
 
     Raises:
       TypeError, ValueError: x is not a batch of finite floating point examples.
       ValueError: features that are not finite, with the examples they belong to.
     """
-    options = {"get": get, "batch_size": batch_size, "order": order, "progress": progress}
-    parts = batches(feature_map, checked_examples(x), **options)
-    return ((a, b, z if len(z) == b - a else z[: b - a]) for a, b, z in parts)
+    x = checked_examples(x)
+    n = len(x) if order is None else len(order)
+
+    def parts():
+        with reporting(progress, n, "features") as report:
+            options = {"batch_size": batch_size, "order": order, "progress": report}
+            for start, stop, z in batches(feature_map, x, get=get, **options):
+                yield start, stop, z if len(z) == stop - start else z[: stop - start]
+
+    return parts()
 
 
 def batches(
@@ -177,7 +167,7 @@ def batches(
     get: str,
     batch_size: int | None,
     order: Int[np.ndarray, " n"] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], Any] | None = None,
 ) -> Iterator[Batch]:
     """`stream` of examples that were checked, every z of the same number of rows: those behind
     the last example are 0.
@@ -243,7 +233,7 @@ def _computed(program: Callable, arguments: tuple) -> tuple[Array, Array]:
     return jax.block_until_ready(program(*arguments))
 
 
-def _checked(start: int, result: tuple, rows: int, n: int, get: str, progress: Progress | None):
+def _checked(start: int, result: tuple, rows: int, n: int, get: str, progress: Callable | None):
     stop = min(start + rows, n)
     z, finite = result
     if not finite:

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import GramState, LeaveOneOut, Validation, _sums, accumulate, ridge, solve
+from ntk_sketch.solvers import (
+    GramState,
+    HoldOut,
+    LeaveOneOut,
+    Validation,
+    _sums,
+    accumulate,
+    ridge,
+    solve,
+)
 
 N = 8
 X = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float32)
@@ -65,7 +74,24 @@ CASES = {
     "y_val is too short": ({"select": (X, Y[:2])}, ValueError, "2 rows of y_val"),
     "y_val is integer": ({"select": (X, np.arange(N))}, TypeError, "y_val = jax.nn.one_hot"),
     "y_val of other width": ({"select": (X, Y[:, 0])}, ValueError, "y_val has 1 outputs .* has 3"),
-    "groups without loo": ({"groups": np.arange(N)}, ValueError, "select='loo' only"),
+    "groups without loo": ({"groups": np.arange(N)}, ValueError, "together by select='loo'"),
+    "groups with gcv": (
+        {"select": "gcv", "groups": np.arange(N)},
+        ValueError,
+        "together by select='loo'",
+    ),
+    "refit with gcv": (
+        {"select": "gcv", "refit": True},
+        ValueError,
+        r"select='gcv' holds none: use select=\(x_val, y_val\)",
+    ),
+    "refit without selection": ({"refit": True}, ValueError, "select=None holds none"),
+    "one group to hold out": (
+        {"select": HoldOut(0.5, key=jax.random.key(0)), "groups": np.zeros(N, int)},
+        ValueError,
+        "two groups of them, at least",
+    ),
+    "progress is a number": ({"progress": 5}, TypeError, "progress=5; needed: True"),
     "groups not integer": (
         {"select": "loo", "groups": np.ones(N)},
         TypeError,
@@ -88,6 +114,14 @@ def test_before_any_feature(features_type, change, error, message):
     x, y = given.pop("x"), given.pop("y")
     with pytest.raises(error, match=message):
         ridge(feature_map, x, y, **given)
+
+
+@pytest.mark.parametrize("share", [0, 1, 1.5, -0.1, "a fifth", None])
+def test_share_held_out(share):
+    with pytest.raises(ValueError, match=r"HoldOut\(share\): a share, 0 < share < 1, is needed"):
+        HoldOut(share, key=jax.random.key(0))
+    with pytest.raises(TypeError, match=r"jax.random.key\(0\)"):
+        HoldOut(0.5, key=0)
 
 
 def test_unselected_path_does_not_predict(make_map):

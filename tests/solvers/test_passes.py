@@ -1,0 +1,155 @@
+"""How often features are computed, of which examples, and who is told."""
+
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from ntk_sketch.solvers import HoldOut, Validation, accumulate, ridge
+from ntk_sketch.streaming import stream
+from ntk_sketch.streaming._progress import reporting
+
+VALUES = [1e-3, 1e-2, 1.0]
+KEY = jax.random.key(0)
+SIZES = pytest.mark.parametrize("n", [15, 24, 60], ids=["dual", "dual then primal", "primal"])
+
+
+class Counter:
+    """Counts the examples of all passes."""
+
+    def __init__(self):
+        self.examples, self.batches = 0, 0
+
+    def __call__(self, count):
+        self.examples += count
+        self.batches += 1
+
+
+@SIZES
+def test_predictions_of_the_whole_path(make_map, make_data, n):
+    (x, y), (new, _), count = make_data(n), make_data(11, seed=1), Counter()
+    solution = ridge(make_map(), x, y, diag_reg=VALUES, fit_intercept=True, batch_size=4)
+    path = solution.predict_path(new, progress=count)
+    assert path.shape == (3, 11, 3)
+    assert (count.examples, count.batches) == (11, 3)  # one pass
+    for one, predicted in zip(solution.path, path, strict=True):
+        np.testing.assert_allclose(predicted, one.predict(new), rtol=1e-5, atol=1e-6)
+
+
+def test_predictions_of_a_path_of_one_output(make_map, make_data):
+    x, y = make_data(60)
+    solution = ridge(make_map(), x, y[:, 0], diag_reg=VALUES, select="gcv")
+    path = solution.predict_path(x[:5])
+    assert path.shape == (3, 5)
+    chosen = VALUES.index(solution.diag_reg)
+    np.testing.assert_allclose(path[chosen], solution.predict(x[:5]), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="no path: diag_reg was a single number"):
+        ridge(make_map(), x, y, diag_reg=0.1).predict_path(x)
+
+
+@pytest.mark.usefixtures("x64")
+@SIZES
+@pytest.mark.parametrize("keep_features", [False, True])
+def test_refit_is_the_regression_of_all(make_map, make_data, n, keep_features):
+    """Chosen by the examples held out, fitted with them."""
+    feature_map = make_map(dtype=np.float64)
+    (x, y), (x_val, y_val) = make_data(n, np.float64), make_data(13, np.float64, seed=1)
+    options = {"diag_reg": VALUES, "select": (x_val, y_val), "batch_size": 8}
+    chosen, count = ridge(feature_map, x, y, **options), Counter()
+    again = ridge(
+        feature_map, x, y, **options, refit=True, keep_features=keep_features, progress=count
+    )
+    np.testing.assert_allclose(again.scores, chosen.scores, rtol=1e-9)
+    assert again.diag_reg == chosen.diag_reg
+    assert again.n_examples == n + 13
+    assert count.examples == n + (13 if keep_features else 26)
+    whole = ridge(
+        feature_map, np.concatenate([x, x_val]), np.concatenate([y, y_val]), diag_reg=VALUES
+    )
+    np.testing.assert_allclose(again.path_weights, whole.path_weights, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@SIZES
+def test_a_share_held_out(make_map, make_data, n):
+    """As by hand; copies of an example are on one side."""
+    feature_map = make_map(dtype=np.float64)
+    x, y = make_data(n, np.float64)
+    groups = np.random.default_rng(0).permutation(np.arange(n) // 3) - 7
+    held_out = HoldOut(0.3, key=KEY)
+    order, validation = held_out.split(x, y, groups)
+    assert isinstance(validation, Validation)
+    out = np.setdiff1d(np.arange(n), order)
+    np.testing.assert_array_equal(validation.x, x[out])
+    assert not set(groups[order]) & set(groups[out])
+    assert len(set(groups[out])) == round(0.3 * len(set(groups)))
+    options = {"diag_reg": VALUES, "batch_size": 8}
+    found = ridge(feature_map, x, y, select=held_out, groups=groups, **options)
+    by_hand = ridge(feature_map, x[order], y[order], select=(x[out], y[out]), **options)
+    np.testing.assert_allclose(found.scores, by_hand.scores, rtol=1e-9)
+    np.testing.assert_allclose(found.path_weights, by_hand.path_weights, rtol=1e-9)
+    again = ridge(feature_map, x, y, select=held_out, groups=groups, refit=True, **options)
+    whole = ridge(feature_map, x, y, **options)
+    np.testing.assert_allclose(again.path_weights, whole.path_weights, rtol=1e-7, atol=1e-9)
+
+
+def test_shares_differ_by_key(make_data):
+    x, y = make_data(40)
+    first, second = (HoldOut(key=jax.random.key(i)).split(x, y, None)[0] for i in range(2))
+    assert len(first) == len(second) == 32
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_kept_features_serve_leave_one_out(make_map, make_data, fit_intercept):
+    x, y = make_data(60)
+    options = {"diag_reg": VALUES, "select": "loo", "batch_size": 8}
+    options["fit_intercept"] = fit_intercept
+    again, once = Counter(), Counter()
+    computed = ridge(make_map(), x, y, progress=again, **options)
+    kept = ridge(make_map(), x, y, progress=once, keep_features=True, **options)
+    np.testing.assert_allclose(kept.scores, computed.scores, rtol=1e-5)
+    assert (again.examples, once.examples) == (120, 60)
+
+
+def test_every_pass_reports(make_map, make_data):
+    x, y = make_data(30)
+    for run in (
+        lambda progress: ridge(make_map(), x, y, batch_size=8, progress=progress),
+        lambda progress: accumulate(make_map(), x, y, batch_size=8, progress=progress),
+        lambda progress: list(stream(make_map(), x, batch_size=8, progress=progress)),
+        lambda progress: ridge(make_map(), x, y).predict(x, progress=progress),
+    ):
+        count = Counter()
+        run(count)
+        assert count.examples == 30
+
+
+@pytest.mark.parametrize(
+    ("progress", "terminal", "shown"),
+    [(None, False, False), (True, False, True), (False, True, False), (True, True, True)],
+)
+def test_bars(make_map, make_data, progress, terminal, shown, monkeypatch, capsys):
+    x, y = make_data(30)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    ridge(make_map(), x, y, batch_size=8, progress=progress)
+    printed = capsys.readouterr().err
+    assert ("features" in printed) == shown
+    assert ("30/30" in printed) == shown
+
+
+def test_on_a_terminal_only_what_takes_long_has_a_bar(make_map, make_data, monkeypatch, capsys):
+    """A bar appears after a second, with the rate and the time left."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    x, y = make_data(30)
+    ridge(make_map(), x, y, batch_size=8)
+    assert not capsys.readouterr().err
+    with reporting(None, 10, "features") as report:
+        report(3)
+        time.sleep(1.1)
+        report(7)
+    printed = capsys.readouterr().err
+    assert "features" in printed
+    assert "examples/s" in printed
