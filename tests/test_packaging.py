@@ -95,7 +95,7 @@ def test_script_names_a_python_that_does_not_run():
 
 def test_changelog_and_citation_name_the_version():
     version = re.escape(ntk_sketch.__version__)
-    assert re.search(rf"^## {version}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert re.search(rf"^## \[{version}\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert re.search(rf"^version: {version}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
 
 
