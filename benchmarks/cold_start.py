@@ -4,23 +4,22 @@ Each run is a fresh process without a compilation cache. With `--against FOLDER`
 another commit, both are run in turn, since machines are noisy and ratios are what can be compared.
 """
 
-import argparse
 import json
 import os
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments._command import exit_code
-from experiments._record import command_line, environment, write_record
+from experiments._common._arguments import count, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._study import finish
 
 ROOT = Path(__file__).parent.parent
-OUTPUT = Path(__file__).parent / "results"
 
 _TIMED = """
 import json, time
@@ -52,11 +51,19 @@ def seconds(checkout: Path) -> list[float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(against: Path | None, repetitions: int, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    against: Path | None = option(None, Path, "a checkout of another commit", "FOLDER")
+    repetitions: int = option(5, count)
+    out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
+
+
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
+    against = settings.against
     checkouts = {"this": ROOT} | ({} if against is None else {"other": against.resolve()})
     times: dict[str, list] = {name: [] for name in checkouts}
-    for _ in range(repetitions):
+    for _ in range(settings.repetitions):
         for name, checkout in checkouts.items():
             times[name].append(seconds(checkout))
     results: dict[str, Any] = {
@@ -70,26 +77,14 @@ def run(against: Path | None, repetitions: int, out: Path) -> dict[str, Any]:
     if against is not None:
         ratios = [a[0] / b[0] for a, b in zip(times["this"], times["other"], strict=True)]
         results["ratio"] = {"median": float(np.median(ratios)), "all": ratios}
-    record = {
-        "benchmark": "cold start",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line().replace(str(against), "FOLDER"),
-        "environment": environment(),
-        "results": results,
-    }
-    for name, found in results.items():
-        print(f"{name}: median {found['median']:.2f}")
-    write_record(out / "cold_start.json", record)
-    return record
+    text = "\n".join(f"{name}: median {found['median']:.2f}" for name, found in results.items())
+    elsewhere = replace(settings, against=None)  # records know no folders of this machine
+    return finish("cold start", elsewhere, "cold_start", results, text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description=__doc__)
-    parser.add_argument("--against", type=Path, help="a checkout of another commit")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=OUTPUT, help="folder of the record")
-    settings = parser.parse_args(arguments)
-    return exit_code(run, settings.against, settings.repetitions, settings.out)
+    settings, _ = settings_from(Settings, "benchmarks.cold_start", __doc__, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ more for its number of rows.
 XLA's fusion once made this grow fourfold with every layer; it should grow in proportion to depth.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import jax
 import numpy as np
 
 import ntk_sketch as ns
-from experiments._command import exit_code
-from experiments._record import command_line, environment, write_record
+from experiments._common._arguments import count, one_of, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._study import finish
 from ntk_sketch import stax
 
 METHODS = {
@@ -33,8 +33,6 @@ METHODS = {
     "Exact": lambda: ns.Exact(),
 }
 STEPS = ("map", "ridge", "predictions", "kernel")
-DEPTHS = (4, 8, 16, 32, 50)
-OUTPUT = Path(__file__).parent / "results"
 
 
 def measure(method: str, depth: int) -> dict[str, float]:
@@ -60,45 +58,39 @@ def measure(method: str, depth: int) -> dict[str, float]:
 
 
 def in_fresh_process(method: str, depth: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.depth", "--one", method, str(depth)]
+    code = "import json, sys; from benchmarks.depth import measure; "
+    code += "print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))"
+    command = [sys.executable, "-c", code, method, str(depth)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{method} at depth {depth} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(methods: list[str], depths: list[int], out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    methods: tuple[str, ...] = option(tuple(METHODS), one_of(METHODS), name="NAME")
+    depths: tuple[int, ...] = option((4, 8, 16, 32, 50), count)
+    out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
+
+
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
-    record: dict[str, Any] = {
-        "benchmark": "depth",
-        "command": command_line(),
-        "environment": environment(),
-        "results": {},
-    }
-    for method in methods:
-        found = {str(depth): in_fresh_process(method, depth) for depth in depths}
+    results, record = {}, {}
+    for method in settings.methods:
+        found = {str(depth): in_fresh_process(method, depth) for depth in settings.depths}
         line = "  ".join(
             f"{depth}: {' + '.join(f'{one[step]:.2f}' for step in STEPS)} s"
             for depth, one in found.items()
         )
-        print(f"{method:24} {line}", flush=True)
-        record["results"][method] = found
-        record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_record(out / "depth.json", record)  # an interruption leaves what is there
+        results[method] = found  # an interruption leaves what is there
+        record = finish("depth", settings, "depth", results, f"{method:24} {line}")
     return record
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.depth", description=__doc__)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--depths", nargs="+", type=int, default=list(DEPTHS))
-    parser.add_argument("--out", type=Path, default=OUTPUT, help="folder of the record")
-    parser.add_argument("--one", nargs=2, metavar=("METHOD", "DEPTH"), help="in this process")
-    settings = parser.parse_args(arguments)
-    if settings.one:
-        print(json.dumps(measure(settings.one[0], int(settings.one[1]))))
-        return 0
-    return exit_code(run, settings.methods, settings.depths, settings.out)
+    settings, _ = settings_from(Settings, "benchmarks.depth", __doc__, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

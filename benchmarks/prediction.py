@@ -5,10 +5,9 @@ examples after the first, which compiles. Beside them the time of the matrix pro
 the rate that one of size 1,024 has on this machine.
 """
 
-import argparse
 import sys
 import time
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ import numpy as np
 from jax import numpy as jnp
 
 import ntk_sketch as ns
-from experiments._command import exit_code
-from experiments._record import command_line, environment, write_record
+from experiments._common._arguments import count, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._study import finish
 from ntk_sketch import stax
 
 ROWS = (1, 16, 256)
 METHODS = {"Nystroem": ns.Nystroem, "RandomFeatures": ns.RandomFeatures}
-OUTPUT = Path(__file__).parent / "results"
 
 
 def milliseconds(fn, repetitions: int) -> list[float]:
@@ -58,32 +57,29 @@ def measure(method: str, width: int, repetitions: int) -> dict[str, Any]:
     return found
 
 
-def run(width: int, repetitions: int, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    width: int = option(512, count)
+    repetitions: int = option(200, count)
+    out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
+
+
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
-    results = {method: measure(method, width, repetitions) for method in METHODS}
-    record = {
-        "benchmark": "prediction",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": {"width": width, "repetitions": repetitions},
-        "environment": environment(),
-        "results": results,
-    }
+    results = {method: measure(method, settings.width, settings.repetitions) for method in METHODS}
+    lines = []
     for method, of_rows in results.items():
         for rows, found in of_rows.items():
             low, middle, high = found["milliseconds (quartiles)"]
-            print(f"{method:16} {rows:>4} examples: {middle:.2f} ms ({low:.2f} to {high:.2f})")
-    write_record(out / "prediction.json", record)
-    return record
+            lines.append(
+                f"{method:16} {rows:>4} examples: {middle:.2f} ms ({low:.2f} to {high:.2f})"
+            )
+    return finish("prediction", settings, "prediction", results, "\n".join(lines))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.prediction", description=__doc__)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--repetitions", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=OUTPUT, help="folder of the record")
-    settings = parser.parse_args(arguments)
-    return exit_code(run, settings.width, settings.repetitions, settings.out)
+    settings, _ = settings_from(Settings, "benchmarks.prediction", __doc__, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments._command import exit_code
+from experiments._common._command import exit_code
 
 from ._run import run
 from ._settings import parse

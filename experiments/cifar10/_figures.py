@@ -1,61 +1,48 @@
 """Two pictures of a result: accuracy against `diag_reg`, and the most confident mistakes."""
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from experiments._common._study import figure
 
 ROWS, COLUMNS = 3, 8
 
 
-def accuracy_figure(
-    path: Path,
-    *,
-    diag_reg: np.ndarray,
-    test_accuracy: np.ndarray,
-    scores: np.ndarray | None,
-    score_name: str,
-    chosen: float,
-    title: str,
-) -> None:
+def accuracy_figure(path: Path, results: dict[str, Any], score_name: str, title: str) -> None:
     """Test accuracy against `diag_reg`, with the training-side score that made the choice.
 
     Args:
         path: where the PNG goes.
-        diag_reg, test_accuracy: the path of solutions.
-        scores: what the choice minimised, from training data; None draws the accuracy alone.
+        results: of the record: `diag_reg`, and of its `path`, `diag_reg`, `score` and
+            `test_accuracy`.
         score_name: how the choice was made.
-        chosen: the chosen `diag_reg`.
         title: what was run.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    axis.plot(diag_reg, test_accuracy, "o-", color="tab:blue", label="test accuracy")
-    if diag_reg.min() > 0:
-        axis.set_xscale("log")
-    else:  # 0 has a place of its own on an axis that is linear below the smallest other value
-        axis.set_xscale("symlog", linthresh=min(diag_reg[diag_reg > 0], default=1.0))
-    axis.axvline(chosen, color="0.4", linestyle=":", label=f"chosen by {score_name}: {chosen:.3g}")
-    axis.set_xlabel("diag_reg (relative)")
-    axis.set_ylabel("test accuracy", color="tab:blue")
-    handles, labels = axis.get_legend_handles_labels()
-    top = axis
-    if scores is not None:
-        top = twin = axis.twinx()
+    of, chosen = results["path"], results["diag_reg"]
+    diag_reg, scores = np.array(of["diag_reg"]), np.array(of["score"], float)
+    with figure(path, (6.4, 4.0)) as (_, axes):
+        axis = axes[0, 0]
+        axis.plot(diag_reg, of["test_accuracy"], "o-", color="tab:blue", label="test accuracy")
+        if diag_reg.min() > 0:
+            axis.set_xscale("log")
+        else:  # 0 has a place of its own on an axis that is linear below the smallest other value
+            axis.set_xscale("symlog", linthresh=min(diag_reg[diag_reg > 0], default=1.0))
+        label = f"chosen by {score_name}: {chosen:.3g}"
+        axis.axvline(chosen, color="0.4", linestyle=":", label=label)
+        axis.set_xlabel("diag_reg (relative)")
+        axis.set_ylabel("test accuracy", color="tab:blue")
+        axis.set_title(title, fontsize="medium")
+        twin = axis.twinx()
         twin.plot(diag_reg, scores, "s--", color="tab:orange", markersize=4)
         twin.set_yscale("log")
         twin.set_ylabel(f"{score_name} score, from training data", color="tab:orange")
-    top.legend(handles, labels, fontsize="small", loc="center left", framealpha=1.0)
-    axis.set_title(title, fontsize="medium")
-    _save(figure, path)
+        twin.legend(*axis.get_legend_handles_labels(), fontsize="small", loc="center left")
 
 
 def mistakes_figure(
     path: Path,
-    *,
     images: np.ndarray,
     outputs: np.ndarray,
     labels: np.ndarray,
@@ -73,16 +60,15 @@ def mistakes_figure(
         title: what was run.
     """
     order, lead = confident_mistakes(outputs, labels, ROWS * COLUMNS)
-    figure, axes = plt.subplots(ROWS, COLUMNS, figsize=(11, 5.2), layout="constrained")
     top = images.max(initial=1)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, index, margin in zip(axes.flat, order, lead, strict=False):
-        axis.imshow((images[index] / top).squeeze(), cmap="gray_r", vmin=0, vmax=1)
-        said, true = classes[int(outputs[index].argmax())], classes[int(labels[index])]
-        axis.set_title(f"{said}, not {true}\n+{margin:.2f}", fontsize=8)
-    figure.suptitle(title, fontsize="medium")
-    _save(figure, path)
+    with figure(path, (11, 5.2), ROWS, COLUMNS) as (plot, axes):
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for axis, index, margin in zip(axes.flat, order, lead, strict=False):
+            axis.imshow((images[index] / top).squeeze(), cmap="gray_r", vmin=0, vmax=1)
+            said, true = classes[int(outputs[index].argmax())], classes[int(labels[index])]
+            axis.set_title(f"{said}, not {true}\n+{margin:.2f}", fontsize=8)
+        plot.suptitle(title, fontsize="medium")
 
 
 def confident_mistakes(
@@ -93,9 +79,3 @@ def confident_mistakes(
     wrong = np.flatnonzero(outputs.argmax(1) != labels)
     order = wrong[np.argsort(-lead[wrong], kind="stable")][:count]
     return order, lead[order]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)

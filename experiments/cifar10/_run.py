@@ -1,8 +1,6 @@
 """The main job, from settings to a record and two figures."""
 
-import sys
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import ntk_sketch as ns
-from experiments._phases import Phases
-from experiments._record import command_line, environment, write_record
+from experiments._common import data
+from experiments._common._networks import BLOCKS, myrtle
+from experiments._common._phases import Phases
+from experiments._common._preprocess import fit
+from experiments._common._study import finish
 from ntk_sketch.solvers import HoldOut
 
-from . import data
-from ._architectures import BLOCKS, myrtle
+from ._figures import accuracy_figure, mistakes_figure
 from ._methods import METHODS
-from ._preprocess import fit
 from ._settings import Settings
 
 SAMPLE = 256  # training images that a method may look at
@@ -92,26 +91,31 @@ def run(settings: Settings) -> dict[str, Any]:
     with phases("predictions"):
         outputs = np.asarray(solution.predict_path(x_test, progress=True))
 
-    record = {
-        "experiment": "cifar10",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data_dir", "out")},
-        "environment": environment(),
-        "data": {"dataset": source.dataset, "format": source.format},
-        "resolved": asdict(resolved)
-        | {"batch_size": batch_size, "n_features": feature_map.n_features[settings.kernel]},
-        "results": _results(settings, solution, outputs, test_labels)
-        | {"images_per_second": len(x_test) / phases.seconds["predictions"]},
-        "phases": phases.record(),
-    }
-    name = _name(settings, resolved, source)
-    write_record(settings.out / f"{name}.json", record)
-    print(_report(record, phases))
-    print(f"\nrecord: {settings.out / name}.json")
-    chosen = settings.diag_reg.index(solution.diag_reg)
-    _draw(settings.out / name, record, outputs[chosen], test_images, test_labels, source)
-    return record
+    results = _results(settings, solution, outputs, test_labels)
+    results["images_per_second"] = len(x_test) / phases.seconds["predictions"]
+    sizes = {"batch_size": batch_size, "n_features": feature_map.n_features[settings.kernel]}
+    known = asdict(resolved) | sizes
+    chosen = outputs[settings.diag_reg.index(solution.diag_reg)]
+    title = _title(settings, resolved, source, results)
+
+    def draw(path: Path) -> None:
+        accuracy_figure(
+            path.with_name(f"{path.stem}-accuracy.png"), results, resolved.select, title
+        )
+        mistakes = path.with_name(f"{path.stem}-mistakes.png")
+        mistakes_figure(mistakes, test_images, chosen, test_labels, source.classes, title)
+
+    return finish(
+        "cifar10",
+        settings,
+        _name(settings, resolved, source),
+        results,
+        _report(source, known, results, phases),
+        draw,
+        data={"dataset": source.dataset, "format": source.format},
+        resolved=known,
+        phases=phases.record(),
+    )
 
 
 def _resolve(settings: Settings, source: data.Source) -> Resolved:
@@ -215,11 +219,12 @@ def _dashed(widths: tuple[int, ...]) -> str:
     return "-".join(map(str, widths))
 
 
-def _report(record: dict[str, Any], phases: Phases) -> str:
-    results, resolved = record["results"], record["resolved"]
+def _report(
+    source: data.Source, resolved: dict[str, Any], results: dict[str, Any], phases: Phases
+) -> str:
     return (
         f"\ntest accuracy {results['accuracy']:.4f} on {resolved['test']:,} images of "
-        f"{record['data']['dataset']}\n"
+        f"{source.dataset}\n"
         f"diag_reg {results['diag_reg']:.3g}, chosen by {resolved['select']} on "
         f"{resolved['train']:,} training images\n"
         f"{resolved['n_features']:,} features, {results['images_per_second']:.1f} images per second"
@@ -227,37 +232,12 @@ def _report(record: dict[str, Any], phases: Phases) -> str:
     )
 
 
-def _draw(start: Path, record: dict[str, Any], outputs, images, labels, source) -> None:
-    """Figures; the record is already written, so that nothing is lost when one fails."""
-    try:
-        from ._figures import accuracy_figure, mistakes_figure
-    except ImportError as error:
-        print(f"no figures: {error} (pip install matplotlib)", file=sys.stderr)
-        return
-
-    results, resolved = record["results"], record["resolved"]
-    title = (
-        f"{source.dataset}, {record['settings']['architecture']} "
-        f"{record['settings']['activation']}, {record['settings']['kernel'].upper()}, "
-        f"{record['settings']['method']} of width {_dashed(resolved['width'])}\n"
-        f"{resolved['train']:,} training images: {results['accuracy']:.1%} of "
-        f"{resolved['test']:,} test images right"
+def _title(
+    settings: Settings, resolved: Resolved, source: data.Source, results: dict[str, Any]
+) -> str:
+    return (
+        f"{source.dataset}, {settings.architecture} {settings.activation}, "
+        f"{settings.kernel.upper()}, {settings.method} of width {_dashed(resolved.width)}\n"
+        f"{resolved.train:,} training images: {results['accuracy']:.1%} of "
+        f"{resolved.test:,} test images right"
     )
-    accuracy_figure(
-        Path(f"{start}-accuracy.png"),
-        diag_reg=np.array(results["path"]["diag_reg"]),
-        test_accuracy=np.array(results["path"]["test_accuracy"]),
-        scores=np.array(results["path"]["score"], float),
-        score_name=resolved["select"],
-        chosen=results["diag_reg"],
-        title=title,
-    )
-    mistakes_figure(
-        Path(f"{start}-mistakes.png"),
-        images=images,
-        outputs=outputs,
-        labels=labels,
-        classes=source.classes,
-        title="Most confident mistakes: lead of the wrong class\n" + title,
-    )
-    print(f"figures: {start}-accuracy.png, -mistakes.png")

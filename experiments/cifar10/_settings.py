@@ -1,17 +1,27 @@
 """What a run is asked to do, checked before anything is read."""
 
 import argparse
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ._architectures import ACTIVATIONS, BLOCKS, activation
+from experiments._common._arguments import (
+    LARGEST,
+    count,
+    listed,
+    non_negative,
+    nonlinearity,
+    one_of,
+    positive,
+    seed,
+    up_to,
+)
+from experiments._common._networks import ACTIVATIONS, BLOCKS
+from experiments._common._preprocess import Steps
+
 from ._methods import METHODS
-from ._preprocess import Steps
 
 SELECT = ("gcv", "loo", "validation")
 KERNELS = ("ntk", "nngp")
-LARGEST = {"train": 50_000, "test": 10_000}
 DIAG_REG = tuple(10.0 ** (k / 2) for k in range(-14, 3))
 OUTPUT = Path(__file__).parent / "output"
 
@@ -71,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     def choice(group, flag: str, known, fallback: str) -> None:
-        text = f"{_list(known)} (default: {fallback})"
+        text = f"{listed(known)} (default: {fallback})"
         group.add_argument(flag, type=one_of(known), default=fallback, metavar="NAME", help=text)
 
     model = parser.add_argument_group("kernel")
@@ -81,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         type=nonlinearity,
         default=default.activation,
         metavar="NAME[:NUMBERS]",
-        help=f"{_list(ACTIVATIONS)}; arguments after a colon, as in leakyrelu:0.1 (default: relu)",
+        help=f"{listed(ACTIVATIONS)}; arguments after a colon, as in leakyrelu:0.1 (default: relu)",
     )
     model.add_argument(
         "--W-std", type=positive, default=default.W_std, help="of every layer (default: sqrt 2)"
@@ -126,86 +136,10 @@ def _parser() -> argparse.ArgumentParser:
         "--select",
         type=one_of(SELECT),
         metavar="NAME",
-        help=f"how diag_reg is chosen, on training data: {_list(SELECT)} "
+        help=f"how diag_reg is chosen, on training data: {listed(SELECT)} "
         "(default: gcv; with --flip loo, which leaves an image out with its mirror image)",
     )
     ridge.add_argument("--batch-size", type=count, help="default: from a memory budget")
     ridge.add_argument("--seed", type=seed, default=default.seed)
     ridge.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR", help="for the results")
     return parser
-
-
-def one_of(known):
-    """An argparse type: a name in `known`, whatever its case; the error lists them all."""
-    by_lower = {name.lower(): name for name in known}
-
-    def parse_name(text: str) -> str:
-        if text.lower() not in by_lower:
-            raise argparse.ArgumentTypeError(f"unknown name {text!r}; known: {_list(known)}")
-        return by_lower[text.lower()]
-
-    return parse_name
-
-
-def nonlinearity(text: str) -> str:
-    """An argparse type: a nonlinearity that can be made."""
-    try:
-        activation(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text.lower()
-
-
-def up_to(largest: int):
-    """An argparse type: a count that is at most `largest`."""
-
-    def parse_count(text: str) -> int:
-        value = count(text)
-        if value > largest:
-            raise argparse.ArgumentTypeError(f"{value:,} asked for, but CIFAR-10 has {largest:,}")
-        return value
-
-    return parse_count
-
-
-def count(text: str) -> int:
-    """An argparse type: an integer that is at least 1."""
-    value = _number(int, text, "an integer")
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 needed, got {value}")
-    return value
-
-
-def seed(text: str) -> int:
-    """An argparse type: a seed that `jax.random.key` takes without x64."""
-    value = _number(int, text, "an integer")
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"between 0 and 2**32 - 1 needed, got {value}")
-    return value
-
-
-def non_negative(text: str) -> float:
-    """An argparse type: a finite number that is not negative."""
-    value = _number(float, text, "a number")
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"a finite number >= 0 needed, got {text}")
-    return value
-
-
-def positive(text: str) -> float:
-    """An argparse type: a finite positive number."""
-    value = non_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("a number > 0 needed, got 0")
-    return value
-
-
-def _number(kind, text: str, needed: str):
-    try:
-        return kind(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{needed} needed, got {text!r}") from None
-
-
-def _list(names) -> str:
-    return ", ".join(names)

@@ -7,10 +7,8 @@ is the error of the series alone, without its tail, on a grid of cosines in [-1,
 2-norm, and at most, relative to the kernel at cosine 1.
 """
 
-import argparse
 import sys
-import time
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,14 @@ import numpy as np
 from jax import numpy as jnp
 from tqdm import tqdm
 
-from experiments._record import command_line, environment, write_record
-from experiments.cifar10._settings import count, positive
+from experiments._common._arguments import at_least_two, count, option, positive, settings_from
+from experiments._common._command import exit_code
+from experiments._common._study import figure, finish, markdown
 from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
+from ntk_sketch.diagnostics import relative_error
 from ntk_sketch.numerics._precision import float64
 from ntk_sketch.series import hermite_coefficients
-
-from ._settings import OUTPUT
 
 NONLINEARITIES = {
     "Relu": stax.Relu,
@@ -42,55 +40,41 @@ BLOCK, LARGEST_DEGREE, BAR = 4096, 200, 1e-3
 GRID = np.linspace(-1, 1, 2001)
 
 
-def run(
-    points: int,
-    dimension: int,
-    norms: tuple[float, ...],
-    seeds: int,
-    widths: tuple[int, ...],
-    out: Path,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    points: int = option(1000, at_least_two)
+    dimension: int = option(256, at_least_two, name="D")
+    norms: tuple[float, ...] = option(NORMS, positive, name="R")
+    widths: tuple[int, ...] = option(WIDTHS, count, name="M")
+    seeds: int = option(2, at_least_two, "number of keys")
+    out: Path = option(Path(__file__).parent / "output", Path, "folder of results", "DIR")
+
+
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
+    points, dimension = settings.points, settings.dimension
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((points, dimension))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     cosines = np.clip(directions @ directions.T, -1, 1)
     np.fill_diagonal(cosines, 1.0)
     rows = []
-    cases = [(name, norm) for name in NONLINEARITIES for norm in norms]
+    cases = [(name, norm) for name in NONLINEARITIES for norm in settings.norms]
     for name, norm in tqdm(cases, desc="dual kernels", unit="kernel"):
-        layer = NONLINEARITIES[name]()
-        dual = DualActivation(layer)
+        dual = DualActivation(NONLINEARITIES[name]())
         exact = exact_kernel(dual, cosines, norm)
-        start = time.perf_counter()
-        rows.append(
-            {
-                "nonlinearity": name,
-                "norm": norm,
-                **series_errors(dual, exact, cosines, norm),
-                "series_seconds": time.perf_counter() - start,
-                "monte_carlo": monte_carlo_errors(dual, exact, directions * norm, seeds, widths),
-            }
-        )
-    record = {
-        "experiment": "kernel_approximation.dual_kernels",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": {
-            "points": points,
-            "dimension": dimension,
-            "seeds": seeds,
-            "degrees": list(DEGREES),
-            "widths": list(widths),
-        },
-        "environment": environment(),
-        "results": rows,
-    }
-    path = out / f"dual-kernels-{points}points-{dimension}d.json"
-    write_record(path, record)
-    figure(path.with_suffix(".png"), rows, widths)
-    print(table(rows))
-    return record
+        sampled = monte_carlo_errors(dual, exact, directions * norm, settings)
+        row = {"nonlinearity": name, "norm": norm, "monte_carlo": sampled}
+        rows.append(row | series_errors(dual, exact, cosines, norm))
+    return finish(
+        "kernel_approximation.dual_kernels",
+        settings,
+        f"dual-kernels-{points}points-{dimension}d",
+        rows,
+        table(rows),
+        lambda path: draw(path, rows, settings.widths),
+        degrees=list(DEGREES),
+    )
 
 
 def exact_kernel(dual: DualActivation, cosines: np.ndarray, norm: float) -> np.ndarray:
@@ -111,7 +95,7 @@ def series_errors(dual: DualActivation, exact, cosines, norm: float) -> dict[str
         power = power * cosines
         series += squares[degree] * power
         np.fill_diagonal(series, np.diagonal(exact))  # the tail
-        errors.append(relative(series, exact))
+        errors.append(relative_error(series, exact))
     grid = on_grid - np.cumsum(squares[:, None] * GRID ** np.arange(len(squares))[:, None], axis=0)
     grid_relative = np.linalg.norm(grid, axis=1) / np.linalg.norm(on_grid)
     grid_largest = np.abs(grid).max(axis=1) / on_grid[-1]
@@ -131,9 +115,10 @@ def first_below(errors: np.ndarray) -> int | None:
 
 
 def monte_carlo_errors(
-    dual: DualActivation, exact, x, seeds: int, widths
+    dual: DualActivation, exact, x, settings: Settings
 ) -> dict[str, list[float]]:
     """Mean and standard deviation over keys of the error at every width, columns in blocks."""
+    seeds, widths = settings.seeds, settings.widths
     x = jnp.asarray(x, jnp.float32)
     errors = np.zeros((seeds, len(widths)))
     for seed in range(seeds):
@@ -144,9 +129,8 @@ def monte_carlo_errors(
                 key = jax.random.fold_in(jax.random.key(seed), done)
                 total += np.asarray(_block(dual, x, key, m))
                 done += m
-            errors[seed, i] = relative(total / width, exact)
-    spread = errors.std(axis=0, ddof=1) if seeds > 1 else np.zeros(len(widths))
-    return {"mean": errors.mean(axis=0).tolist(), "std": spread.tolist()}
+            errors[seed, i] = relative_error(total / width, exact)
+    return {"mean": errors.mean(axis=0).tolist(), "std": errors.std(axis=0, ddof=1).tolist()}
 
 
 def _gram(dual, x, key, m):
@@ -158,84 +142,53 @@ def _gram(dual, x, key, m):
 _block = jax.jit(_gram, static_argnums=(0, 3))
 
 
-def relative(approximate: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.linalg.norm(approximate - exact) / np.linalg.norm(exact))
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """One line for each nonlinearity and norm."""
-    lines = [
-        "| σ | norm | degree 4 | 8 | 16 | 20 | grid, 16 | at most | reached at | at most at |"
-        " sampling, least width | largest |",
-        "|" + "---|" * 12,
-    ]
+    heading = ["σ", "norm", "degree 4", "8", "16", "20", "grid, 16", "at most", "reached at"]
+    heading += ["at most at", "sampling, least width", "largest"]
+    lines, grid = [], DEGREES.index(16)
     for row in rows:
         at = dict(zip(DEGREES, row["series"], strict=True))
-        grid = DEGREES.index(16)
         sampled = row["monte_carlo"]["mean"]
         numbers = [at[4], at[8], at[16], at[20], row["grid"][grid], row["grid_largest"][grid]]
         degrees = [
             f">{LARGEST_DEGREE}" if row[measure] is None else row[measure]
             for measure in ("grid_degree", "grid_largest_degree")
         ]
+        numbers = [f"{number:.1e}" for number in (*numbers, sampled[0], sampled[-1])]
         lines.append(
-            f"| {row['nonlinearity']} | {row['norm']:g} | "
-            + " | ".join(f"{number:.1e}" for number in numbers)
-            + f" | {degrees[0]} | {degrees[1]} | {sampled[0]:.1e} | {sampled[-1]:.1e} |"
+            [row["nonlinearity"], f"{row['norm']:g}", *numbers[:-2], *degrees, *numbers[-2:]]
         )
-    return "\n".join(lines)
+    return markdown(heading, lines)
 
 
-def figure(path: Path, rows: list[dict[str, Any]], widths) -> None:
+def draw(path: Path, rows: list[dict[str, Any]], widths) -> None:
     """Error against degree above, against width below, a column for each nonlinearity."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     names = list(dict.fromkeys(row["nonlinearity"] for row in rows))
     norms = list(dict.fromkeys(row["norm"] for row in rows))
-    drawn, axes = plt.subplots(
-        2, len(names), figsize=(3 * len(names), 6), sharey="row", layout="constrained"
-    )
-    for row in rows:
-        column = names.index(row["nonlinearity"])
-        colour = plt.get_cmap("viridis")(norms.index(row["norm"]) / max(len(norms) - 1, 1))
-        axes[0, column].plot(DEGREES, row["series"], color=colour, label=f"{row['norm']:g}")
-        axes[1, column].errorbar(
-            widths, row["monte_carlo"]["mean"], row["monte_carlo"]["std"], color=colour
-        )
-    for column, name in enumerate(names):
-        axes[0, column].set(title=name, xlabel="degree", yscale="log")
-        axes[1, column].set(xlabel="width of Monte Carlo features", xscale="log", yscale="log")
-    for axis in axes.ravel():
-        axis.grid(alpha=0.3)
-    axes[0, 0].set(ylabel="relative error of the series", ylim=(1e-16, 1))
-    axes[1, 0].set_ylabel("relative error of sampling")
-    axes[0, 0].legend(title="norm", fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=110)
-    plt.close(drawn)
+    with figure(path, (3 * len(names), 6), 2, len(names), sharey="row") as (_, axes):
+        for row in rows:
+            column = names.index(row["nonlinearity"])
+            own = {"color": f"C{norms.index(row['norm']) % 10}", "label": f"{row['norm']:g}"}
+            sampled = row["monte_carlo"]
+            axes[0, column].plot(DEGREES, row["series"], **own)
+            axes[1, column].errorbar(widths, sampled["mean"], sampled["std"], **own)
+        for column, name in enumerate(names):
+            axes[0, column].set(title=name, xlabel="degree", yscale="log")
+            axes[1, column].set(xlabel="width of Monte Carlo features", xscale="log", yscale="log")
+        for axis in axes.ravel():
+            axis.grid(alpha=0.3)
+        axes[0, 0].set(ylabel="relative error of the series", ylim=(1e-16, 1))
+        axes[1, 0].set_ylabel("relative error of sampling")
+        axes[0, 0].legend(title="norm", fontsize="small")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the measurement; 0 when it is done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.kernel_approximation.dual_kernels",
-        description="Dual kernels by Hermite series against degree, and by sampling against width.",
-    )
-    parser.add_argument("--points", type=count, default=1000, metavar="N")
-    parser.add_argument("--dimension", type=count, default=256, metavar="D")
-    parser.add_argument("--norms", type=positive, nargs="+", default=NORMS, metavar="R")
-    parser.add_argument("--widths", type=count, nargs="+", default=WIDTHS, metavar="M")
-    parser.add_argument("--seeds", type=count, default=2, metavar="N", help="number of keys")
-    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
-    given = parser.parse_args(arguments)
-    if given.dimension < 2 or given.points < 2:
-        parser.error("two points in two dimensions needed at least")
-    norms, widths = (tuple(sorted(set(values))) for values in (given.norms, given.widths))
-    run(given.points, given.dimension, norms, given.seeds, widths, given.out)
-    return 0
+    module = "experiments.kernel_approximation.dual_kernels"
+    text = "Dual kernels by Hermite series against degree, and by sampling against width."
+    settings, _ = settings_from(Settings, module, text, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

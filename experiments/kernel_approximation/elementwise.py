@@ -6,11 +6,10 @@ same factors with the coefficients of the published objective, of Chebyshev and 
 Fourier features of that rank.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +20,14 @@ from scipy import special
 from sklearn.kernel_approximation import RBFSampler
 from tqdm import tqdm
 
-from experiments import _uci
-from experiments._command import exit_code
-from experiments._record import command_line, environment, write_record
-from experiments.cifar10._settings import count
+from experiments._common import _uci
+from experiments._common._arguments import count, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._study import finish, markdown, mean_and_std
+from ntk_sketch.diagnostics import relative_error
 from ntk_sketch.sketches import TensorSketch, elementwise, greedy_coreset
 
-from ._measure import relative_error
-from ._settings import OUTPUT
+from ._elementwise_figure import elementwise_figure
 
 DEGREES, WIDTHS = (2, 4, 8, 12), (32, 128, 512)
 CORESET = 64  # rows of A at which coefficients are fitted, as `elementwise` does by default
@@ -60,16 +59,28 @@ def cases(x: np.ndarray) -> dict[str, Case]:
     }
 
 
-def run(dataset: str, points: int, seeds: int, data_dir: str | None, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    dataset: str = option("protein", str, "name of the npz file", "NAME")
+    points: int = option(1000, count)
+    seeds: int = option(5, count, "number of keys")
+    data_dir: str | None = option(None, str, "folder with uci_regression/NAME.npz", "DIR")
+    out: Path = option(Path(__file__).parent / "output", Path, "folder of results", "DIR")
+
+
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record.
 
     Raises:
         DataError: the data set is missing or damaged.
     """
-    data, _, name = _uci.load(dataset, data_dir)
+    seeds = settings.seeds
+    data, _, name = _uci.load(settings.dataset, settings.data_dir)
     data = data[np.random.default_rng(0).permutation(len(data))]
     spread = data.std(axis=0)
-    x = ((data - data.mean(axis=0)) / np.where(spread > 0, spread, 1))[:points].astype(np.float32)
+    x = ((data - data.mean(axis=0)) / np.where(spread > 0, spread, 1))[: settings.points].astype(
+        np.float32
+    )
     rows = []
     chosen = cases(x)
     with tqdm(total=len(chosen) * len(DEGREES) * len(WIDTHS) * seeds, unit="factors") as bar:
@@ -83,22 +94,18 @@ def run(dataset: str, points: int, seeds: int, data_dir: str | None, out: Path) 
                         bar.update()
                     rows.append(
                         {"function": function, "degree": degree, "width": width}
-                        | {key: summary([each[key] for each in found]) for key in found[0]}
+                        | {key: mean_and_std([each[key] for each in found]) for key in found[0]}
                     )
-    record = {
-        "experiment": "kernel_approximation.elementwise",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": {"points": len(x), "seeds": seeds, "gamma": GAMMA},
-        "environment": environment(),
-        "data": {"dataset": name},
-        "results": rows,
-    }
-    path = out / f"elementwise-{name.replace(' ', '-')}-{len(x)}points-{seeds}keys"
-    write_record(path.with_name(f"{path.name}.json"), record)
-    print(f"{table(rows)}\n\nrecord: {path}.json")
-    draw(path.with_name(f"{path.name}.png"), rows, name)
-    return record
+    columns = [c for c in COLUMNS if c != "expected"]
+    return finish(
+        "kernel_approximation.elementwise",
+        settings,
+        f"elementwise-{name.replace(' ', '-')}-{len(x)}points-{seeds}keys",
+        rows,
+        table(rows),
+        lambda path: elementwise_figure(path, rows, columns, name),
+        data={"dataset": name, "gamma": GAMMA},
+    )
 
 
 def measured(case: Case, exact: np.ndarray, degree: int, width: int, seed: int) -> dict[str, float]:
@@ -182,52 +189,25 @@ def upper_bound_coefficients(case: Case, degree: int, width: int) -> np.ndarray:
     return np.linalg.lstsq(system / size, right_side, rcond=None)[0] / size
 
 
-def summary(values: list[float]) -> dict[str, Any]:
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": std}
-
-
 COLUMNS = ("elementwise", "expected", "upper bound", "Chebyshev", "Taylor", "Fourier features")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean errors over keys; `expected` is what `elementwise` says of itself."""
-    lines = [
-        f"| f | degree | width | rank | {' | '.join(COLUMNS)} |",
-        "|" + "---|" * (4 + len(COLUMNS)),
-    ]
+    lines = []
     for row in rows:
         cells = [f"{row[c]['mean']:.2g}" if c in row else "" for c in COLUMNS]
-        start = f"{row['function']} | {row['degree']} | {row['width']} | {row['rank']['mean']:.0f}"
-        lines.append(f"| {start} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def draw(path: Path, rows: list[dict[str, Any]], dataset: str) -> None:
-    """The figure; the record is already written, so that nothing is lost when this fails."""
-    try:
-        from ._elementwise_figure import elementwise_figure
-    except ImportError as error:
-        print(f"no figure: {error} (pip install matplotlib)", file=sys.stderr)
-        return
-    elementwise_figure(path, rows, [c for c in COLUMNS if c != "expected"], dataset)
-    print(f"figure: {path}")
+        lines.append([row["function"], row["degree"], row["width"], f"{row['rank']['mean']:.0f}"])
+        lines[-1] += cells
+    return markdown(["f", "degree", "width", "rank", *COLUMNS], lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the measurement; 0 when it is done, 2 when the data are missing or damaged."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.kernel_approximation.elementwise",
-        description="Errors of low-rank factors of f(A Bᵀ) on UCI data.",
-    )
-    add = parser.add_argument
-    add("--dataset", default="protein", metavar="NAME", help="(default: protein)")
-    add("--points", type=count, default=1000, metavar="N")
-    add("--seeds", type=count, default=5, metavar="N", help="number of keys")
-    add("--data-dir", metavar="DIR", help="folder with uci_regression/NAME.npz or NAME.npz")
-    add("--out", type=Path, default=OUTPUT, metavar="DIR")
-    given = parser.parse_args(arguments)
-    return exit_code(run, given.dataset, given.points, given.seeds, given.data_dir, given.out)
+    module = "experiments.kernel_approximation.elementwise"
+    text = "Errors of low-rank factors of f(A Bᵀ) on UCI data."
+    settings, _ = settings_from(Settings, module, text, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@ NNGP and NTK of ReLU nets with 1 to 4 hidden layers, `W_std` √2 and `b_std` 0.
 inputs: the error of features against their number and against their time, for every method.
 """
 
-import argparse
 import itertools
 import sys
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +16,34 @@ import numpy as np
 from tqdm import tqdm
 
 import ntk_sketch as ns
-from experiments import _uci
-from experiments._command import exit_code
-from experiments._phases import Phases
-from experiments._record import command_line, environment, write_record
-from experiments.cifar10._settings import count, one_of
-from experiments.cifar10.data import DataError
+from experiments._common import _uci
+from experiments._common._arguments import (
+    at_least_two,
+    count,
+    one_of,
+    option,
+    settings_from,
+)
+from experiments._common._command import exit_code
+from experiments._common._measure import (
+    MEASURES,
+    compute,
+    errors,
+    grams,
+    interleaved_seconds,
+    load_average,
+)
+from experiments._common._phases import Phases
+from experiments._common._study import finish, markdown
+from experiments._common.data import DataError
 from ntk_sketch import stax
 from ntk_sketch.numerics._precision import float64
 
-from ._measure import (
-    centred_error,
-    compute,
-    errors,
-    feature_counts,
-    grams,
-    interleaved_seconds,
-    least_spectral_error,
-    load_average,
-    relative_error,
-    spectral_error,
-)
 from ._methods import METHODS
-from ._settings import OUTPUT
+from ._networks_figure import networks_figure
 
 W_STD, B_STD = 2**0.5, 0.1
 KERNELS = ("nngp", "ntk")
-MEASURES = {"relative": relative_error, "centred": centred_error, "spectral": spectral_error}
 TIMED = 2048  # examples of one timing: a few batches even of a narrow map
 COMPARED = (  # of METHODS; others are variants of these
     "Nystroem",
@@ -62,16 +61,16 @@ Case = tuple[int, str, int]  # depth, method, width
 
 @dataclass(frozen=True)
 class Settings:
-    dataset: str = "protein"
-    depths: tuple[int, ...] = (1, 2, 3, 4)
-    methods: tuple[str, ...] = COMPARED
-    widths: tuple[int, ...] = (64, 256, 1024)
-    seeds: int = 2
-    examples: int = 1000
-    sample: int = 2560  # which calibrates landmarks up to width 256
-    repetitions: int = 3
-    data_dir: str | None = None
-    out: Path = OUTPUT
+    dataset: str = option("protein", str, "name of the npz file", "NAME")
+    depths: tuple[int, ...] = option((1, 2, 3, 4), count, name="L")
+    methods: tuple[str, ...] = option(COMPARED, one_of(METHODS), name="NAME")
+    widths: tuple[int, ...] = option((64, 256, 1024), count, name="M")
+    seeds: int = option(2, count, "number of keys")
+    examples: int = option(1000, at_least_two, "whose kernels are compared")
+    sample: int = option(2560, count, "for landmarks; 2,560 calibrate widths up to 256")
+    repetitions: int = option(3, count)
+    data_dir: str | None = option(None, str, "folder with uci_regression/NAME.npz", "DIR")
+    out: Path = option(Path(__file__).parent / "output", Path, "folder of results", "DIR")
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -109,12 +108,12 @@ def run(settings: Settings) -> dict[str, Any]:
             with phases("features"):
                 close = [grams(feature_map, x, len(x)) for feature_map in of_key]
             with phases("errors"):
-                row["errors"] = errors(close, exact[depth], MEASURES)
+                row["errors"] = errors(close, exact[depth])
         except (ValueError, NotImplementedError) as error:
             rows.append(row | {"refused": f"{type(error).__name__}: {error}"})
             continue
         maps[case] = of_key[0]
-        row["n_features"] = feature_counts(maps[case])
+        row["n_features"] = maps[case].n_features
         row["least_spectral"] = {
             kernel: least_spectral_error(values, row["n_features"][kernel])
             for kernel, values in eigenvalues[depth].items()
@@ -129,24 +128,37 @@ def run(settings: Settings) -> dict[str, Any]:
             each = np.array(seconds[case]) / TIMED * 1e6
             row["microseconds_per_example"] = float(np.median(each))
             row["microseconds_per_example_all"] = each.round(3).tolist()
-    record = {
-        "experiment": "kernel_approximation.networks",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data_dir", "out")}
-        | {"W_std": W_STD, "b_std": B_STD, "nonlinearity": "relu"},
-        "environment": environment() | {"load_average": loads},
-        "data": {"dataset": dataset, "examples": len(x), "sample": len(sample)},
-        "results": rows,
-        "phases": phases.record(),
-    }
     name = f"networks-{dataset.replace(' ', '-')}-{len(x)}examples-{settings.seeds}keys"
-    write_record(settings.out / f"{name}.json", record)
-    print(
-        f"{table(rows)}\n{refusals(rows)}\n{phases.table()}\n\nrecord: {settings.out / name}.json"
+
+    def draw(path: Path) -> None:
+        for measure in ("relative", "spectral"):
+            drawn = path.with_name(f"{path.stem}-{measure}.png")
+            networks_figure(drawn, rows, measure, f"{dataset}, fully connected ReLU nets")
+
+    return finish(
+        "kernel_approximation.networks",
+        settings,
+        name,
+        rows,
+        f"{table(rows)}\n{refusals(rows)}\n{phases.table()}",
+        draw,
+        environment={"load_average": loads},
+        network={"W_std": W_STD, "b_std": B_STD, "nonlinearity": "relu"},
+        data={"dataset": dataset, "examples": len(x), "sample": len(sample)},
+        phases=phases.record(),
     )
-    draw(settings.out / name, rows, dataset)
-    return record
+
+
+def least_spectral_error(eigenvalues: np.ndarray, rank: int, diag_reg: float = 1e-3) -> float:
+    """What `spectral_error` is at least for any K̂ of this rank; 0 for full rank.
+
+    Among the leading `rank + 1` eigenvectors of K some combination v has `K̂v = 0`: there `vᵀKv /
+    vᵀ(K + λI)v ≥ μ / (μ + λ)`, with μ the next eigenvalue after the first `rank`.
+    """
+    if rank >= len(eigenvalues):
+        return 0.0
+    left = np.sort(eigenvalues)[-1 - rank]
+    return float(left / (left + diag_reg * np.mean(eigenvalues)))
 
 
 def inputs(settings: Settings) -> tuple[np.ndarray, np.ndarray, str]:
@@ -200,8 +212,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         kernel.upper() + ("" if measure == "relative" else f" {measure}")
         for kernel, measure in itertools.product(KERNELS, MEASURES)
     ]
-    heading = ["depth", "method", "width", "p", *names, "µs/example"]
-    lines = [f"| {' | '.join(heading)} |", "|" + "---|" * len(heading)]
+    lines = []
     for row in rows:
         if "errors" in row:
             cells = [row["depth"], row["method"], row["width"], row["n_features"]["ntk"]]
@@ -210,9 +221,8 @@ def table(rows: list[dict[str, Any]]) -> str:
                 spread = "" if error["std"] is None else f"±{error['std']:.1g}"
                 least = f" (≥{row['least_spectral'][kernel]:.2g})" if measure == "spectral" else ""
                 cells.append(f"{error['mean']:.2g}{spread}{least}")
-            cells.append(f"{row['microseconds_per_example']:.1f}")
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+            lines.append([*cells, f"{row['microseconds_per_example']:.1f}"])
+    return markdown(["depth", "method", "width", "p", *names, "µs/example"], lines)
 
 
 def refusals(rows: list[dict[str, Any]]) -> str:
@@ -224,44 +234,12 @@ def refusals(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def draw(path: Path, rows: list[dict[str, Any]], dataset: str) -> None:
-    """The figures; the record is already written, so that nothing is lost when this fails."""
-    try:
-        from ._networks_figure import networks_figure
-    except ImportError as error:
-        print(f"no figure: {error} (pip install matplotlib)", file=sys.stderr)
-        return
-    for measure in ("relative", "spectral"):
-        figure = path.with_name(f"{path.name}-{measure}.png")
-        networks_figure(figure, rows, measure, f"{dataset}, fully connected ReLU nets")
-        print(f"figure: {figure}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the measurement; 0 when it is done, 2 when the data are missing or damaged."""
-    default = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.kernel_approximation.networks",
-        description="Error of features of fully connected nets against their number and time.",
-    )
-    add = parser.add_argument
-    add("--dataset", default=default.dataset, metavar="NAME", help="(default: protein)")
-    add("--depths", type=count, nargs="+", default=default.depths, metavar="L")
-    add("--methods", type=one_of(METHODS), nargs="+", default=default.methods, metavar="NAME")
-    add("--widths", type=count, nargs="+", default=default.widths, metavar="M")
-    add("--seeds", type=count, default=default.seeds, metavar="N", help="number of keys")
-    add("--examples", type=count, default=default.examples, metavar="N")
-    add("--sample", type=count, default=default.sample, metavar="N", help="for landmarks")
-    add("--repetitions", type=count, default=default.repetitions, metavar="N")
-    add("--data-dir", metavar="DIR", help="folder with uci_regression/NAME.npz or NAME.npz")
-    add("--out", type=Path, default=OUTPUT, metavar="DIR")
-    given = vars(parser.parse_args(arguments))
-    if given["examples"] < 2:
-        parser.error("argument --examples: at least 2 needed: one has no centred kernel")
-    given["methods"] = tuple(dict.fromkeys(given["methods"]))
-    for name in ("depths", "widths"):
-        given[name] = tuple(sorted(set(given[name])))
-    return exit_code(run, Settings(**given))
+    module = "experiments.kernel_approximation.networks"
+    text = "Error of features of fully connected nets against their number and time."
+    settings, _ = settings_from(Settings, module, text, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ data sets. Leave-one-out and GCV as means over all examples and over those that 
 and the test error of the regulariser that each chooses.
 """
 
-import argparse
 import sys
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +14,10 @@ import jax
 import numpy as np
 
 import ntk_sketch as ns
-from experiments import _uci
-from experiments._command import exit_code
-from experiments._record import command_line, environment, write_record
+from experiments._common import _uci
+from experiments._common._arguments import count, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._study import finish, markdown
 from ntk_sketch import stax
 from ntk_sketch.streaming import stream
 
@@ -25,7 +25,15 @@ DATA = ("airfoil", "concrete", "energy", "housing", "parkinsons", "protein", "pu
 DATA += ("skillcraft", "stock", "wine")
 DIAG_REG = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 SMALL = DIAG_REG.index(1e-4)
-OUTPUT = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: tuple[str, ...] = option(DATA, str, "names of data sets", "NAME")
+    rows: int = option(600, count, "training examples at most")
+    width: int = option(256, count, "landmarks at most")
+    data_dir: str | None = option(None, str, "folder of the npz files", "DIR")
+    out: Path = option(Path(__file__).parent / "results", Path, "folder of results", "DIR")
 
 
 class Given(NamedTuple):
@@ -81,23 +89,15 @@ def measure(x, y, rows: int, width: int, seed: int) -> dict[str, Any]:
     return result
 
 
-def run(data, rows: int, width: int, data_dir: str | None, out: Path) -> dict[str, Any]:
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
     results = {}
-    for number, name in enumerate(data):
-        x, y, description = _uci.load(name, data_dir)
-        results[description] = measure(x, y, rows, width, seed=number)
-    record = {
-        "experiment": "selection",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": {"rows": rows, "width": width, "diag_reg": DIAG_REG},
-        "environment": environment(),
-        "results": results,
-    }
-    write_record(out / f"selection-{len(results)}sets-{rows}rows-width{width}.json", record)
-    print(table(results))
-    return record
+    for number, name in enumerate(settings.data):
+        x, y, description = _uci.load(name, settings.data_dir)
+        results[description] = measure(x, y, settings.rows, settings.width, seed=number)
+    name = f"selection-{len(results)}sets-{settings.rows}rows-width{settings.width}"
+    text = table(results)
+    return finish("selection", settings, name, results, text, diag_reg=DIAG_REG)
 
 
 ESTIMATES = ("loo, all", "loo, others", "gcv, all", "gcv, others")
@@ -105,30 +105,22 @@ ESTIMATES = ("loo, all", "loo, others", "gcv, all", "gcv, others")
 
 def table(results: dict[str, Any]) -> str:
     """Score over test error at 1e-4, and test error of the choice over the smallest."""
-    lines = [
-        f"| data | {' | '.join(ESTIMATES)} |",
-        "|---|" + "---|" * len(ESTIMATES),
-    ]
+    lines = []
     for name, result in results.items():
         cells = [f"{result[e]['ratio']:.2g}, {result[e]['regret']:.2f}" for e in ESTIMATES]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append([name, *cells])
     means = []
     for e in ESTIMATES:
         ratios, regrets = ([r[e][what] for r in results.values()] for what in ("ratio", "regret"))
         means.append(f"{np.exp(np.mean(np.log(ratios))):.2g}, {np.mean(regrets):.2f}")
-    return "\n".join([*lines, f"| geometric mean, mean | {' | '.join(means)} |"])
+    return markdown(["data", *ESTIMATES], [*lines, ["geometric mean, mean", *means]])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", nargs="+", default=DATA, help="names of data sets")
-    parser.add_argument("--rows", type=int, default=600, help="training examples at most")
-    parser.add_argument("--width", type=int, default=256, help="landmarks at most")
-    parser.add_argument("--data-dir", help="folder of the npz files")
-    parser.add_argument("--out", type=Path, default=OUTPUT, help="folder of the record")
-    options = parser.parse_args()
-    arguments = options.data, options.rows, options.width, options.data_dir, options.out
-    return exit_code(run, *arguments)
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the measurement; 0 when it is done, 2 when the data are missing or damaged."""
+    text = (__doc__ or "").split("\n\n", 1)[1]
+    settings, _ = settings_from(Settings, "experiments.selection", text, arguments)
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@
    times of dense inputs, and relative errors of the polynomial kernel over seeds.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,20 +19,18 @@ from jax import numpy as jnp
 from jax.experimental.sparse import BCOO
 from sklearn.kernel_approximation import PolynomialCountSketch
 
-from experiments._record import command_line, environment, write_record
-from experiments.cifar10._settings import count
-from experiments.kernel_approximation._measure import (
-    interleaved_seconds,
-    load_average,
-    relative_error,
-)
+from experiments._common._arguments import at_least_two, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._measure import interleaved_seconds, load_average
+from experiments._common._study import figure, finish, markdown
+from ntk_sketch.diagnostics import relative_error
 from ntk_sketch.sketches import CountSketch, TensorSketch
 
-OUTPUT = Path(__file__).parent / "output"
 CALLS = 5  # of one kind in a turn: else the turn before, of 80 MB, decides what caches hold
 
 
-class Settings(NamedTuple):
+@dataclass(frozen=True)
+class Settings:
     """Sizes of both parts."""
 
     rows: int = 1000
@@ -45,11 +42,12 @@ class Settings(NamedTuple):
     dense_dimensions: tuple[int, ...] = (50, 784, 4000)
     dense_degrees: tuple[int, ...] = (2, 4)
     points: int = 100
-    seeds: int = 20
+    seeds: int = option(20, at_least_two)
     repetitions: int = 15
+    out: Path = option(Path(__file__).parent / "output", Path, "folder of results", "DIR")
 
 
-def run(settings: Settings, out: Path) -> dict[str, Any]:
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
     results = {
         "sparse": [row for m in settings.widths for row in sparse(settings, m)],
@@ -60,19 +58,15 @@ def run(settings: Settings, out: Path) -> dict[str, Any]:
             for degree in settings.dense_degrees
         ],
     }
-    record = {
-        "experiment": "sketches.sparse",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": settings._asdict(),
-        "environment": environment() | {"load_average": load_average()},
-        "results": results,
-    }
-    name = f"sparse-{jax.default_backend()}-{settings.dimension}d"
-    write_record(out / f"{name}.json", record)
-    figure(out / f"{name}.png", results)
-    print(table(results))
-    return record
+    return finish(
+        "sketches.sparse",
+        settings,
+        f"sparse-{jax.default_backend()}-{settings.dimension}d",
+        results,
+        table(results),
+        lambda path: draw(path, results),
+        environment={"load_average": load_average()},
+    )
 
 
 def sparse(settings: Settings, m: int) -> list[dict[str, Any]]:
@@ -166,90 +160,61 @@ def against_sklearn(settings: Settings, d: int, m: int, degree: int) -> dict[str
 
 def table(results: dict[str, Any]) -> str:
     """Markdown of both parts."""
-    lines = [
-        "| sketch | degree | m | dense, ms | CSR, ms | BCOO, ms | dense / CSR | dense / BCOO |",
-        "|" + "---|" * 8,
-    ]
+    heading = ["sketch", "degree", "m", "dense, ms", "CSR, ms", "BCOO, ms"]
+    heading += ["dense / CSR", "dense / BCOO"]
+    rows = []
     for row in results["sparse"]:
-        times = " | ".join(f"{1e3 * s:.2f}" for s in row["median_s"].values())
-        lines.append(
-            f"| {row['sketch']} | {row['degree']} | {row['width']} | {times}"
-            f" | {row['csr_speedup']:.1f} | {row['bcoo_speedup']:.1f} |"
-        )
-    lines += [
-        "",
-        "| d | m | degree | ours, ms | scikit-learn, ms | ratio | error, ours | scikit-learn |"
-        " difference / its standard error |",
-        "|" + "---|" * 9,
-    ]
+        times = [f"{1e3 * s:.2f}" for s in row["median_s"].values()]
+        ratios = [f"{row['csr_speedup']:.1f}", f"{row['bcoo_speedup']:.1f}"]
+        rows.append([row["sketch"], row["degree"], row["width"], *times, *ratios])
+    first = markdown(heading, rows)
+    heading = ["d", "m", "degree", "ours, ms", "scikit-learn, ms", "ratio", "error, ours"]
+    heading += ["scikit-learn", "difference / its standard error"]
+    rows = []
     for row in results["sklearn"]:
-        ours, theirs = row["TensorSketch"], row["PolynomialCountSketch"]
-        errors = " | ".join(f"{s['error']:.4f}±{s['standard_error']:.4f}" for s in (ours, theirs))
-        milliseconds = " | ".join(f"{1e3 * s['median_s']:.1f}" for s in (ours, theirs))
-        lines.append(
-            f"| {row['dimension']} | {row['width']} | {row['degree']} | {milliseconds}"
-            f" | {row['speedup']:.1f} | {errors}"
-            f" | {row['error_difference_in_standard_errors']:+.1f} |"
-        )
-    return "\n".join(lines)
+        both = row["TensorSketch"], row["PolynomialCountSketch"]
+        times = [f"{1e3 * s['median_s']:.1f}" for s in both]
+        errors = [f"{s['error']:.4f}±{s['standard_error']:.4f}" for s in both]
+        sizes = [row["dimension"], row["width"], row["degree"]]
+        difference = f"{row['error_difference_in_standard_errors']:+.1f}"
+        rows.append([*sizes, *times, f"{row['speedup']:.1f}", *errors, difference])
+    return f"{first}\n\n{markdown(heading, rows)}"
 
 
-def figure(path: Path, results: dict[str, Any]) -> None:
+def draw(path: Path, results: dict[str, Any]) -> None:
     """Left: times of the three forms against the width; right: errors of both implementations."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plot, (times, errors) = plt.subplots(1, 2, figsize=(9, 5), layout="constrained")
-    for sketch, style in {"CountSketch": "o-", "TensorSketch": "s--"}.items():
-        rows = [row for row in results["sparse"] if row["sketch"] == sketch]
-        for colour, form in enumerate(("dense", "csr", "bcoo")):
-            milliseconds = [1e3 * row["median_s"][form] for row in rows]
-            label, widths = f"{sketch}, {form}", [row["width"] for row in rows]
-            times.loglog(widths, milliseconds, style, color=f"C{colour}", label=label)
-    widths = sorted({row["width"] for row in results["sparse"]})
-    times.set_xticks(widths, [str(m) for m in widths])
-    times.minorticks_off()
-    times.set(xlabel="width", ylabel="ms", title="Sparse matrix in three forms")
-    compared = ("PolynomialCountSketch", "TensorSketch")
-    theirs, ours = ([row[name]["error"] for row in results["sklearn"]] for name in compared)
-    bars = [[row[name]["standard_error"] for row in results["sklearn"]] for name in compared]
-    errors.errorbar(theirs, ours, xerr=bars[0], yerr=bars[1], fmt="o", markersize=4)
-    ends = [min(theirs), max(theirs)]
-    errors.plot(ends, ends, color="grey", linewidth=1)
-    errors.set(xlabel=f"error of {compared[0]}", ylabel=f"error of {compared[1]}")
-    errors.set_title("Polynomial kernel, mean of seeds")
-    for axis in (times, errors):
-        axis.grid(alpha=0.3, which="both")
-    plot.legend(*times.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plot.savefig(path, dpi=110)
-    plt.close(plot)
+    with figure(path, (9, 5), 1, 2) as (plot, axes):
+        times, errors = axes[0]
+        for sketch, style in {"CountSketch": "o-", "TensorSketch": "s--"}.items():
+            rows = [row for row in results["sparse"] if row["sketch"] == sketch]
+            for colour, form in enumerate(("dense", "csr", "bcoo")):
+                milliseconds = [1e3 * row["median_s"][form] for row in rows]
+                label, widths = f"{sketch}, {form}", [row["width"] for row in rows]
+                times.loglog(widths, milliseconds, style, color=f"C{colour}", label=label)
+        widths = sorted({row["width"] for row in results["sparse"]})
+        times.set_xticks(widths, [str(m) for m in widths])
+        times.minorticks_off()
+        times.set(xlabel="width", ylabel="ms", title="Sparse matrix in three forms")
+        compared = ("PolynomialCountSketch", "TensorSketch")
+        theirs, ours = ([row[name]["error"] for row in results["sklearn"]] for name in compared)
+        bars = [[row[name]["standard_error"] for row in results["sklearn"]] for name in compared]
+        errors.errorbar(theirs, ours, xerr=bars[0], yerr=bars[1], fmt="o", markersize=4)
+        ends = [min(theirs), max(theirs)]
+        errors.plot(ends, ends, color="grey", linewidth=1)
+        errors.set(xlabel=f"error of {compared[0]}", ylabel=f"error of {compared[1]}")
+        errors.set_title("Polynomial kernel, mean of seeds")
+        for axis in (times, errors):
+            axis.grid(alpha=0.3, which="both")
+        plot.legend(*times.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the measurement; 0 when it is done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sketches.sparse",
-        description="CountSketch and TensorSketch of sparse inputs, and against scikit-learn.",
-    )
-    for name, default in Settings()._asdict().items():
-        more: dict[str, Any] = {"nargs": "+"} if isinstance(default, tuple) else {}
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=count, default=default, metavar="N", **more)
-    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
-    given = vars(parser.parse_args(arguments))
-    if given["percent"] > 100:
+    text = "CountSketch and TensorSketch of sparse inputs, and against scikit-learn."
+    settings, parser = settings_from(Settings, "experiments.sketches.sparse", text, arguments)
+    if settings.percent > 100:
         parser.error("argument --percent: at most 100")
-    if given["seeds"] < 2:
-        parser.error("argument --seeds: two needed at least")
-    out = given.pop("out")
-    for name, value in given.items():
-        if isinstance(value, list):
-            given[name] = tuple(sorted(set(value)))
-    run(Settings(**given), out)
-    return 0
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -6,35 +6,30 @@
    transforms, at the same number of real features.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from experiments._record import command_line, environment, write_record
-from experiments.cifar10._settings import count
-from experiments.kernel_approximation._measure import (
-    interleaved_seconds,
-    large_product,
-    load_average,
-    relative_error,
-)
+from experiments._common._arguments import at_least_two, option, settings_from
+from experiments._common._command import exit_code
+from experiments._common._measure import interleaved_seconds, large_product, load_average
+from experiments._common._study import finish, markdown
+from ntk_sketch.diagnostics import relative_error
 from ntk_sketch.numerics._cost import product_cost
 from ntk_sketch.sketches import SRHT, GaussianSketch, PolynomialSketch
 
-from ._figure import figure
+from ._figure import draw
 from ._fourier_tree import FourierTree
 
-OUTPUT = Path(__file__).parent / "output"
 
-
-class Settings(NamedTuple):
+@dataclass(frozen=True)
+class Settings:
     """Sizes of all three parts."""
 
     dimension: int = 2**14
@@ -45,30 +40,27 @@ class Settings(NamedTuple):
     tree_width: int = 512
     degrees: tuple[int, ...] = (2, 4, 6, 8, 12, 16)
     points: int = 65
-    keys: int = 60
+    keys: int = option(60, at_least_two)
     repetitions: int = 15
+    out: Path = option(Path(__file__).parent / "output", Path, "folder of results", "DIR")
 
 
-def run(settings: Settings, out: Path) -> dict[str, Any]:
+def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
     results = {
         "srht": srht(settings),
         "powers": [powers(settings, d) for d in settings.tree_dimensions],
         "fourier": [fourier(settings, d) for d in settings.tree_dimensions],
     }
-    record = {
-        "experiment": "sketches.speed",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "settings": settings._asdict(),
-        "environment": environment() | {"load_average": load_average()},
-        "results": results,
-    }
-    name = f"speed-{jax.default_backend()}-{settings.dimension}d-{settings.width}m"
-    write_record(out / f"{name}.json", record)
-    figure(out / f"{name}.png", results)
-    print(table(results))
-    return record
+    return finish(
+        "sketches.speed",
+        settings,
+        f"speed-{jax.default_backend()}-{settings.dimension}d-{settings.width}m",
+        results,
+        table(results),
+        lambda path: draw(path, results),
+        environment={"load_average": load_average()},
+    )
 
 
 def srht(settings: Settings) -> dict[str, Any]:
@@ -159,59 +151,38 @@ def compiled(fn: Callable, x: jax.Array) -> Callable[[], object]:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown of all three parts."""
-    lines = ["| sketch | ms | GFLOP | MB | GFLOP/s | share |", "|---|---|---|---|---|---|"]
-    of = results["srht"]
+    of, rows = results["srht"], []
     for name in ("GaussianSketch", "SRHT"):
         row = of[name]
-        lines.append(
-            f"| {name} | {1e3 * row['median_s']:.1f} | {row['flops'] / 1e9:.2f}"
-            f" | {row['bytes'] / 1e6:.0f} | {row['flops_per_s'] / 1e9:.0f}"
-            f" | {row['share_of_product']:.2f} |"
-        )
-    lines += [f"\nGaussianSketch / SRHT: {of['speedup']:.2f}\n"]
-    degrees = list(results["powers"][0]["median_s"])
-    lines += ["| d | m | " + " | ".join(f"{q}, ms" for q in degrees) + " | slope |"]
-    lines += ["|---" * (len(degrees) + 3) + "|"]
+        numbers = f"{row['flops'] / 1e9:.2f}", f"{row['bytes'] / 1e6:.0f}"
+        rates = f"{row['flops_per_s'] / 1e9:.0f}", f"{row['share_of_product']:.2f}"
+        rows.append([name, f"{1e3 * row['median_s']:.1f}", *numbers, *rates])
+    parts = [markdown(["sketch", "ms", "GFLOP", "MB", "GFLOP/s", "share"], rows)]
+    parts.append(f"GaussianSketch / SRHT: {of['speedup']:.2f}")
+    degrees, rows = list(results["powers"][0]["median_s"]), []
     for row in results["powers"]:
-        times = " | ".join(f"{1e3 * s:.1f}" for s in row["median_s"].values())
-        lines.append(f"| {row['dimension']} | {row['width']} | {times} | {row['slope']:.3f} |")
-    shown = [int(q) for q in degrees]
-    lines += ["\n| tree | d | m | " + " | ".join(f"l={l}" for l in shown) + " | ms |"]
-    lines += ["|---" * (len(shown) + 4) + "|"]
+        times = [f"{1e3 * s:.1f}" for s in row["median_s"].values()]
+        rows.append([row["dimension"], row["width"], *times, f"{row['slope']:.3f}"])
+    parts.append(markdown(["d", "m", *[f"{q}, ms" for q in degrees], "slope"], rows))
+    rows = []
     for row in results["fourier"]:
         for name in ("PolynomialSketch", "Fourier"):
-            errors = " | ".join(f"{row[name]['error'][l - 1]:.3f}" for l in shown)
-            lines.append(
-                f"| {name} | {row['dimension']} | {row['width']} | {errors}"
-                f" | {1e3 * row[name]['median_s']:.1f} |"
-            )
-    return "\n".join(lines)
+            errors = [f"{row[name]['error'][int(q) - 1]:.3f}" for q in degrees]
+            time = f"{1e3 * row[name]['median_s']:.1f}"
+            rows.append([name, row["dimension"], row["width"], *errors, time])
+    parts.append(markdown(["tree", "d", "m", *[f"l={q}" for q in degrees], "ms"], rows))
+    return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the measurement; 0 when it is done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sketches.speed",
-        description="Speed and error of SRHT and PolynomialSketch.",
-    )
-    several = ("tree_dimensions", "degrees")
-    for name, default in Settings()._asdict().items():
-        more: dict[str, Any] = {"nargs": "+"} if name in several else {}
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=count, default=default, metavar="N", **more)
-    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="DIR")
-    given = vars(parser.parse_args(arguments))
-    if len(set(given["degrees"])) < 2:
+    text = "Speed and error of SRHT and PolynomialSketch."
+    settings, parser = settings_from(Settings, "experiments.sketches.speed", text, arguments)
+    if len(settings.degrees) < 2:
         parser.error("argument --degrees: two different ones needed at least")
-    if given["tree_width"] % 2 or given["tree_width"] < max(given["degrees"]):
+    if settings.tree_width % 2 or settings.tree_width < max(settings.degrees):
         parser.error("argument --tree-width: an even number from the largest degree on needed")
-    if given["keys"] < 2:
-        parser.error("argument --keys: two needed at least")
-    out = given.pop("out")
-    given |= {name: tuple(given[name]) for name in several}
-    given["degrees"] = tuple(sorted(set(given["degrees"])))
-    run(Settings(**given), out)
-    return 0
+    return exit_code(run, settings)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """How far a feature map is from the exact kernel, on a small random subset."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.linalg
 
 from .._arguments import checked_inputs, checked_key
 from .._typing import PRNGKey
 from ..maps._feature_map import FeatureMap
+from ._errors import centred_error, relative_error, spectral_error
+from ._exact_kernels import exact_kernels
 
-#: Entries of one position-position covariance of NT that are computed at a time.
-_ENTRIES = 2**23
 _JACKKNIFE_GROUPS = 32
 
 
@@ -25,12 +23,8 @@ class KernelError(NamedTuple):
     """Errors of one approximate kernel `K̂` against the exact `K` on a subset of examples.
 
     Attributes:
-        relative: `‖K̂ - K‖_F / ‖K‖_F`.
-        centred: the same after centring both, `HKH` with `H = I - 11ᵀ / n`: what is left of the
-            error once the mean, which dominates many kernels, is gone.
-        spectral: `‖(K + λI)^{-1/2} (K̂ - K) (K + λI)^{-1/2}‖₂`: the ε for which `(1 - ε)(K + λI) ≼
-            K̂ + λI ≼ (1 + ε)(K + λI)`, the error that ridge regression feels (Avron et al. 2017,
-            arXiv 1804.09893).
+        relative, centred, spectral: as `relative_error`, `centred_error` and `spectral_error` of
+            `ntk_sketch.diagnostics`.
         n_examples: size of the subset.
     """
 
@@ -74,7 +68,7 @@ def approximation_error(
     size = min(size, x.shape[0])
     chosen = np.sort(np.asarray(jax.random.permutation(key, x.shape[0]))[:size])
     subset = np.asarray(x)[chosen]
-    exact = exact_kernels(feature_map.exact_kernel_fn, subset, feature_map.get)
+    exact = exact_kernels(feature_map.exact_kernel_fn, subset, feature_map.get, progress=False)
     close = feature_map.kernel_fn(subset)
     return {
         name: _kernel_error(np.asarray(getattr(close, name), np.float64), exact[name], diag_reg)
@@ -82,28 +76,9 @@ def approximation_error(
     }
 
 
-def exact_kernels(kernel_fn: Callable, x, get: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Symmetric exact kernels of `x` with itself, a few pairs at a time; of two independent passes
-    if there is Dropout.
-    """
-    n = len(x)
-    positions = int(np.prod(x.shape[1:-1]))
-    # At least two columns: batches of different size are what NT takes for different passes.
-    width = int(np.clip(_ENTRIES // positions**2, 2, max(n, 2)))
-    block = jax.jit(lambda a, b: kernel_fn(a, b, get))
-    grams = {name: np.zeros((n, n)) for name in get}
-    for row in range(n):
-        for start in range(0, row + 1, width):
-            columns = np.arange(start, start + width) % n
-            values = block(x[row : row + 1], x[columns])
-            for name, gram in grams.items():
-                gram[row, columns] = np.asarray(getattr(values, name), np.float64)[0]
-    return {name: np.tril(gram) + np.tril(gram, -1).T for name, gram in grams.items()}
-
-
 def _kernel_error(close: np.ndarray, exact: np.ndarray, diag_reg: float) -> KernelError:
     n = len(exact)
-    penalty = diag_reg * np.trace(exact) / n
+    penalty = diag_reg * np.trace(exact) / n  # that of all examples, also where some are left out
     groups = np.array_split(np.arange(n), min(n, _JACKKNIFE_GROUPS))
 
     def estimate(measure) -> Estimate:
@@ -117,23 +92,8 @@ def _kernel_error(close: np.ndarray, exact: np.ndarray, diag_reg: float) -> Kern
         )
 
     return KernelError(
-        relative=estimate(_relative),
-        centred=estimate(lambda a, b: _relative(_centre(a), _centre(b))),
-        spectral=estimate(lambda a, b: _spectral(a, b, penalty)),
+        relative=estimate(relative_error),
+        centred=estimate(centred_error),
+        spectral=estimate(lambda a, b: spectral_error(a, b, penalty / np.mean(np.diag(b)))),
         n_examples=n,
     )
-
-
-def _relative(close, exact):
-    return np.linalg.norm(close - exact) / np.linalg.norm(exact)
-
-
-def _centre(kernel):
-    return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
-
-
-def _spectral(close, exact, penalty):
-    values = scipy.linalg.eigh(
-        close - exact, exact + penalty * np.eye(len(exact)), eigvals_only=True
-    )
-    return np.abs(values).max()

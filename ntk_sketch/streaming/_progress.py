@@ -13,7 +13,9 @@ Progress = bool | Callable[[int], Any] | None
 
 
 @contextlib.contextmanager
-def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[int], Any]]:
+def reporting(
+    progress: Progress, total: int, what: str, unit: str = " examples"
+) -> Iterator[Callable[[int], Any]]:
     """What to call with the number of examples that are done.
 
     Raises:
@@ -34,7 +36,7 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[i
     with tqdm(
         total=total,
         desc=what,
-        unit=" examples",
+        unit=unit,
         delay=1.0 if progress is None else 0.0,
         mininterval=0.2 if terminal else 10.0,
         smoothing=0.05,

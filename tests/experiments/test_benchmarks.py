@@ -1,10 +1,23 @@
 """The benchmarks, each with its smallest setting."""
 
+import functools
 import json
 
+import numpy as np
 import pytest
 
-from benchmarks import cold_start, depth, prediction
+from benchmarks import cold_start, depth, exact_time, prediction, scaling
+from experiments._common import data
+from experiments._common.data._tfds import Unavailable
+
+
+@pytest.fixture
+def no_cifar10(monkeypatch):
+    def unreachable(say):
+        raise Unavailable("no network")
+
+    found = functools.partial(data.find, environment={}, tfds=unreachable)
+    monkeypatch.setattr(data, "find", found)
 
 
 def written(folder, name):
@@ -12,8 +25,8 @@ def written(folder, name):
 
 
 def test_depth(tmp_path, capsys):
-    record = depth.run(["RandomFeatures"], [2], tmp_path)
-    assert written(tmp_path, "depth") == record
+    record = depth.run(depth.Settings(("RandomFeatures",), (2,), tmp_path))
+    assert written(tmp_path, "depth")["results"] == record["results"]
     found = record["results"]["RandomFeatures"]["2"]
     assert all(found[step] > 0 for step in depth.STEPS)
     assert found["seconds"] == pytest.approx(sum(found[step] for step in depth.STEPS))
@@ -21,7 +34,7 @@ def test_depth(tmp_path, capsys):
 
 
 def test_prediction(tmp_path, capsys):
-    record = prediction.run(8, 3, tmp_path)
+    record = prediction.run(prediction.Settings(8, 3, tmp_path))
     assert written(tmp_path, "prediction") == record
     printed = capsys.readouterr().out
     for method in prediction.METHODS:
@@ -40,10 +53,43 @@ def test_cold_start(tmp_path, monkeypatch):
         return [2.0, 3.0] if checkout == cold_start.ROOT else [4.0, 5.0]
 
     monkeypatch.setattr(cold_start, "seconds", timed)
-    record = cold_start.run(tmp_path, 2, tmp_path)
+    record = cold_start.run(cold_start.Settings(tmp_path, 2, tmp_path))
     assert calls == [cold_start.ROOT, tmp_path] * 2
     assert written(tmp_path, "cold_start")["results"]["ratio"]["median"] == 0.5
     assert record["results"]["other"]["median"] == 4.0
+    assert str(tmp_path) not in json.dumps(record["settings"])
     code = cold_start._TIMED.format(code=cold_start.example())
     compile(code, "cold start", "exec")
     assert "ns.ridge" in code
+
+
+def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "SIDES", (16, 32))
+    words = f"--width 4 --repetitions 1 --images 20 40 --out {tmp_path}"
+    assert scaling.main(words.split()) == 0
+    (path,) = tmp_path.glob("*.json")
+    results = json.loads(path.read_text())["results"]
+    assert set(results["seconds_by_images"]) == set(results["peak_rss_bytes"]) == {"20", "40"}
+    times = results["seconds_by_side"]
+    slope = np.log(times["32"] / times["16"]) / np.log(4)
+    assert results["slope_by_pixels"] == pytest.approx(slope)
+    assert f"against log pixels: {slope:.3f}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        scaling.main(["--images", "20", "30"])
+    assert "two different multiples of 20" in capsys.readouterr().err
+
+
+def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(exact_time, "SAMPLE", 20)
+    words = f"--width 4 --repetitions 1 --out {tmp_path}"
+    assert exact_time.main(words.split()) == 0
+    (path,) = tmp_path.glob("*.json")
+    results = json.loads(path.read_text())["results"]
+    assert results["pairs"] == 50_000 * 50_001 // 2 + 50_000 * 10_000
+    exact = results["exact_seconds_per_pair"] * results["pairs"]
+    features = results["features_seconds_per_image"] * 60_000
+    assert results["ratio"] == pytest.approx(exact / features)
+    assert f"ratio: {results['ratio']:.4g}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        exact_time.main(["--width", "4", "5"])
+    assert "one number, or 4" in capsys.readouterr().err

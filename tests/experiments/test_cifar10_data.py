@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from experiments.cifar10.data import ENVIRONMENT_VARIABLE, DataError, find, open_path
-from experiments.cifar10.data._tfds import Deadlines, Unavailable, open_tfds
+from experiments._common.data import ENVIRONMENT_VARIABLE, DataError, find, open_path
+from experiments._common.data._tfds import Deadlines, Unavailable, open_tfds
 
 N_FILE = 6  # images in each synthetic file
 

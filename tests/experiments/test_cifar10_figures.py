@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments._phases import Phases
-from experiments._record import environment, write_record
+from experiments._common._phases import Phases
+from experiments._common._record import environment, write_record
 from experiments.cifar10._figures import accuracy_figure, confident_mistakes, mistakes_figure
 
 
@@ -29,24 +29,16 @@ def test_mistakes_figure(tmp_path, channels, wrong):
     images = np.random.default_rng(0).integers(0, 255, (40, 8, 8, channels), np.uint8)
     path = tmp_path / "new" / "mistakes.png"
     classes = tuple("abcdefghij")
-    options = {"images": images, "outputs": outputs, "labels": labels, "classes": classes}
-    mistakes_figure(path, title="t", **options)
+    mistakes_figure(path, images, outputs, labels, classes, "t")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("diag_reg", [[1e-3, 1e-2, 0.1], [0.0, 1e-3], [0.0]])
 def test_accuracy_figure(tmp_path, diag_reg):
     path = tmp_path / "accuracy.png"
-    scores = np.array([np.nan, 0.2, 0.1][: len(diag_reg)])
-    accuracy_figure(
-        path,
-        diag_reg=np.array(diag_reg),
-        test_accuracy=np.linspace(0.3, 0.4, len(diag_reg)),
-        scores=scores,
-        score_name="gcv",
-        chosen=diag_reg[-1],
-        title="t",
-    )
+    of = {"diag_reg": diag_reg, "score": [None, 0.2, 0.1][: len(diag_reg)]}
+    of["test_accuracy"] = np.linspace(0.3, 0.4, len(diag_reg)).tolist()
+    accuracy_figure(path, {"diag_reg": diag_reg[-1], "path": of}, "gcv", "t")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.cifar10._preprocess import BATCH, Steps, fit
+from experiments._common._preprocess import BATCH, Steps, fit
 
 
 def photographs(count, seed=0, shape=(4, 4, 3)):

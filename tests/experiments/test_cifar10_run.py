@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import ntk_sketch as ns
+from experiments._common import data
+from experiments._common._networks import ACTIVATIONS, BLOCKS, activation, myrtle
+from experiments._common.data._tfds import Unavailable
 from experiments.cifar10 import __main__ as entry
-from experiments.cifar10 import _run, data
-from experiments.cifar10._architectures import ACTIVATIONS, BLOCKS, activation, myrtle
+from experiments.cifar10 import _run
 from experiments.cifar10._settings import Settings
-from experiments.cifar10.data._tfds import Unavailable
 from ntk_sketch import stax
 
 PHASES = {
@@ -88,7 +89,7 @@ def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatc
     def broken(*args, **kwargs):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr("experiments.cifar10._figures.accuracy_figure", broken)
+    monkeypatch.setattr(_run, "accuracy_figure", broken)
     words = "--kernel nngp --flip --activation erf --b-std 0.1 --train 200 --test 200 --width 32"
     with pytest.raises(RuntimeError, match="no fonts"):
         entry.main([*words.split(), "--out", str(tmp_path)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.cifar10._architectures import ACTIVATIONS
+from experiments._common._networks import ACTIVATIONS
 from experiments.cifar10._settings import Settings, parse
 
 

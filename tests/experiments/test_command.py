@@ -2,16 +2,14 @@
 
 import pytest
 
-from experiments._command import exit_code
-from experiments.cifar10.data import DataError
-from experiments.kernel_approximation._exact import DamagedFile
+from experiments._common._command import exit_code
+from experiments._common.data import DataError
 
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
         (DataError("no images"), 2, "error: no images"),
-        (DamagedFile("no kernel"), 2, "error: no kernel"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )

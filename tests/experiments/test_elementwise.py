@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.cifar10.data import ENVIRONMENT_VARIABLE
+from experiments._common.data import ENVIRONMENT_VARIABLE
 from experiments.kernel_approximation import elementwise
 
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments.cifar10.data import ENVIRONMENT_VARIABLE
-from experiments.kernel_approximation import _measure, networks
+from experiments._common.data import ENVIRONMENT_VARIABLE
+from experiments.kernel_approximation import networks
+from ntk_sketch.diagnostics import spectral_error
 
 
 @pytest.fixture
@@ -14,58 +15,20 @@ def no_folder(monkeypatch):
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
 
 
-def definite(rng, n, rank):
-    root = rng.standard_normal((n, rank))
-    return root @ root.T / rank
-
-
-@pytest.mark.parametrize("diag_reg", [1e-3, 0.3])
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_the_spectral_error_from_its_definition(diag_reg, sign):
-    rng = np.random.default_rng(2)
-    n = 6
-    exact, change = definite(rng, n, 8), definite(rng, n, 2)
-    close = exact + sign * 0.1 * change
-    penalty = diag_reg * sum(exact[i, i] for i in range(n)) / n
-    shifted, shifted_close = exact + penalty * np.eye(n), close + penalty * np.eye(n)
-    generalised = np.linalg.eigvals(np.linalg.inv(shifted) @ (close - exact))
-    error = _measure.spectral_error(close, exact, diag_reg)
-    assert error == pytest.approx(np.abs(generalised).max(), rel=1e-9)
-
-    def between(epsilon):
-        lower = shifted_close - (1 - epsilon) * shifted
-        upper = (1 + epsilon) * shifted - shifted_close
-        return min(np.linalg.eigvalsh(lower).min(), np.linalg.eigvalsh(upper).min()) >= 0
-
-    assert between(1.001 * error)
-    assert not between(0.999 * error)
-    assert _measure.spectral_error(exact, exact, diag_reg) < 1e-12
-
-
-def test_the_spectral_error_knows_no_units_and_of_nothing_is_below_1():
-    rng = np.random.default_rng(3)
-    exact, close = definite(rng, 7, 7), definite(rng, 7, 7)
-    expected = _measure.spectral_error(close, exact)
-    assert _measure.spectral_error(100 * close, 100 * exact) == pytest.approx(expected, rel=1e-9)
-    largest = np.linalg.eigvalsh(exact).max()
-    expected = largest / (largest + 1e-3 * np.trace(exact) / 7)
-    assert _measure.spectral_error(0 * exact, exact) == pytest.approx(expected, rel=1e-9)
-
-
 def test_no_kernel_of_a_rank_has_a_smaller_spectral_error():
     rng = np.random.default_rng(5)
     exact = np.diag([5.0, 2.0, 1.0, 0.5])
     penalty = 0.1 * 8.5 / 4
     for rank, left in enumerate([5.0, 2.0, 1.0, 0.5]):
-        least = _measure.least_spectral_error(np.diag(exact), rank, 0.1)
+        least = networks.least_spectral_error(np.diag(exact), rank, 0.1)
         assert least == pytest.approx(left / (left + penalty), rel=1e-12)
         close = np.where(np.arange(4) < rank, exact, 0)
-        assert _measure.spectral_error(close, exact, 0.1) == pytest.approx(least, rel=1e-12)
+        assert spectral_error(close, exact, 0.1) == pytest.approx(least, rel=1e-12)
         for _ in range(20):
             root = np.sqrt(exact) + 0.3 * rng.standard_normal((4, 4))
             close = root[:, :rank] @ root[:, :rank].T
-            assert _measure.spectral_error(close, exact, 0.1) >= least * (1 - 1e-12)
-    assert _measure.least_spectral_error(np.diag(exact), 4, 0.1) == 0
+            assert spectral_error(close, exact, 0.1) >= least * (1 - 1e-12)
+    assert networks.least_spectral_error(np.diag(exact), 4, 0.1) == 0
 
 
 def test_the_exact_kernels_of_one_hidden_layer():

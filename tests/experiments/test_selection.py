@@ -11,7 +11,7 @@ assert selection
 
 def test_the_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
-    record = study.run(("protein",), rows=160, width=48, data_dir=None, out=tmp_path)
+    record = study.run(study.Settings(("protein",), rows=160, width=48, out=tmp_path))
     (path,) = tmp_path.glob("*.json")
     assert json.loads(path.read_text())["results"] == record["results"]
     (result,) = record["results"].values()

@@ -37,7 +37,7 @@ def test_the_smallest_run(tmp_path, capsys):
     [
         ("--degrees 4", "two different ones"),
         ("--tree-width 8 --degrees 2 9", "from the largest degree on"),
-        ("--keys 1", "two needed"),
+        ("--keys 1", "at least 2 needed"),
     ],
 )
 def test_settings_are_checked(words, message, capsys):

@@ -36,7 +36,7 @@ def test_the_smallest_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [("--percent 101", "at most 100"), ("--seeds 1", "two needed")]
+    ("words", "message"), [("--percent 101", "at most 100"), ("--seeds 1", "at least 2 needed")]
 )
 def test_settings_are_checked(words, message, capsys):
     with pytest.raises(SystemExit):

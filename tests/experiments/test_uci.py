@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import _uci
-from experiments.cifar10.data import DataError
+from experiments._common import _uci
+from experiments._common.data import DataError
 
 
 @pytest.fixture

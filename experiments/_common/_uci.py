@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.cifar10.data import ENVIRONMENT_VARIABLE, DataError
+from .data import ENVIRONMENT_VARIABLE, DataError
 
 SUBFOLDER = "uci_regression"
 

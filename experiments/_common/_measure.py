@@ -12,65 +12,31 @@ import jax.numpy as jnp
 import numpy as np
 
 import ntk_sketch as ns
-from experiments._phases import Phases
-from ntk_sketch.diagnostics._approximation_error import _spectral
+from ntk_sketch.diagnostics import centred_error, relative_error, spectral_error
 from ntk_sketch.streaming import stream
+
+from ._phases import Phases
+from ._study import mean_and_std
 
 Name = TypeVar("Name", bound=Hashable)
 
 
-def relative_error(close: np.ndarray, exact: np.ndarray) -> float:
-    """`‖K̂ - K‖_F / ‖K‖_F`."""
-    return float(np.linalg.norm(close - exact) / np.linalg.norm(exact))
-
-
-def centred_error(close: np.ndarray, exact: np.ndarray) -> float:
-    """The relative error of `HKH`, `H = I - 11ᵀ / n`: without the mean, which dominates."""
-    return relative_error(_centre(close), _centre(exact))
-
-
-def spectral_error(close: np.ndarray, exact: np.ndarray, diag_reg: float = 1e-3) -> float:
-    """The least ε with `(1 - ε)(K + λI) ≼ K̂ + λI ≼ (1 + ε)(K + λI)`, λ = `diag_reg · tr(K) / n`.
-
-    That is `‖(K + λI)^{-1/2} (K̂ - K) (K + λI)^{-1/2}‖₂`, as in `ntk_sketch.approximation_error`.
-    λ is that of a ridge regression with `diag_reg`: in units of the diagonal, whatever n. The
-    eigenvalues of K grow like n, so that more examples leave more of them above λ: ε grows, and
-    only figures of equal n compare. What K̂ lacks altogether brings ε to 1 at most; beyond 1, K̂ has
-    too much somewhere.
-    """
-    return float(_spectral(close, exact, diag_reg * np.trace(exact) / len(exact)))
-
-
-def least_spectral_error(eigenvalues: np.ndarray, rank: int, diag_reg: float = 1e-3) -> float:
-    """What `spectral_error` is at least for any K̂ of this rank; 0 for full rank.
-
-    Among the leading `rank + 1` eigenvectors of K some combination v has `K̂v = 0`: there `vᵀKv /
-    vᵀ(K + λI)v ≥ μ / (μ + λ)`, with μ the next eigenvalue after the first `rank`.
-    """
-    if rank >= len(eigenvalues):
-        return 0.0
-    left = np.sort(eigenvalues)[-1 - rank]
-    return float(left / (left + diag_reg * np.mean(eigenvalues)))
+MEASURES = {"relative": relative_error, "centred": centred_error, "spectral": spectral_error}
 
 
 def errors(
     close: list[dict[str, np.ndarray]],
     exact: dict[str, np.ndarray],
-    measures: Mapping[str, Callable[[np.ndarray, np.ndarray], float]],
+    measures: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = MEASURES,
 ) -> dict[str, Any]:
-    """Every measure for every kernel: its value for each key, mean and standard deviation."""
-    found: dict[str, Any] = {}
-    for kernel in exact:
-        found[kernel] = {}
-        for measure, error in measures.items():
-            values = [error(of_key[kernel], exact[kernel]) for of_key in close]
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            found[kernel][measure] = {"mean": float(np.mean(values)), "std": std, "keys": values}
-    return found
-
-
-def _centre(kernel: np.ndarray) -> np.ndarray:
-    return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    """Every measure for every kernel, over keys."""
+    return {
+        kernel: {
+            name: mean_and_std([error(of_key[kernel], exact[kernel]) for of_key in close])
+            for name, error in measures.items()
+        }
+        for kernel in exact
+    }
 
 
 def grams(feature_map: ns.FeatureMap, x: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
@@ -93,12 +59,6 @@ def compute(feature_map: ns.FeatureMap, x: np.ndarray, batch_size: int, n: int) 
     """The NTK features of n examples as a regression has them: those of `x`, again and again."""
     batches = stream(feature_map, x, batch_size=batch_size, order=np.arange(n) % len(x))
     collections.deque(batches, maxlen=0)
-
-
-def feature_counts(feature_map: ns.FeatureMap) -> dict[str, int]:
-    """Length of a feature vector, for every kernel of the map."""
-    z = jax.eval_shape(feature_map, jax.ShapeDtypeStruct((1, *feature_map.input_shape), np.float32))
-    return {name: getattr(z, name).shape[1] for name in feature_map.get}
 
 
 def interleaved_seconds(

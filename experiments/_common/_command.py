@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from experiments.cifar10.data import DataError
+from .data import DataError
 
 
 def exit_code(run: Callable[..., object], *arguments, interrupted: str = "interrupted") -> int:

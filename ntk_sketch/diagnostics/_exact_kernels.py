@@ -1,0 +1,98 @@
+"""The exact kernel of many examples, a few pairs at a time, which may be interrupted."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ..streaming._progress import Progress, reporting
+
+#: Entries of one position-position covariance of NT that are computed at a time.
+_ENTRIES = 2**23
+
+
+def exact_kernels(
+    kernel_fn: Callable,
+    x,
+    get: tuple[str, ...] = ("nngp", "ntk"),
+    *,
+    path: str | os.PathLike | None = None,
+    progress: Progress = None,
+) -> dict[str, np.ndarray]:
+    """Exact kernels of `x` with itself, to compare features with.
+
+    Pairs of examples are computed a few at a time, one row of the lower triangle after the other,
+    so that memory is that of a few covariances of all positions. With Dropout the kernels are those
+    of two independent passes, also of an example with itself.
+
+    Args:
+        kernel_fn: of Neural Tangents, the third part of a model.
+        x: inputs (n, *input_shape), on the host.
+        get: "nngp", "ntk".
+        path: an npz file that every finished row goes to, replaced as a whole each time: an
+            interrupted computation with the same arguments goes on where it was. The file does not
+            know kernel and inputs: name it by them. `None`: nothing is kept.
+        progress: as in `ntk_sketch.ridge`; told the number of pairs of each row.
+
+    Returns:
+        Symmetric arrays (n, n), float64, by name.
+
+    Raises:
+        ValueError: the file at `path` cannot be read, or is of other sizes or kernels.
+
+    Cost: n (n + 1) / 2 kernel values, for a net with pooling each quartic in the image side.
+
+    Example:
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> exact_kernels(model[2], np.eye(3, dtype=np.float32))["ntk"].shape
+        (3, 3)
+    """
+    n, positions = len(x), int(np.prod(x.shape[1:-1]))
+    # At least two columns: batches of different size are what NT takes for different passes.
+    width = int(np.clip(_ENTRIES // positions**2, 2, max(n, 2)))
+    done, grams = _stored(path, n, get)
+    block = jax.jit(lambda a, b: kernel_fn(a, b, get))
+    left = (n * (n + 1) - done * (done + 1)) // 2
+    with reporting(progress, left, "exact kernel", unit=" pairs") as report:
+        for row in range(done, n):
+            for start in range(0, row + 1, width):
+                columns = np.arange(start, start + width) % n
+                values = block(x[row : row + 1], x[columns])
+                for name, gram in grams.items():
+                    gram[row, columns] = np.asarray(getattr(values, name), np.float64)[0]
+            if path is not None:
+                _replace(Path(path), rows=row + 1, **grams)
+            report(row + 1)
+    return {name: np.tril(gram) + np.tril(gram, -1).T for name, gram in grams.items()}
+
+
+def _stored(path, n: int, get: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
+    """Number of finished rows, and the kernels so far, lower triangles (n, n)."""
+    if path is None or not Path(path).exists():
+        return 0, {name: np.zeros((n, n)) for name in get}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows, grams = int(file["rows"]), {name: file[name] for name in get}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Delete it to start again.") from error
+    if any(gram.shape != (n, n) for gram in grams.values()) or not 0 <= rows <= n:
+        raise ValueError(f"{path} is not for {n} examples. Delete it to start again.")
+    return rows, grams
+
+
+def _replace(path: Path, **arrays) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
