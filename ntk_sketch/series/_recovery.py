@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax import numpy as jnp
 from jaxtyping import Float
 from scipy import special
 
 from .._arguments import checked_key
 from .._typing import PRNGKey
+from ..numerics._host_random import generator
 from ._checks import checked_degree, checked_dimension
 from ._gegenbauer import gauss_rule, orthonormal_polynomials, root_harmonic_dimension, zonal_values
 
@@ -94,8 +93,7 @@ def recover_zonal(
 
 def _leverage_sample(dimension: int, degree: int, n: int, key: PRNGKey):
     """Cosines (n,) and the inverse of their density with respect to μ."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))
+    rng = generator(key)
     nodes, weights = gauss_rule(dimension, 16 * (degree + 1))
     leverage = np.sum(orthonormal_polynomials(nodes, dimension, degree) ** 2, axis=-1)
     probability = weights * leverage

@@ -5,10 +5,10 @@ import math
 import jax
 import numpy as np
 import pytest
+from closed_forms import arc_cosine_coefficients
 from scipy import stats
 
 from ntk_sketch.series import (
-    arc_cosine_coefficients,
     fit_series,
     gegenbauer_coefficients,
     gegenbauer_polynomials,

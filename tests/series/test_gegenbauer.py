@@ -5,11 +5,11 @@ import math
 import jax
 import numpy as np
 import pytest
+from closed_forms import arc_cosine_coefficients
 from jax import numpy as jnp
 from scipy import integrate, special
 
 from ntk_sketch.series import (
-    arc_cosine_coefficients,
     gegenbauer_coefficients,
     gegenbauer_from_powers,
     gegenbauer_polynomials,

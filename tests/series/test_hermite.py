@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import closed_forms
 import jax
 import numpy as np
 import pytest
@@ -10,28 +11,27 @@ from architectures import NONLINEARITIES
 from jax import numpy as jnp
 from scipy import integrate, stats
 
-from ntk_sketch import series
 from ntk_sketch.series import derivative_coefficients, hermite_coefficients
 
 CLOSED_FORMS = {
-    "ABRelu": (series.ab_relu_coefficients, (-0.3, 0.9)),
-    "Abs": (series.ab_relu_coefficients, (-1.0, 1.0)),
-    "Cos": (series.cos_coefficients, (0.8, 1.1, 0.3)),
-    "Erf": (series.erf_coefficients, (0.9, 1.2, 0.1)),
-    "Exp": (series.exp_coefficients, (0.5, 0.4)),
-    "Gabor": (series.gabor_coefficients, ()),
-    "Gaussian": (series.gaussian_coefficients, (1.0, -0.5)),
-    "Gelu": (series.gelu_coefficients, ()),
-    "LeakyRelu": (series.ab_relu_coefficients, (0.1, 1.0)),
-    "Monomial(0)": (series.monomial_coefficients, (0,)),
-    "Monomial(3)": (series.monomial_coefficients, (3,)),
-    "Polynomial": (series.polynomial_coefficients, ([0.3, 1.0, -0.2, 0.1],)),
-    "Rbf": (series.rbf_coefficients, (0.7,)),
-    "RectifiedMonomial(0)": (series.rectified_monomial_coefficients, (0,)),
-    "RectifiedMonomial(2)": (series.rectified_monomial_coefficients, (2,)),
-    "Relu": (series.ab_relu_coefficients, (0.0, 1.0)),
-    "Sign": (series.sign_coefficients, ()),
-    "Sin": (series.sin_coefficients, (1.1, 0.9, 0.2)),
+    "ABRelu": (closed_forms.ab_relu_coefficients, (-0.3, 0.9)),
+    "Abs": (closed_forms.ab_relu_coefficients, (-1.0, 1.0)),
+    "Cos": (closed_forms.cos_coefficients, (0.8, 1.1, 0.3)),
+    "Erf": (closed_forms.erf_coefficients, (0.9, 1.2, 0.1)),
+    "Exp": (closed_forms.exp_coefficients, (0.5, 0.4)),
+    "Gabor": (closed_forms.gabor_coefficients, ()),
+    "Gaussian": (closed_forms.gaussian_coefficients, (1.0, -0.5)),
+    "Gelu": (closed_forms.gelu_coefficients, ()),
+    "LeakyRelu": (closed_forms.ab_relu_coefficients, (0.1, 1.0)),
+    "Monomial(0)": (closed_forms.monomial_coefficients, (0,)),
+    "Monomial(3)": (closed_forms.monomial_coefficients, (3,)),
+    "Polynomial": (closed_forms.polynomial_coefficients, ([0.3, 1.0, -0.2, 0.1],)),
+    "Rbf": (closed_forms.rbf_coefficients, (0.7,)),
+    "RectifiedMonomial(0)": (closed_forms.rectified_monomial_coefficients, (0,)),
+    "RectifiedMonomial(2)": (closed_forms.rectified_monomial_coefficients, (2,)),
+    "Relu": (closed_forms.ab_relu_coefficients, (0.0, 1.0)),
+    "Sign": (closed_forms.sign_coefficients, ()),
+    "Sin": (closed_forms.sin_coefficients, (1.1, 0.9, 0.2)),
 }
 
 
@@ -130,7 +130,7 @@ def test_mehler(name):
 def test_exp_normalized_has_a_series():
     """A kernel without a finite network: the closed form against NT's formula."""
     radii, rho = np.array([0.4, 3.0]), np.linspace(-1, 1, 7)
-    c = series.exp_normalized_coefficients(radii, 30, 1.3, -0.8)
+    c = closed_forms.exp_normalized_coefficients(radii, 30, 1.3, -0.8)
     expected = np.polynomial.polynomial.polyval(rho, c[0] * c[1])
     np.testing.assert_allclose(expected, 0.4 * 3 * np.exp(1.3 * (rho - 0.8)), rtol=1e-13)
 
@@ -167,7 +167,7 @@ def test_limits_of_small_norms():
 @pytest.mark.parametrize("radius", [1e-4, 300.0, 1e4])
 def test_functions_of_another_scale_than_the_norm(radius):
     """A bump near 0 is not missed, however wide the Gaussian."""
-    bump = series.gaussian_coefficients(radius, 6)
+    bump = closed_forms.gaussian_coefficients(radius, 6)
     found = hermite_coefficients(lambda x: np.exp(-(x**2)), radius, 6)
     np.testing.assert_allclose(found.values, bump, atol=1e-13, rtol=1e-9)
     clipped = hermite_coefficients(lambda x: np.clip(x, -1, 1), radius, 1)
@@ -179,7 +179,7 @@ def test_the_error_tells_of_a_rough_function():
     """Values of float32: the estimate covers what that costs."""
     rough = lambda x: np.sin(x.astype(np.float32)).astype(np.float64)  # noqa: E731
     found = hermite_coefficients(rough, 1.0, 8)
-    wrong = np.abs(found.values - series.sin_coefficients(1.0, 8))
+    wrong = np.abs(found.values - closed_forms.sin_coefficients(1.0, 8))
     assert np.all(wrong <= found.error)
     assert 1e-10 < found.error.max() < 1e-4
 
@@ -250,10 +250,10 @@ def test_refusals_of_series():
     with pytest.raises(NotImplementedError, match="ExpNormalized"):
         hermite_coefficients(dual_of("ExpNormalized"), 1.0, 3)
     with pytest.raises(ValueError, match=r"infinite from norm 0\.5 on"):
-        series.gaussian_coefficients([0.1, 0.6], 3, b=1.0)
+        closed_forms.gaussian_coefficients([0.1, 0.6], 3, b=1.0)
     with pytest.raises(ValueError, match="overflow float64 at norm 50"):
-        series.exp_coefficients([1.0, 50.0], 3)
+        closed_forms.exp_coefficients([1.0, 50.0], 3)
     with pytest.raises(ValueError, match="power must be an integer"):
-        series.monomial_coefficients(1.0, 3, -1)
+        closed_forms.monomial_coefficients(1.0, 3, -1)
     with pytest.raises(ValueError, match="gamma must be 0 or more"):
-        series.exp_normalized_coefficients(1.0, 3, -1.0)
+        closed_forms.exp_normalized_coefficients(1.0, 3, -1.0)

@@ -1,4 +1,4 @@
-r"""Hermite coefficients in closed form, for NT's nonlinearities that have one.
+r"""Hermite coefficients in closed form, for NT's nonlinearities that have one: oracles.
 
 `c_l(r) = E[σ(r g) h_l(g)]` for l = 0..degree, an array (*r, degree + 1); parameters as in NT. They
 are read off the generating function: `e^{tg - t²/2} = Σ_l h_l(g) t^l / √l!`, so that
@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from ._checks import Norms, checked_degree, checked_radius, real
+from ntk_sketch.series._checks import Norms, checked_degree, checked_radius, real
 
 Coefficients: TypeAlias = Float[np.ndarray, "*r l"]
 _ROOT_2_PI = np.sqrt(2 * np.pi)
@@ -242,3 +242,27 @@ def _checked_power(power: int) -> int:
     if isinstance(power, bool) or not isinstance(power, (int, np.integer)) or power < 0:
         raise ValueError(f"power must be an integer of 0 or more, got {power!r}")
     return int(power)
+
+
+def arc_cosine_coefficients(order: int, degree: int) -> Float[np.ndarray, " l"]:
+    r"""Taylor coefficients of the arc-cosine kernels of order 0 and 1, scaled to κ(1) = 1.
+
+        κ_0(ρ) = (π - arccos ρ) / π = 1/2 + (1/π) Σ_k (2k)! / (4^k k!² (2k+1)) ρ^{2k+1},
+        κ_1(ρ) = (√(1-ρ²) + ρ (π - arccos ρ)) / π = 1/π + ∫_0^ρ κ_0.
+
+    Those of Relu are `κ_1 / 2` at unit variances, and of its derivative `κ_0 / 2`.
+
+    Source: Cho and Saul 2009, eqs. (3), (5) and (6).
+    """
+    degree = checked_degree(degree)
+    if order not in (0, 1):
+        raise ValueError(f"order must be 0 or 1, got {order!r}")
+    zero = np.zeros(degree + 1)
+    zero[0] = 0.5
+    central = 1 / np.pi  # (2k)! / (4^k k!²), which falls like k^{-1/2}
+    for l in range(1, degree + 1, 2):
+        zero[l] = central / l
+        central *= l / (l + 1)
+    if order == 0:
+        return zero
+    return np.r_[1 / np.pi, zero[:-1] / np.arange(1, degree + 1)]
