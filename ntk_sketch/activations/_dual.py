@@ -39,6 +39,15 @@ class DualActivation(eqx.Module):
             variances and multiplied by powers of `√q` and `√q'`, so that they are right wherever
             variances are numbers of their dtype. `None`: σ is not homogeneous, or nobody said so.
         smooth: neither σ nor σ' jumps anywhere, so that nobody need search for jumps.
+
+    Example:
+        >>> from jax import numpy as jnp
+        >>> from ntk_sketch.activations import DualActivation
+        >>> from ntk_sketch import stax
+        >>> dual = DualActivation(stax.Relu())
+        >>> one = jnp.ones(())
+        >>> [round(float(k), 3) for k in dual(0 * one, one, one)]  # 1 / (2π) and 1 / 4
+        [0.159, 0.25]
     """
 
     specification: Specification

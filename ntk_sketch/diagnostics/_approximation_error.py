@@ -57,6 +57,19 @@ def approximation_error(
         pooling.
 
     With Dropout the kernels are those of two independent passes, also of an example with itself.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from ntk_sketch.diagnostics import approximation_error
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(100, 3)).astype("float32")
+        >>> features = ns.feature_map(model, x[:80], ns.Nystroem(40), key=jax.random.key(0))
+        >>> errors = approximation_error(features, x[80:], pairs=100, key=jax.random.key(1))
+        >>> errors["ntk"].n_examples, errors["ntk"].relative.value < 0.2
+        (13, True)
     """
     x = checked_inputs(x, shape=feature_map.input_shape)
     checked_key(key)

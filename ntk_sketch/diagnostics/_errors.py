@@ -12,6 +12,8 @@ def relative_error(close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n 
         close, exact: `K̂` and `K`, kernels of the same examples.
 
     Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.diagnostics import relative_error
         >>> relative_error(np.array([[1.1]]), np.array([[1.0]]))  # doctest: +ELLIPSIS
         0.1...
     """
@@ -26,6 +28,8 @@ def centred_error(close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n n
         close, exact: `K̂` and `K`, kernels of the same two examples at least.
 
     Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.diagnostics import centred_error
         >>> kernel = np.array([[2.0, 1.0], [1.0, 2.0]])
         >>> centred_error(kernel + 3, kernel)
         0.0
@@ -52,6 +56,8 @@ def spectral_error(
     Source: Avron et al. 2017 (arXiv 1804.09893), definition 1.
 
     Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.diagnostics import spectral_error
         >>> round(spectral_error(np.zeros((2, 2)), np.eye(2), diag_reg=0.25), 6)
         0.8
     """

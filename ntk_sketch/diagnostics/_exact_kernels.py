@@ -47,6 +47,8 @@ def exact_kernels(
     Cost: n (n + 1) / 2 kernel values, for a net with pooling each quartic in the image side.
 
     Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.diagnostics import exact_kernels
         >>> from ntk_sketch import stax
         >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
         >>> exact_kernels(model[2], np.eye(3, dtype=np.float32))["ntk"].shape

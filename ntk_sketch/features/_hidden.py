@@ -49,6 +49,12 @@ class HiddenFeatures(eqx.Module):
         channels: the number of channels of the finite network here ('standard' parameterization and
             concatenation need it).
         pending: an affine layer not yet carried out, which `variances` already include.
+
+    Example:
+        >>> from ntk_sketch import stax
+        >>> class Doubled(stax.Rule):
+        ...     def fit(self, features, *, method, offsets, key, **kwargs):
+        ...         return lambda z: z.concrete().map(lambda block: 2 * block)
     """
 
     # Tuples of arrays; of shapes alone while a map is planned.

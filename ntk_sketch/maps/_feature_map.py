@@ -46,6 +46,20 @@ class FeatureMap(eqx.Module):
         call_arguments: names of NT's call-time arguments that layers of the model take.
         dtype: what features are computed in, or in that of the inputs if it has more digits: the
             dtype of the example inputs, float32 at least.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> shape = jax.ShapeDtypeStruct((1, 3), "float32")
+        >>> features = ns.feature_map(model, shape, ns.RandomFeatures(8), key=jax.random.key(0))
+        >>> features.n_features
+        {'nngp': 8, 'ntk': 16}
+        >>> x = np.eye(3, dtype="float32")
+        >>> features.kernel_fn(x, None, "ntk").shape
+        (3, 3)
     """
 
     transform: Any

@@ -65,6 +65,17 @@ def feature_map(
             inputs, those whose exact variances overflow their dtype included. All before any long
             work.
         TypeError: not a model, method or input of the right kind.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+        >>> features = ns.feature_map(model, x, ns.Nystroem(16), key=jax.random.key(0))
+        >>> features(x).nngp.shape
+        (50, 16)
     """
     check_model(model)
     check_method(method)

@@ -6,8 +6,6 @@ from ._exact import Exact as Exact
 from ._gegenbauer import Gegenbauer as Gegenbauer
 from ._leverage_score import LeverageScore as LeverageScore
 from ._method import Method as Method
-from ._norms import input_radius as input_radius
 from ._nystroem import Nystroem as Nystroem
 from ._poly_sketch import PolySketch as PolySketch
 from ._random_features import RandomFeatures as RandomFeatures
-from ._series_method import SeriesMethod as SeriesMethod

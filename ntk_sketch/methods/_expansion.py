@@ -6,7 +6,8 @@ import equinox as eqx
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
-from ..activations import DualActivation, RandomFunction
+from ..activations import DualActivation
+from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit

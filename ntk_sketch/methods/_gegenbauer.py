@@ -5,7 +5,8 @@ import jax
 from .._typing import PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
-from ..series import GegenbauerFactors, KernelSeries
+from ..series import KernelSeries
+from ..series._radial import GegenbauerFactors
 from ._harmonics import Directions, HarmonicExpansion, Polynomials, harmonic_features
 from ._series_method import SeriesMethod
 
@@ -48,6 +49,18 @@ class Gegenbauer(SeriesMethod):
     Source: Han, Zandieh and Avron 2022 (arXiv 2202.03474), random Gegenbauer features and
     generalised zonal kernels; here with one feature for each direction, whatever the number of
     radial components, and with exact low degrees.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+        >>> method = ns.Gegenbauer(degree=4, width=16)
+        >>> features = ns.feature_map(model, x, method, key=jax.random.key(0))
+        >>> features.n_features["nngp"]
+        16
     """
 
     __init__ = SeriesMethod.__init__  # type checkers would make one of the fields

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from .._typing import Array, PRNGKey
 from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, matmul
-from ..series import (
-    RadialFactors,
+from ..series._gegenbauer import (
     gegenbauer_from_powers,
     log_harmonic_dimension,
     orthonormal_sequence,
 )
+from ..series._radial import RadialFactors
 from ._directions import orthogonal_directions
 from ._norms import input_radius, safe_sqrt, unit_scale, with_norm
 from ._series_method import SeriesMethod

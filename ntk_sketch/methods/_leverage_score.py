@@ -9,7 +9,9 @@ from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Array, PRNGKey
-from ..activations import DualActivation, RandomFunction, value_and_derivative
+from ..activations import DualActivation
+from ..activations._dual import value_and_derivative
+from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
@@ -57,6 +59,17 @@ class LeverageScore(Method):
 
     Source: Zandieh, Han et al. 2021 (arXiv 2106.07880), the modified density of their leverage
     scores.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+        >>> features = ns.feature_map(model, x, ns.LeverageScore(16), key=jax.random.key(0))
+        >>> features.n_features["nngp"]
+        16
     """
 
     width: int | tuple[int, ...] = eqx.field(static=True)

@@ -28,6 +28,14 @@ class Method(eqx.Module):
         everywhere: the method replaces those that layers were given by `stax.with_method`.
         max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
             they are needed; beyond, those of different positions come from the features.
+
+    Example:
+        >>> from ntk_sketch.methods import Method
+        >>> import ntk_sketch as ns
+        >>> isinstance(ns.Nystroem(64), Method)
+        True
+        >>> [own.width for own in ns.Nystroem((64, 256)).split([1, 1])]
+        [64, 256]
     """
 
     looks_at_data: ClassVar[bool] = False

@@ -98,6 +98,17 @@ class Nystroem(Method):
     Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
     Zhang 2016; landmarks for convolutional NTKs with exact variances and residual features:
     derived here and in `expansion`.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+        >>> features = ns.feature_map(model, x, ns.Nystroem(16), key=jax.random.key(0))
+        >>> features.n_features["nngp"]
+        16
     """
 
     width: int | tuple[int, ...] = eqx.field(static=True)

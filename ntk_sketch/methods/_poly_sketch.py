@@ -12,7 +12,8 @@ from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures, Vectors
 from ..numerics._precision import Precision
-from ..series import HermiteTable, KernelSeries, RadialFactors
+from ..series import HermiteTable, KernelSeries
+from ..series._radial import RadialFactors
 from ..sketches import SRHT, PowerTree
 from ._norms import input_radius, scaled_to, unit_scale
 from ._series_method import SeriesMethod
@@ -53,6 +54,18 @@ class PolySketch(SeriesMethod):
     Source: Zandieh, Han et al. 2021 (arXiv 2106.07880), NTKSketch and CNTKSketch, for ReLU; Han et
     al. 2022 (arXiv 2209.04121), Hermite series of general activations at norm one. Here at every
     norm; and sums with random signs and an elementwise product in the place of further sketches.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+        >>> method = ns.PolySketch(degree=4, width=16)
+        >>> features = ns.feature_map(model, x, method, key=jax.random.key(0))
+        >>> features.n_features["nngp"]
+        16
     """
 
     __init__ = SeriesMethod.__init__  # type checkers would make one of the fields

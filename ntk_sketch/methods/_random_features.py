@@ -6,7 +6,8 @@ import equinox as eqx
 import jax
 
 from .._typing import Array, PRNGKey
-from ..activations import DualActivation, RandomFunction
+from ..activations import DualActivation
+from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
@@ -56,6 +57,17 @@ class RandomFeatures(Method):
     Source: arc-cosine features of Cho and Saul 2009; for the NTK, Zandieh, Han et al. 2021 (arXiv
     2106.07880), with one
     projection instead of their sketch of both factors.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+        >>> x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+        >>> features = ns.feature_map(model, x, ns.RandomFeatures(16), key=jax.random.key(0))
+        >>> features.n_features["nngp"]
+        16
     """
 
     width: int | tuple[int, ...] = eqx.field(static=True)

@@ -14,7 +14,8 @@ from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
-from ..series import KernelSeries, checked_degree
+from ..series import KernelSeries
+from ..series._checks import checked_degree
 from ._directions import orthogonal_directions
 from ._method import Method, checked_width, positive_integer
 from ._norms import safe_sqrt, with_exact_norms

@@ -4,22 +4,17 @@ any norm, tables of them, fits and recovery.
 Coefficients are computed on the host, in NumPy float64.
 """
 
-from ._checks import checked_degree as checked_degree
 from ._fit import SeriesFit as SeriesFit
 from ._fit import fit_series as fit_series
 from ._gegenbauer import GegenbauerCoefficients as GegenbauerCoefficients
 from ._gegenbauer import gegenbauer_coefficients as gegenbauer_coefficients
 from ._gegenbauer import gegenbauer_from_powers as gegenbauer_from_powers
 from ._gegenbauer import gegenbauer_polynomials as gegenbauer_polynomials
-from ._gegenbauer import log_harmonic_dimension as log_harmonic_dimension
-from ._gegenbauer import orthonormal_sequence as orthonormal_sequence
 from ._hermite import HermiteCoefficients as HermiteCoefficients
 from ._hermite import derivative_coefficients as derivative_coefficients
 from ._hermite import hermite_coefficients as hermite_coefficients
 from ._power_series import KernelSeries as KernelSeries
 from ._power_series import input_series as input_series
-from ._radial import GegenbauerFactors as GegenbauerFactors
-from ._radial import RadialFactors as RadialFactors
 from ._recovery import ZonalRecovery as ZonalRecovery
 from ._recovery import recover_zonal as recover_zonal
 from ._table import HermiteTable as HermiteTable

@@ -51,6 +51,14 @@ def fit_series(
 
     Source: Han, Avron and Shin 2020 (arXiv 1905.11616), coreset-based regression; here with the
     sign constraint.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import fit_series
+        >>> cosines = np.linspace(-1, 1, 50)
+        >>> fit = fit_series(cosines, np.exp(cosines), degree=6)
+        >>> bool((fit.coefficients >= 0).all()), fit.residual < 1e-3
+        (True, True)
     """
     degree = checked_degree(degree)
     rho, kappa = real(cosines, "cosines"), real(values, "values")

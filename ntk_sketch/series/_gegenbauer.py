@@ -62,6 +62,13 @@ def gegenbauer_coefficients(
 
     Source: Han, Zandieh and Avron 2022 (arXiv 2202.03474), section on Gegenbauer polynomials;
     Golub and Welsch 1969.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import gegenbauer_coefficients
+        >>> found = gegenbauer_coefficients(np.exp, dimension=3, degree=2)
+        >>> np.round(found.values, 4)
+        array([1.1752, 1.1036, 0.3578])
     """
     degree, dimension = checked_degree(degree), checked_dimension(dimension)
     nodes = max(_FIRST_NODES, 2 * degree + 2)
@@ -92,6 +99,12 @@ def gegenbauer_from_powers(dimension: int, degree: int) -> Float[np.ndarray, "l 
     Cost: `O(degree²)`.
 
     Source: Han, Zandieh and Avron 2022 (arXiv 2202.03474), generalised zonal kernels.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import gegenbauer_from_powers
+        >>> gegenbauer_from_powers(dimension=3, degree=2)[2].round(4)  # t² = 2/3 P_2 + ...
+        array([0.    , 0.    , 0.6667])
     """
     degree, dimension = checked_degree(degree), checked_dimension(dimension)
     up, down = _recurrence(dimension, degree)
@@ -108,6 +121,12 @@ def gegenbauer_polynomials(t: Inputs, dimension: int, degree: int):
     """`P_l(t)`, l = 0..degree, (*t.shape, degree + 1): in JAX for JAX arrays, else in NumPy.
 
     By the recurrence, stable on [-1, 1]; its coefficients are at most 2.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import gegenbauer_polynomials
+        >>> np.round(gegenbauer_polynomials(np.array([0.5]), dimension=3, degree=2), 4)
+        array([[ 1.   ,  0.5  , -0.125]])
     """
     degree, dimension = checked_degree(degree), checked_dimension(dimension)
     xp = jnp if isinstance(t, jax.Array) else np

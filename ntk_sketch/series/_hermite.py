@@ -80,6 +80,15 @@ def hermite_coefficients(
     in proportion to the number of oscillations for others; memory for 2^16 nodes at a time.
 
     Source: Han et al. 2022 (arXiv 2209.04121), for r = 1; Mehler 1866.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import hermite_coefficients
+        >>> found = hermite_coefficients(np.sin, 0.5, degree=3)
+        >>> np.abs(found.values).round(4)
+        array([0.    , 0.4412, 0.    , 0.045 ])
+        >>> bool(found.tail < 1e-3)
+        True
     """
     degree = checked_degree(degree)
     radius = checked_radius(radius)
@@ -110,6 +119,13 @@ def derivative_coefficients(
     Args:
         values: coefficients (*r, degree + 2) of σ, of one degree more than the result.
         radius: (*r).
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import derivative_coefficients, hermite_coefficients
+        >>> values = hermite_coefficients(np.sin, 0.5, degree=3).values
+        >>> np.abs(derivative_coefficients(values, np.array(0.5))).round(4)  # of cos
+        array([0.8825, 0.    , 0.156 ])
     """
     values, radius = real(values, "values"), checked_radius(radius)
     l = np.arange(1, values.shape[-1])

@@ -21,6 +21,16 @@ class KernelSeries(NamedTuple):
         variances: `K(x, x)` at every norm (r,), exact.
         ntk_variances: `Θ(x, x)`, exact; or `None`.
         channels: of the finite network.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch import stax
+        >>> from ntk_sketch.series import input_series
+        >>> series = input_series(np.array([1.0, 2.0]), degree=4, ntk=True, channels=3)
+        >>> for part in (stax.Dense(1), stax.Relu()):
+        ...     series = part.rule.series(series)
+        >>> series.nngp.shape  # norms, norms, powers
+        (2, 2, 5)
     """
 
     nngp: Float[np.ndarray, "r r l"]
@@ -108,7 +118,15 @@ class KernelSeries(NamedTuple):
 def input_series(
     radii: Float[np.ndarray, " r"], degree: int, *, ntk: bool, channels: int
 ) -> KernelSeries:
-    """`K = r r' ρ`, `Θ = 0`: of inputs of root mean square r."""
+    """`K = r r' ρ`, `Θ = 0`: of inputs of root mean square r.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import input_series
+        >>> series = input_series(np.array([1.0, 2.0]), degree=4, ntk=True, channels=3)
+        >>> series.ntk is None
+        False
+    """
     nngp = np.zeros((len(radii), len(radii), degree + 1))
     nngp[..., 1] = np.outer(radii, radii)
     zero = np.zeros(len(radii)) if ntk else None

@@ -35,6 +35,13 @@ class HermiteTable(eqx.Module):
         error: the largest error that was found at midpoints.
 
     Cost of a call: 6 (degree + 1) FLOPs and 4 (degree + 1) numbers read for each norm.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.series import HermiteTable
+        >>> table = HermiteTable(np.tanh, 3, radii=(0.1, 10.0))
+        >>> table(np.array([0.5, 2.0], "float32")).shape
+        (2, 4)
     """
 
     spline: LogSpline

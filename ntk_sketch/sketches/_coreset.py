@@ -41,6 +41,14 @@ def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
     Cost: `2 n m d` FLOPs, memory n numbers.
 
     Source: Han, Avron and Shin 2020 (arXiv 1905.11616), greedy k-centre coreset.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch.sketches import greedy_coreset
+        >>> x = np.random.default_rng(0).normal(size=(100, 3))
+        >>> chosen = greedy_coreset(x, 10)
+        >>> len(chosen.indices), round(float(chosen.weights.sum()))
+        (10, 100)
     """
     if np.iscomplexobj(points):
         raise TypeError(f"points must be real, got {np.asarray(points).dtype}")

@@ -44,6 +44,13 @@ class CountSketch(Sketch):
             bucket `p mod m`.
         buckets: h(i).
         signs: s_i.
+
+    Example:
+        >>> from ntk_sketch.sketches import CountSketch
+        >>> import jax
+        >>> sketch = CountSketch(8, 4, key=jax.random.key(0))
+        >>> sketch(jax.numpy.ones((3, 8))).shape
+        (3, 4)
     """
 
     d: int = eqx.field(static=True)

@@ -29,6 +29,13 @@ class GaussianSketch(Sketch):
     Cost: `2 d m` FLOPs a vector; `d m` numbers of memory.
 
     Source: Johnson and Lindenstrauss 1984; Indyk and Motwani 1998.
+
+    Example:
+        >>> from ntk_sketch.sketches import GaussianSketch
+        >>> import jax
+        >>> sketch = GaussianSketch(8, 4, key=jax.random.key(0))
+        >>> sketch(jax.numpy.ones((3, 8))).shape
+        (3, 4)
     """
 
     d: int = eqx.field(static=True)

@@ -38,6 +38,13 @@ class PolynomialSketch(Sketch):
 
     Source: Ahle, Kapralov, Knudsen, Pagh, Velingkar, Woodruff and Zandieh 2020, "Oblivious
     sketching of high-degree polynomial kernels" (arXiv 1909.01410).
+
+    Example:
+        >>> from ntk_sketch.sketches import PolynomialSketch
+        >>> import jax
+        >>> sketch = PolynomialSketch(8, 4, degree=2, key=jax.random.key(0))
+        >>> sketch(jax.numpy.ones((3, 8))).shape
+        (3, 4)
     """
 
     d: int = eqx.field(static=True)
@@ -64,6 +71,13 @@ class PolynomialSketch(Sketch):
 
         Raises:
             ValueError, TypeError: as a call.
+
+        Example:
+            >>> from ntk_sketch.sketches import PolynomialSketch
+            >>> import jax
+            >>> sketch = PolynomialSketch(8, 4, degree=2, key=jax.random.key(0))
+            >>> sketch.powers(jax.numpy.ones((3, 8))).shape
+            (3, 3, 4)
         """
         x = checked_vectors(x, self.d)
         return tree_powers(self.tree, x[..., None, :], tuple(range(self.degree + 1)))

@@ -60,6 +60,13 @@ class PowerTree(Sketch):
     Source: Ahle, Kapralov, Knudsen, Pagh, Velingkar, Woodruff and Zandieh 2020, "Oblivious
     sketching of high-degree polynomial kernels" (arXiv 1909.01410), whose tree has one output and a
     power of two of leaves.
+
+    Example:
+        >>> from ntk_sketch.sketches import PowerTree
+        >>> import jax
+        >>> tree = PowerTree(4, 3, key=jax.random.key(0), d=8)
+        >>> tree(jax.numpy.ones((5, 3, 8))).shape  # powers 0 to 3
+        (5, 4, 4)
     """
 
     d: int = eqx.field(static=True)

@@ -21,6 +21,13 @@ class Sketch(eqx.Module):
 
     Attributes:
         m: length of the result.
+
+    Example:
+        >>> from ntk_sketch.sketches import Sketch
+        >>> import jax
+        >>> from ntk_sketch.sketches import SRHT
+        >>> isinstance(SRHT(8, 4, key=jax.random.key(0)), Sketch)
+        True
     """
 
     m: int = eqx.field(static=True)

@@ -33,6 +33,13 @@ class SRHT(Sketch):
     of at most 32 rows; `d + m` numbers of memory.
 
     Source: Ailon and Chazelle 2009; Tropp 2011 (arXiv 1011.1595), whose rows are drawn so too.
+
+    Example:
+        >>> from ntk_sketch.sketches import SRHT
+        >>> import jax
+        >>> sketch = SRHT(8, 4, key=jax.random.key(0))
+        >>> sketch(jax.numpy.ones((3, 8))).shape
+        (3, 4)
     """
 
     d: int = eqx.field(static=True)

@@ -44,6 +44,13 @@ class TensorSketch(Sketch):
     Attributes:
         d: length of the inputs.
         counts: C_1, ..., C_q.
+
+    Example:
+        >>> from ntk_sketch.sketches import TensorSketch
+        >>> import jax
+        >>> sketch = TensorSketch(8, 4, degree=2, key=jax.random.key(0))
+        >>> sketch(jax.numpy.ones((3, 8))).shape
+        (3, 4)
     """
 
     d: int = eqx.field(static=True)

@@ -44,6 +44,13 @@ class TensorSRHT(Sketch):
 
     Source: Ahle, Kapralov, Knudsen, Pagh, Velingkar, Woodruff and Zandieh 2020 (arXiv 1909.01410),
     with pairs drawn in this way instead of independently.
+
+    Example:
+        >>> from ntk_sketch.sketches import TensorSRHT
+        >>> import jax
+        >>> sketch = TensorSRHT(8, 6, 4, key=jax.random.key(0))
+        >>> sketch(jax.numpy.ones((3, 8)), jax.numpy.ones((3, 6))).shape
+        (3, 4)
     """
 
     d1: int = eqx.field(static=True)

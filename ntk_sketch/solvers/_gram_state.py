@@ -53,6 +53,14 @@ class GramState(eqx.Module):
 
     A state is a pytree of arrays: save it with any checkpoint tool, send it, and `merge` it.
     Memory: 2 p² numbers (8 p² bytes in float32), and p² more during an update.
+
+    Example:
+      >>> import numpy as np
+      >>> from ntk_sketch.solvers import GramState
+      >>> z, y = np.eye(4, 3), np.ones((4, 1))
+      >>> state = GramState.init(n_features=3, n_outputs=1).update(z, y)
+      >>> int(state.merge(state).n_examples)
+      8
     """
 
     gram: Pair

@@ -111,6 +111,18 @@ def ridge(
       RuntimeWarning: the problem is numerically rank-deficient at the regulariser used; the mean of
         the targets outweighs their spread and no intercept is fitted; so many examples are
         landmarks that scores are of all of them; a column of x loses its variation in float32.
+
+    Example:
+      >>> import numpy as np
+      >>> import jax
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.Nystroem(16), key=jax.random.key(0))
+      >>> solution = ns.ridge(features, x, np.sin(x), diag_reg=[1e-3, 1e-2, 0.1], select="loo")
+      >>> solution.predict(x).shape
+      (50, 3)
     """
     if mesh is not None:
         raise NotImplementedError(
@@ -161,6 +173,20 @@ def accumulate(
 
     Raises:
       TypeError, ValueError: as `ridge`.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> from ntk_sketch.solvers import accumulate, solve
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> first = accumulate(features, x[:20], np.sin(x[:20]))
+      >>> second = accumulate(features, x[20:], np.sin(x[20:]))
+      >>> int(first.merge(second).n_examples)
+      50
     """
     features = FeatureStream(feature_map, get, batch_size, progress)
     x, targets, one_output, spec = _checked(features, x, y)
@@ -198,6 +224,20 @@ def solve(
 
     Raises:
       TypeError, ValueError: as `ridge`.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> from ntk_sketch.solvers import accumulate, solve
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> first = accumulate(features, x[:20], np.sin(x[:20]))
+      >>> second = accumulate(features, x[20:], np.sin(x[20:]))
+      >>> solve(features, first.merge(second), diag_reg=1e-2).weights.shape
+      (16, 3)
     """
     values, is_path = _checks.checked_diag_reg(diag_reg)
     if isinstance(select, str) and select == "gcv":

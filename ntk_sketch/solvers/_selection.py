@@ -52,6 +52,19 @@ class GCV:
         gives its own.
 
     Source: G. H. Golub, M. Heath, G. Wahba, Technometrics 21 (1979), 215-223, eq. 1.4.
+
+    Example:
+      >>> import numpy as np
+      >>> from ntk_sketch.solvers import GCV
+      >>> import jax
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> y, path = np.sin(x), [1e-3, 1e-2, 0.1]
+      >>> len(ns.ridge(features, x, y, diag_reg=path, select=GCV()).scores)
+      3
     """
 
     def __init__(self, x: Inputs | None = None, y: Inputs | None = None):
@@ -83,7 +96,22 @@ class GCV:
 
 
 class Validation:
-    """Mean squared error on other examples (x, y). One pass over their features."""
+    """Mean squared error on other examples (x, y). One pass over their features.
+
+    Example:
+      >>> import numpy as np
+      >>> from ntk_sketch.solvers import Validation
+      >>> import jax
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> y, path = np.sin(x), [1e-3, 1e-2, 0.1]
+      >>> select = Validation(x[:20], y[:20])
+      >>> ns.ridge(features, x[20:], y[20:], diag_reg=path, select=select).n_examples
+      40
+    """
 
     def __init__(self, x: Inputs, y: Inputs):
         self.x = checked_examples(x, "x_val")
@@ -117,6 +145,20 @@ class HoldOut:
     Args:
       share: of the examples, or of the groups, whose examples stay together; 0 < share < 1.
       key: of `jax.random`, for the choice.
+
+    Example:
+      >>> import numpy as np
+      >>> from ntk_sketch.solvers import HoldOut
+      >>> import jax
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> y, path = np.sin(x), [1e-3, 1e-2, 0.1]
+      >>> select = HoldOut(0.25, key=jax.random.key(1))
+      >>> ns.ridge(features, x, y, diag_reg=path, select=select, refit=True).n_examples
+      60
     """
 
     def __init__(self, share: float = 0.2, *, key: PRNGKey):
@@ -166,6 +208,20 @@ class LeaveOneOut:
 
     Source: R. D. Cook, S. Weisberg, Residuals and Influence in Regression (1982), eq. 2.2.23; the
     block form is the same Woodbury identity.
+
+    Example:
+      >>> import numpy as np
+      >>> from ntk_sketch.solvers import LeaveOneOut
+      >>> import jax
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> y, path = np.sin(x), [1e-3, 1e-2, 0.1]
+      >>> copies = np.arange(60) // 2  # two of each, left out together
+      >>> len(ns.ridge(features, x, y, diag_reg=path, select=LeaveOneOut(x, y, copies)).scores)
+      3
     """
 
     def __init__(self, x: Inputs, y: Inputs, groups: Inputs | None = None):

@@ -40,6 +40,20 @@ class RidgeSolution(eqx.Module):
         example and output that `select` asked for (GCV, leave-one-out, or error on the validation
         examples), in the units of y². None without selection.
       n_examples: n.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.Nystroem(16), key=jax.random.key(0))
+      >>> solution = ns.ridge(features, x, np.sin(x[:, 0]), diag_reg=[1e-3, 1e-2], select="gcv")
+      >>> solution.predict(x).shape, solution.predict_path(x).shape
+      ((50,), (2, 50))
+      >>> len(solution.scores)
+      2
     """
 
     feature_map: FeatureMapLike

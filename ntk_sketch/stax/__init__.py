@@ -14,16 +14,16 @@ from ._layer import Layer as Layer
 from ._layer import layer as layer
 from ._layer import register as register
 from ._layer import with_method as with_method
-from ._rule import NoRule as NoRule
+from ._rule import NoRule as _NoRule
 from ._rule import Rule as Rule
 
 
 def _exact_only(new_layer, *args, **kwargs):
-    return NoRule(new_layer.name)
+    return _NoRule(new_layer.name)
 
 
 def _aggregate(new_layer, *args, **kwargs):
-    return NoRule(new_layer.name, call_arguments=frozenset({"pattern"}))
+    return _NoRule(new_layer.name, call_arguments=frozenset({"pattern"}))
 
 
 # Combinators.

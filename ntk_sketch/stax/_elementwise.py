@@ -77,6 +77,13 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
     All that features need is in NT's triple: `apply_fn((), x)` is `σ(x)`, and `kernel_fn` maps the
     `nngp`, `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry. Where `σ(s u) = s^p σ(u)`,
     `homogeneous(p)` is the better rule.
+
+    Example:
+        >>> from ntk_sketch.stax import nonlinearity
+        >>> import ntk_sketch
+        >>> import neural_tangents
+        >>> from ntk_sketch import stax
+        >>> Erf = stax.register(neural_tangents.stax.Erf, nonlinearity)
     """
     return Nonlinearity(DualActivation(layer))
 
@@ -97,6 +104,13 @@ def homogeneous(degree: float | int) -> Callable[..., Rule]:
     Example:
 
         Relu = stax.register(neural_tangents.stax.Relu, stax.homogeneous(1))
+
+    Example:
+        >>> from ntk_sketch.stax import homogeneous
+        >>> import ntk_sketch
+        >>> import neural_tangents
+        >>> from ntk_sketch import stax
+        >>> Relu = stax.register(neural_tangents.stax.Relu, homogeneous(1))
     """
     number = isinstance(degree, numbers.Real) and not isinstance(degree, bool)
     if not number or not 0 <= degree < math.inf:

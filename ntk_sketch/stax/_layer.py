@@ -27,6 +27,14 @@ class Layer(tuple):
         rule: how the layer acts on features.
         name: how errors call the layer.
         specification: the constructor and the arguments that the layer was made from.
+
+    Example:
+        >>> from ntk_sketch.stax import Layer
+        >>> from ntk_sketch import stax
+        >>> model = stax.serial(stax.Dense(8), stax.Relu(), stax.Dense(1))
+        >>> init_fn, apply_fn, kernel_fn = model
+        >>> isinstance(model, Layer)
+        True
     """
 
     rule: Rule
@@ -73,6 +81,13 @@ def with_method(layer: Layer, method: Method) -> Layer:
     """The same layer, its nonlinearities expanded by `method` whatever the rest of the model uses.
 
     Widths matter layer by layer: small early, where there are many positions, large late.
+
+    Example:
+        >>> from ntk_sketch.stax import with_method
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> last = with_method(stax.Relu(), ns.Nystroem(512))
+        >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1), last, stax.Dense(1))
     """
     if not isinstance(method, Method):
         raise TypeError(f"with_method needs a method such as RandomFeatures(256), got {method!r}.")
@@ -110,6 +125,14 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
         rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's
             arguments, defaults filled in; returns the layer's `Rule`. All of `ntk_sketch.stax` is
             made by this function.
+
+    Example:
+        >>> from ntk_sketch.stax import register
+        >>> import ntk_sketch
+        >>> import neural_tangents
+        >>> from ntk_sketch import stax
+        >>> Relu = register(neural_tangents.stax.Relu, stax.homogeneous(1))
+        >>> model = stax.serial(stax.Dense(1), Relu(), stax.Dense(1))
     """
     return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"))
 
@@ -140,6 +163,13 @@ def layer(layer_or_triple, rule: Rule | None = None):
     `layer(triple, rule)` returns a `Layer`. `layer(constructor)`, or `@layer`, is
     `neural_tangents.stax.layer` for a function that returns a raw triple; its layers have no rule:
     use `register(layer(constructor), rule)` to give them one.
+
+    Example:
+        >>> from ntk_sketch.stax import layer
+        >>> from ntk_sketch import stax
+        >>> triple = tuple(stax.Gelu())  # a nonlinearity of your own, as Neural Tangents takes it
+        >>> mine = layer(triple, stax.nonlinearity(triple))
+        >>> model = stax.serial(stax.Dense(1), mine, stax.Dense(1))
     """
     if isinstance(layer_or_triple, tuple):
         return Layer(layer_or_triple, rule)

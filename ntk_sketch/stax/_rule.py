@@ -38,6 +38,15 @@ class Rule:
         call_arguments: names of the call-time arguments that the layer takes.
         positions: what becomes of the features of positions: "pooled" (summed), "flattened" (they
             stand side by side), "expanded" (new ones, by a nonlinearity) or "kept".
+
+    Example:
+        >>> from ntk_sketch.stax import Rule
+        >>> from ntk_sketch import stax
+        >>> class Passing(Rule):
+        ...     def fit(self, features, *, method, offsets, key, **kwargs):
+        ...         return lambda features, **kwargs: features
+        >>> mine = stax.layer(tuple(stax.Identity()), Passing())
+        >>> model = stax.serial(stax.Dense(1), mine, stax.Relu(), stax.Dense(1))
     """
 
     nonlinearities: int = 0

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ..features._hidden import HiddenFeatures, is_abstract
-from ..methods import SeriesMethod, input_radius
+from ..methods._norms import input_radius
 from ..series import input_series
 from ._layer import Layer, naming
 from ._rule import Rule, Transform
@@ -41,11 +41,10 @@ class WholeNetwork(Rule):
             )
         return offsets
 
-    def looks_at_data(self, method):
-        return isinstance(method, SeriesMethod) and method.radii is None
+    def looks_at_data(self, method: Any):
+        return method.radii is None
 
-    def fit(self, features, *, method, offsets, key) -> Transform:
-        assert isinstance(method, SeriesMethod)
+    def fit(self, features, *, method: Any, offsets, key) -> Transform:
         least, largest = radii = method.radii or _norms_of(features)
         count = max(_LEAST_NORMS, math.ceil(_NORMS_PER_E * math.log(largest / least))) + 1
         degree = min(max(_LEAST_DEGREE, 2 * method.degree), _MOST_DEGREE)

@@ -147,6 +147,18 @@ def stream(
     Raises:
       TypeError, ValueError: x is not a batch of finite floating point examples.
       ValueError: features that are not finite, with the examples they belong to.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> from ntk_sketch.streaming import stream
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> [(start, stop, z.shape) for start, stop, z in stream(features, x, batch_size=32)]
+      [(0, 32, (32, 16)), (32, 50, (18, 16))]
     """
     x = checked_examples(x)
     n = len(x) if order is None else len(order)

@@ -16,7 +16,7 @@ import ntk_sketch as ns
 import neural_tangents as nt  # importable after `ntk_sketch`
 
 from ntk_sketch import stax
-from ntk_sketch.activations import RandomFunction
+from ntk_sketch.activations._jumps import RandomFunction
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -14,8 +14,8 @@ from ntk_sketch.series import (
     gegenbauer_from_powers,
     gegenbauer_polynomials,
     hermite_coefficients,
-    log_harmonic_dimension,
 )
+from ntk_sketch.series._gegenbauer import log_harmonic_dimension
 
 DIMENSIONS = [2, 3, 5, 64, 10_000]
 

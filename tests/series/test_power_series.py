@@ -8,13 +8,12 @@ from jax import numpy as jnp
 
 from ntk_sketch import stax
 from ntk_sketch.series import (
-    GegenbauerFactors,
-    RadialFactors,
     gegenbauer_from_powers,
     gegenbauer_polynomials,
     hermite_coefficients,
     input_series,
 )
+from ntk_sketch.series._radial import GegenbauerFactors, RadialFactors
 
 pytestmark = pytest.mark.usefixtures("float64")
 RADII = np.geomspace(0.4, 1.6, 5)
