@@ -1,7 +1,5 @@
 """`FeatureMap`: from inputs to features."""
 
-import collections
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +24,7 @@ from ._checks import (
 )
 from ._diagonals import exact_diagonals
 from ._ends import output
+from ._kernel import kernel_of_features
 
 
 class FeatureMap(eqx.Module):
@@ -201,7 +200,7 @@ class FeatureMap(eqx.Module):
             exact_diagonal: bool = False,
             **kwargs,
         ):
-            return self._kernel(x1, x2, get, exact_diagonal, **kwargs)
+            return kernel_of_features(self, x1, x2, get, exact_diagonal, **kwargs)
 
         return kernel_fn
 
@@ -215,32 +214,6 @@ class FeatureMap(eqx.Module):
         x = checked_inputs(x, shape=self.input_shape, values=False)
         kwargs = checked_call_arguments(kwargs, self.call_arguments)
         return exact_diagonals(self.model, jnp.asarray(x), self.get, self.dtype, **kwargs)
-
-    def _kernel(self, x1, x2, get, exact_diagonal, **kwargs):
-        names = self.get if get is None else (get,) if isinstance(get, str) else tuple(get)
-        missing = [name for name in names if name not in self.get]
-        if missing:
-            raise ValueError(
-                f"get={get!r}: this feature map has {self.get}; make it with get={names!r}."
-            )
-        z1 = self(x1, **kwargs)
-        z2 = z1 if x2 is None else self(x2, **kwargs)
-        exact: dict[str, Any] = {}
-        if exact_diagonal and x2 is None:
-            exact = dict(zip(("nngp", "ntk"), self.diagonals(x1, **kwargs), strict=True))
-        grams = []
-        for name in names:
-            a, b = getattr(z1, name), getattr(z2, name)
-            if a.ndim != 2:
-                raise ValueError(
-                    f"the model's output still has positions (features of shape {a.shape}); end it"
-                    " with Flatten or a global pool to compare examples."
-                )
-            gram = jnp.matmul(a, b.T, precision="highest")
-            grams.append(
-                gram if name not in exact else jnp.fill_diagonal(gram, exact[name], inplace=False)
-            )
-        return grams[0] if isinstance(get, str) else _named(names)(*grams)
 
     def is_landmark(self, x: Inputs) -> np.ndarray:
         """Which examples of x the last nonlinearity has landmarks from: booleans (n,).
@@ -310,8 +283,3 @@ def _features(
         nngp=nngp if "nngp" in get else None,
         ntk=joined(features.ntk, features.nngp[0]) if "ntk" in get else None,
     )
-
-
-@functools.cache
-def _named(names: tuple[str, ...]):
-    return collections.namedtuple("FeatureKernel", names)

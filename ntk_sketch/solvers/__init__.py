@@ -4,12 +4,12 @@
 in pieces. The features alone, batch by batch, come from `ntk_sketch.streaming.stream`.
 """
 
+from ._gcv import GCV as GCV
 from ._gram_state import GramState as GramState
-from ._ridge import accumulate as accumulate
+from ._leave_one_out import LeaveOneOut as LeaveOneOut
 from ._ridge import ridge as ridge
-from ._ridge import solve as solve
-from ._selection import GCV as GCV
-from ._selection import HoldOut as HoldOut
-from ._selection import LeaveOneOut as LeaveOneOut
-from ._selection import Validation as Validation
 from ._solution import RidgeSolution as RidgeSolution
+from ._statistics import accumulate as accumulate
+from ._statistics import solve as solve
+from ._validation import HoldOut as HoldOut
+from ._validation import Validation as Validation

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from .._arguments import as_array, check_finite
 from ..numerics._precision import promoted
+
+Number: TypeAlias = float | int | np.number
+DiagReg: TypeAlias = Number | Sequence[Number] | np.ndarray | Array
 
 
 def check_feature_map(feature_map: Any) -> None:

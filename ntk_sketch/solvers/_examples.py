@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from .._arguments import checked_examples, warn_of_lost_variation
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._stream import Batch, Inputs
+from . import _checks
 from ._gram_state import GramState
 from ._spectrum import DualSpectrum, PrimalSpectrum, Spectrum
 from ._sums import gram_of_stream
@@ -57,3 +60,14 @@ class Examples:
         assert self.found is not None
         assert self.y is not None
         return DualSpectrum(self.found, self.y, fit_intercept)
+
+
+def checked_data(features: FeatureStream, x: Any, y: Any):
+    """Examples, targets as (n, k), whether these were (n,), and the features' shape and dtype."""
+    _checks.check_feature_map(features.feature_map)
+    x = checked_examples(x)
+    y, one_output = _checks.checked_targets(y, len(x))
+    warn_of_lost_variation(x)
+    spec = features.spec(x)
+    _checks.check_range(y, spec.dtype)
+    return x, y, one_output, spec

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from .._arguments import checked_examples, warn_of_lost_variation
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
-from ._examples import Examples
-from ._gram_state import GramState
-from ._origin import check_same, origin_of
+from ._checks import DiagReg
+from ._examples import Examples, checked_data
+from ._gcv import GCV
+from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
-from ._selection import GCV, HoldOut, LeaveOneOut, Selector, Validation
+from ._selection import Selector
 from ._solution import RidgeSolution
-from ._spectrum import PrimalSpectrum
-from ._sums import gram_of_stream
-
-Number = float | int | np.number
-DiagReg = Number | Sequence[Number] | np.ndarray | Array
+from ._validation import HoldOut, Validation, validation
 
 
 def ridge(
@@ -131,7 +125,7 @@ def ridge(
         )
     values, is_path = _checks.checked_diag_reg(diag_reg)
     features = FeatureStream(feature_map, get, batch_size, progress)
-    x, targets, one_output, spec = _checked(features, x, y)
+    x, targets, one_output, spec = checked_data(features, x, y)
     if fit_intercept and len(x) < 2:
         raise ValueError("fit_intercept=True needs at least two examples, got one")
     selector = _selector(select, x, targets, groups, refit)
@@ -150,124 +144,6 @@ def ridge(
         sums = sums.plus(selector.x, selector.y)
         regression = Regression(sums.spectrum(fit_intercept), values, diag_reg_absolute_scale)
     return regression.solution(features, scores, is_path=is_path, one_output=one_output)
-
-
-def accumulate(
-    feature_map: FeatureMapLike,
-    x: Inputs,
-    y: Inputs,
-    *,
-    get: str = "ntk",
-    batch_size: int | None = None,
-    progress: Progress = None,
-) -> GramState:
-    """Streams features of x into the statistics of a regression on y.
-
-    Call it on every part of the data (shards, augmented copies, another day) and `merge` the
-    states; `solve` takes the sum, with or without an intercept. Cost: the features, 2 n p (p + k)
-    FLOPs, 12 p² bytes on the device (24 p² on the host for up to 1,024 features on a CPU).
-
-    Args:
-      feature_map, x, y, get, batch_size: as in `ridge`.
-      progress: as in `ridge`.
-
-    Raises:
-      TypeError, ValueError: as `ridge`.
-
-    Example:
-      >>> import jax
-      >>> import numpy as np
-      >>> import ntk_sketch as ns
-      >>> from ntk_sketch import stax
-      >>> from ntk_sketch.solvers import accumulate, solve
-      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
-      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
-      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
-      >>> first = accumulate(features, x[:20], np.sin(x[:20]))
-      >>> second = accumulate(features, x[20:], np.sin(x[20:]))
-      >>> int(first.merge(second).n_examples)
-      50
-    """
-    features = FeatureStream(feature_map, get, batch_size, progress)
-    x, targets, one_output, spec = _checked(features, x, y)
-    rows = features.rows(len(x))
-    state = gram_of_stream(features(x), targets, rows=rows, spec=spec, one_output=one_output)
-    return dataclasses.replace(state, origin=origin_of(feature_map, get))
-
-
-def solve(
-    feature_map: FeatureMapLike,
-    state: GramState,
-    *,
-    diag_reg: DiagReg = 1e-3,
-    diag_reg_absolute_scale: bool = False,
-    select: Selector | str | tuple[Any, ...] | None = None,
-    get: str = "ntk",
-    batch_size: int | None = None,
-    fit_intercept: bool = False,
-    progress: Progress = None,
-) -> RidgeSolution:
-    """The regression whose statistics are `state`: the second half of `ridge`, always primal.
-
-    Cost: 9 p³ FLOPs in float64 on the host, 24 p² bytes.
-
-    Args:
-      feature_map, get: those of the statistics, for predictions.
-      state: from `accumulate`, or a merge of such states.
-      diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept, progress: as in `ridge`.
-      select: 'gcv' or `GCV()`, `LeaveOneOut(x, y, groups)`, `(x_val, y_val)` or
-        `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
-        `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean.
-
-    Returns:
-      A `RidgeSolution` with weights of shape (p, outputs), or (p,) if all targets were (n,).
-
-    Raises:
-      TypeError, ValueError: as `ridge`.
-
-    Example:
-      >>> import jax
-      >>> import numpy as np
-      >>> import ntk_sketch as ns
-      >>> from ntk_sketch import stax
-      >>> from ntk_sketch.solvers import accumulate, solve
-      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
-      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
-      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
-      >>> first = accumulate(features, x[:20], np.sin(x[:20]))
-      >>> second = accumulate(features, x[20:], np.sin(x[20:]))
-      >>> solve(features, first.merge(second), diag_reg=1e-2).weights.shape
-      (16, 3)
-    """
-    values, is_path = _checks.checked_diag_reg(diag_reg)
-    if isinstance(select, str) and select == "gcv":
-        select = GCV()
-    elif isinstance(select, tuple | list):
-        select = _validation(select)
-    if not (select is None or isinstance(select, Selector)):
-        raise TypeError(
-            f"select={select!r}; needed: None, 'gcv', (x_val, y_val), or an object such as "
-            "LeaveOneOut(x, y): the statistics do not hold the examples"
-        )
-    check_same(
-        state.origin, origin_of(feature_map, get), "these statistics are not of this feature map"
-    )
-    features = FeatureStream(feature_map, get, batch_size, progress)
-    spectrum = PrimalSpectrum(state, fit_intercept)
-    regression = Regression(spectrum, values, diag_reg_absolute_scale)
-    scores = None if select is None else regression.scores(select, features)
-    return regression.solution(features, scores, is_path=is_path, one_output=state.one_output)
-
-
-def _checked(features: FeatureStream, x: Any, y: Any):
-    """Examples, targets as (n, k), whether these were (n,), and the features' shape and dtype."""
-    _checks.check_feature_map(features.feature_map)
-    x = checked_examples(x)
-    y, one_output = _checks.checked_targets(y, len(x))
-    warn_of_lost_variation(x)
-    spec = features.spec(x)
-    _checks.check_range(y, spec.dtype)
-    return x, y, one_output, spec
 
 
 def _selector(
@@ -296,7 +172,7 @@ def _selector(
     ):
         return GCV(x, y)
     if isinstance(select, tuple | list):
-        select = _validation(select)
+        select = validation(select)
     if isinstance(select, Validation):
         if select.x.shape[1:] != x.shape[1:]:
             raise ValueError(
@@ -311,9 +187,3 @@ def _selector(
         f"select={select!r} is unknown; known: None, 'gcv', 'loo', (x_val, y_val), or an object of "
         "GCV, LeaveOneOut, Validation or HoldOut"
     )
-
-
-def _validation(select: Sequence[Any]) -> Validation:
-    if len(select) != 2:
-        raise ValueError(f"select is a tuple of {len(select)}; needed: (x_val, y_val)")
-    return Validation(*select)

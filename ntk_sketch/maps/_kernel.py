@@ -1,0 +1,51 @@
+"""The approximate kernel of a feature map, in NT's calling convention."""
+
+import collections
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from jax import numpy as jnp
+
+from .._typing import Inputs
+
+
+def kernel_of_features(
+    feature_map: Any,
+    x1: Inputs,
+    x2: Inputs | None,
+    get: str | Sequence[str] | None,
+    exact_diagonal: bool,
+    **kwargs,
+):
+    """As `FeatureMap.kernel_fn` documents it."""
+    names = feature_map.get if get is None else (get,) if isinstance(get, str) else tuple(get)
+    missing = [name for name in names if name not in feature_map.get]
+    if missing:
+        raise ValueError(
+            f"get={get!r}: this feature map has {feature_map.get}; make it with get={names!r}."
+        )
+    z1 = feature_map(x1, **kwargs)
+    z2 = z1 if x2 is None else feature_map(x2, **kwargs)
+    exact: dict[str, Any] = {}
+    if exact_diagonal and x2 is None:
+        diagonals = feature_map.diagonals(x1, **kwargs)
+        exact = dict(zip(("nngp", "ntk"), diagonals, strict=True))
+    grams = []
+    for name in names:
+        a, b = getattr(z1, name), getattr(z2, name)
+        if a.ndim != 2:
+            raise ValueError(
+                f"the model's output still has positions (features of shape {a.shape}); end it"
+                " with Flatten or a global pool to compare examples."
+            )
+        gram = jnp.matmul(a, b.T, precision="highest")
+        if name in exact:
+            gram = jnp.fill_diagonal(gram, exact[name], inplace=False)
+        grams.append(gram)
+    return grams[0] if isinstance(get, str) else _named(names)(*grams)
+
+
+@functools.cache
+def _named(names: tuple[str, ...]):
+    return collections.namedtuple("FeatureKernel", names)

@@ -1,0 +1,129 @@
+"""Ridge regression in two halves: statistics of the examples, and the regression they make."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..streaming._feature_stream import FeatureStream
+from ..streaming._progress import Progress
+from ..streaming._stream import FeatureMapLike, Inputs
+from . import _checks
+from ._checks import DiagReg
+from ._examples import checked_data
+from ._gcv import GCV
+from ._gram_state import GramState
+from ._origin import check_same, origin_of
+from ._regression import Regression
+from ._selection import Selector
+from ._solution import RidgeSolution
+from ._spectrum import PrimalSpectrum
+from ._sums import gram_of_stream
+from ._validation import validation
+
+
+def accumulate(
+    feature_map: FeatureMapLike,
+    x: Inputs,
+    y: Inputs,
+    *,
+    get: str = "ntk",
+    batch_size: int | None = None,
+    progress: Progress = None,
+) -> GramState:
+    """Streams features of x into the statistics of a regression on y.
+
+    Call it on every part of the data (shards, augmented copies, another day) and `merge` the
+    states; `solve` takes the sum, with or without an intercept. Cost: the features, 2 n p (p + k)
+    FLOPs, 12 p² bytes on the device (24 p² on the host for up to 1,024 features on a CPU).
+
+    Args:
+      feature_map, x, y, get, batch_size: as in `ridge`.
+      progress: as in `ridge`.
+
+    Raises:
+      TypeError, ValueError: as `ridge`.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> from ntk_sketch.solvers import accumulate, solve
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> first = accumulate(features, x[:20], np.sin(x[:20]))
+      >>> second = accumulate(features, x[20:], np.sin(x[20:]))
+      >>> int(first.merge(second).n_examples)
+      50
+    """
+    features = FeatureStream(feature_map, get, batch_size, progress)
+    x, targets, one_output, spec = checked_data(features, x, y)
+    rows = features.rows(len(x))
+    state = gram_of_stream(features(x), targets, rows=rows, spec=spec, one_output=one_output)
+    return dataclasses.replace(state, origin=origin_of(feature_map, get))
+
+
+def solve(
+    feature_map: FeatureMapLike,
+    state: GramState,
+    *,
+    diag_reg: DiagReg = 1e-3,
+    diag_reg_absolute_scale: bool = False,
+    select: Selector | str | tuple[Any, ...] | None = None,
+    get: str = "ntk",
+    batch_size: int | None = None,
+    fit_intercept: bool = False,
+    progress: Progress = None,
+) -> RidgeSolution:
+    """The regression whose statistics are `state`: the second half of `ridge`, always primal.
+
+    Cost: 9 p³ FLOPs in float64 on the host, 24 p² bytes.
+
+    Args:
+      feature_map, get: those of the statistics, for predictions.
+      state: from `accumulate`, or a merge of such states.
+      diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept, progress: as in `ridge`.
+      select: 'gcv' or `GCV()`, `LeaveOneOut(x, y, groups)`, `(x_val, y_val)` or
+        `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
+        `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean.
+
+    Returns:
+      A `RidgeSolution` with weights of shape (p, outputs), or (p,) if all targets were (n,).
+
+    Raises:
+      TypeError, ValueError: as `ridge`.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> from ntk_sketch.solvers import accumulate, solve
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> first = accumulate(features, x[:20], np.sin(x[:20]))
+      >>> second = accumulate(features, x[20:], np.sin(x[20:]))
+      >>> solve(features, first.merge(second), diag_reg=1e-2).weights.shape
+      (16, 3)
+    """
+    values, is_path = _checks.checked_diag_reg(diag_reg)
+    if isinstance(select, str) and select == "gcv":
+        select = GCV()
+    elif isinstance(select, tuple | list):
+        select = validation(select)
+    if not (select is None or isinstance(select, Selector)):
+        raise TypeError(
+            f"select={select!r}; needed: None, 'gcv', (x_val, y_val), or an object such as "
+            "LeaveOneOut(x, y): the statistics do not hold the examples"
+        )
+    check_same(
+        state.origin, origin_of(feature_map, get), "these statistics are not of this feature map"
+    )
+    features = FeatureStream(feature_map, get, batch_size, progress)
+    spectrum = PrimalSpectrum(state, fit_intercept)
+    regression = Regression(spectrum, values, diag_reg_absolute_scale)
+    scores = None if select is None else regression.scores(select, features)
+    return regression.solution(features, scores, is_path=is_path, one_output=state.one_output)
