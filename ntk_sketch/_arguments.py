@@ -1,4 +1,4 @@
-"""Arrays that users give, for feature maps and for regressions.
+"""What users give: arrays, integers, shares, choices and keys.
 
 Policy: values are looked at where data enter: in `feature_map`, `ridge`, `accumulate`, `stream` and
 `predict`. A call of a map looks at shape and dtype alone, and so does everything under `jit`: a
@@ -11,7 +11,9 @@ pixels, counts or labels is for the user to say.
 """
 
 import functools
+import numbers
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -219,3 +221,47 @@ def checked_key(key: Any) -> Any:
     raise TypeError(
         f"key must be a key of jax.random, got {key!r}; for a seed write jax.random.key({seed})."
     )
+
+
+def checked_integer(
+    value: Any, name: str, *, least: int = 1, largest: int | None = None, hint: str = ""
+) -> int:
+    """An integer of Python or NumPy, or an array that stands for one, in its range.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: outside of the range; the message ends with the hint.
+    """
+    wanted = {1: "a positive integer"}.get(least, f"an integer of {least} or more")
+    if largest is not None:
+        wanted = f"an integer from {least} to {largest}"
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
+    if value.__index__() < least or (largest is not None and value.__index__() > largest):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}.{hint}")
+    return value.__index__()
+
+
+def checked_share(value: Any, name: str, hint: str = "") -> float | None:
+    """A number from 0 on and below 1, or `None`.
+
+    Raises:
+        ValueError: anything else; the message ends with the hint.
+    """
+    if value is None:
+        return None
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= float(value) < 1:
+        raise ValueError(f"{name} is a share, 0 <= {name} < 1, or None{hint}; got {value!r}.")
+    return float(value)
+
+
+def checked_choice(value: Any, name: str, known: Sequence[str]) -> Any:
+    """One of the known words.
+
+    Raises:
+        ValueError: another; the message lists all.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    return value

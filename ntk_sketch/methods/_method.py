@@ -7,14 +7,15 @@ from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 
+from .._arguments import checked_integer
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
-from ..features._variances import MAX_POSITIONS_ALL_PAIRS
+from ..features._variances import MAX_POSITIONS_ALL_PAIRS, Variances
 
-#: `(φ', ψ')` of the features that enter a nonlinearity; a pytree. `ψ'` is `None` if the NTK was not
-#: asked for.
-Expansion: TypeAlias = Callable[[HiddenFeatures], tuple[Array, Array | None]]
+#: `(φ', ψ')` of the features that enter a nonlinearity and the exact variances behind it; a pytree.
+#: `ψ'` is `None` if the NTK was not asked for.
+Expansion: TypeAlias = Callable[[HiddenFeatures, Variances | None], tuple[Array, Array | None]]
 
 
 class Method(eqx.Module):
@@ -109,17 +110,6 @@ class Method(eqx.Module):
         return parts
 
 
-def positive_integer(name: str, value) -> int:
-    """`value` as an int, or the error that a method's constructor raises."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(
-            f"{name} must be a positive integer, got {value!r} of type {type(value).__name__}."
-        )
-    if value.__index__() <= 0:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
-    return value.__index__()
-
-
 def plain(value) -> Any:
     """A schedule, whatever sequence or array of one axis it was, as a list; or one value."""
     if hasattr(value, "tolist"):  # of NumPy or JAX
@@ -132,7 +122,7 @@ def checked_width(value) -> int | tuple[int, ...]:
     """One width for all nonlinearities, or a schedule with one for each."""
     value = plain(value)
     if not isinstance(value, list):
-        return positive_integer("width", value)
+        return checked_integer(value, "width")
     if not value:
         raise ValueError("width is an empty schedule; give one integer for each nonlinearity.")
-    return tuple(positive_integer("width", entry) for entry in value)
+    return tuple(checked_integer(entry, "width") for entry in value)

@@ -1,13 +1,13 @@
 """Nyström features: landmarks from the sample, and random features of what they miss."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 
+from .._arguments import checked_choice, checked_share
 from .._typing import PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
@@ -132,15 +132,11 @@ class Nystroem(Method):
         precision: Precision = "full",
     ):
         self.width = checked_width(width)
-        if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}.")
         share = plain(residual)
         self.residual = tuple(map(_share, share)) if isinstance(share, list) else _share(share)
-        self.sampling = sampling
+        self.sampling = checked_choice(sampling, "sampling", SAMPLINGS)
         self.calibrate = bool(calibrate)
-        if rcond is not None and not (isinstance(rcond, numbers.Real) and 0 <= rcond < 1):
-            raise ValueError(f"rcond is a share, 0 <= rcond < 1, or None; got {rcond!r}.")
-        self.rcond = None if rcond is None else float(rcond)
+        self.rcond = checked_share(rcond, "rcond")
         self.precision = checked_precision(precision)
 
     def expand(
@@ -224,13 +220,7 @@ class Nystroem(Method):
 
 
 def _share(value: float | int | None) -> float | None:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if value is not None and not (number and 0 <= value < 1):
-        raise ValueError(
-            "residual is the share of the width that is random features, 0 <= residual < 1 or None,"
-            f" or one for each nonlinearity; got {value!r}."
-        )
-    return None if value is None else float(value)
+    return checked_share(value, "residual", ", of the width, or one for each nonlinearity")
 
 
 def residual_directions(

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .._arguments import checked_choice, checked_integer
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
@@ -17,7 +18,7 @@ from ..numerics._precision import Precision, checked_precision
 from ..series import KernelSeries
 from ..series._checks import checked_degree
 from ._directions import orthogonal_directions
-from ._method import Method, checked_width, positive_integer
+from ._method import Method, checked_width
 from ._norms import safe_sqrt, with_exact_norms
 
 Scope: TypeAlias = Literal["layer", "network"]
@@ -74,15 +75,13 @@ class SeriesMethod(Method):
         max_tail: float | None = None,
         precision: Precision = "full",
     ):
-        self.degree = checked_degree(positive_integer("degree", degree))
+        self.degree = checked_degree(checked_integer(degree, "degree"))
         self.width = checked_width(width)
-        if scope not in SCOPES:
-            raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}.")
         if scope == "network" and not isinstance(self.width, int):
             raise ValueError(
                 f'scope="network" makes one expansion, got width={width!r}: give one integer.'
             )
-        self.scope = scope
+        self.scope = checked_choice(scope, "scope", SCOPES)
         self.normalize = bool(normalize)
         self.radii = _checked_radii(radii)
         if max_tail is not None and not max_tail >= 0:

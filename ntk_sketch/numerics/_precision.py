@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from .._arguments import checked_choice
 from .._typing import Array
 
 #: Precision of the inputs of a projection, in JAX's names; sums are always in the dtype of the
@@ -21,9 +22,7 @@ USE_FLOAT64 = "give float64 examples (jax.config.update('jax_enable_x64', True))
 
 def checked_precision(value) -> Precision:
     """`value`, or the error that a method's constructor raises."""
-    if value not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {value!r}.")
-    return value
+    return checked_choice(value, "precision", PRECISIONS)
 
 
 def promoted(a, b) -> jnp.dtype:

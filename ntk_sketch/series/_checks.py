@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .._arguments import checked_integer
 from .._typing import Inputs
 
 #: Norms `√q` of what enters a nonlinearity: a number or an array of any shape.
@@ -16,11 +17,7 @@ MAX_DEGREE = 200
 
 def checked_degree(degree: int) -> int:
     """The largest degree of a series: an integer from 0 to 200."""
-    if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)):
-        raise TypeError(f"degree must be an integer, got {degree!r}")
-    if not 0 <= degree <= MAX_DEGREE:
-        raise ValueError(f"degree must be from 0 to {MAX_DEGREE}, got {degree}")
-    return int(degree)
+    return checked_integer(degree, "degree", least=0, largest=MAX_DEGREE)
 
 
 def checked_radius(radius: Norms) -> np.ndarray:
@@ -37,14 +34,8 @@ def checked_radius(radius: Norms) -> np.ndarray:
 
 def checked_dimension(dimension: int) -> int:
     """The dimension d of the space that holds the sphere S^{d-1}: an integer of 2 or more."""
-    if isinstance(dimension, bool) or not isinstance(dimension, (int, np.integer)):
-        raise TypeError(f"dimension must be an integer, got {dimension!r}")
-    if dimension < 2:
-        raise ValueError(
-            f"dimension must be 2 or more, got {dimension}: the sphere in one dimension is two"
-            " points, and has no Gegenbauer polynomials."
-        )
-    return int(dimension)
+    hint = " The sphere in one dimension is two points, and has no Gegenbauer polynomials."
+    return checked_integer(dimension, "dimension", least=2, hint=hint)
 
 
 def real(values, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import PRNGKey
 from ..numerics._host_random import generator
 from ._checks import checked_degree, checked_dimension
@@ -76,14 +76,9 @@ def recover_zonal(
     """
     degree, dimension = checked_degree(degree), checked_dimension(dimension)
     q = degree + 1
+    hint = " Fewer than 2 (degree + 1) values do not determine the polynomial stably."
     n = math.ceil(4 * q * (1 + math.log(q))) if samples is None else samples
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"samples must be an integer or None, got {samples!r}")
-    if n < 2 * q:
-        raise ValueError(
-            f"samples must be at least 2 (degree + 1) = {2 * q}, got {n}: fewer values do not"
-            " determine the polynomial stably"
-        )
+    n = checked_integer(n, "samples", least=2 * q, hint=hint)
     t, inverse_density = _leverage_sample(dimension, degree, n, checked_key(key))
     values = zonal_values(f, t)
     root = np.sqrt(inverse_density)

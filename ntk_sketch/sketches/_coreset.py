@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
+from .._arguments import checked_integer
 from .._typing import Inputs
-from ._sketch import checked_size
 
 
 class Coreset(NamedTuple):
@@ -55,7 +55,7 @@ def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
         raise ValueError(f"points must be a finite matrix with rows, got shape {points.shape}")
-    size = checked_size(size, "size")
+    size = checked_integer(size, "size")
     centres, distance = [], np.full(len(points), np.inf)
     nearest = np.zeros(len(points), int)
     farthest = 0

@@ -9,9 +9,9 @@ from jax import numpy as jnp
 from jax.experimental.sparse import BCOO
 from jaxtyping import Float, Int
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
-from ._sketch import Sketch, checked_dtype, checked_size
+from ._sketch import Sketch, checked_dtype
 from ._sparse import Coordinates, Sparse, checked_inputs, sum_by_bucket
 
 
@@ -71,7 +71,7 @@ class CountSketch(Sketch):
             TypeError: d or m not integers; a dtype that is not real and floating.
             ValueError: d or m below 1.
         """
-        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
+        self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
         key_places, key_signs = jax.random.split(checked_key(key))
         self.sources = jax.random.permutation(key_places, -(-self.d // self.m) * self.m)
         self.buckets = jnp.argsort(self.sources)[: self.d] % self.m

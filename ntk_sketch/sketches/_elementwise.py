@@ -10,10 +10,10 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._polynomial_fit import fit_polynomial
-from ._sketch import checked_size, checked_vectors
+from ._sketch import checked_vectors
 from ._sparse import Sparse
 from ._tensor_sketch import TensorSketch
 
@@ -101,8 +101,8 @@ def elementwise(
 
     Source: Han, Avron and Shin 2020 (arXiv 1905.11616).
     """
-    degree, m = checked_size(degree, "degree", zero=True), checked_size(width, "width")
-    coreset, key = checked_size(coreset, "coreset"), checked_key(key)
+    degree, m = checked_integer(degree, "degree", least=0), checked_integer(width, "width")
+    coreset, key = checked_integer(coreset, "coreset"), checked_key(key)
     a, b = _checked_rows(a, "a"), _checked_rows(b, "b")
     d = a.shape[1]
     if b.shape[1] != d:

@@ -5,9 +5,9 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
-from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
+from ._sketch import Sketch, checked_dtype, checked_vectors
 
 
 class GaussianSketch(Sketch):
@@ -42,7 +42,7 @@ class GaussianSketch(Sketch):
     matrix: Float[Array, "d m"]
 
     def __init__(self, d: int, m: int, *, key: PRNGKey, dtype=None):
-        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
+        self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
         self.matrix = (
             jax.random.normal(checked_key(key), (self.d, self.m), checked_dtype(dtype)) * m**-0.5
         )

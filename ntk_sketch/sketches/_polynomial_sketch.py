@@ -3,9 +3,10 @@
 import equinox as eqx
 from jaxtyping import Float
 
+from .._arguments import checked_integer
 from .._typing import Array, Inputs, PRNGKey
 from ._power_tree import PowerTree, tree_powers
-from ._sketch import Sketch, checked_size, checked_vectors
+from ._sketch import Sketch, checked_vectors
 
 
 class PolynomialSketch(Sketch):
@@ -52,8 +53,8 @@ class PolynomialSketch(Sketch):
     tree: PowerTree
 
     def __init__(self, d: int, m: int, degree: int, *, key: PRNGKey, dtype=None):
-        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
-        self.degree = checked_size(degree, "degree")
+        self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
+        self.degree = checked_integer(degree, "degree")
         self.tree = PowerTree(self.m, self.degree, key=key, dtype=dtype, d=self.d)
 
     def __call__(self, x: Inputs) -> Float[Array, "*n m"]:

@@ -10,10 +10,10 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
-from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
+from ._sketch import Sketch, checked_dtype, checked_vectors
 
 #: Leaves `[start, stop)` that a node stands for.
 Node: TypeAlias = tuple[int, int]
@@ -75,9 +75,9 @@ class PowerTree(Sketch):
     _nodes: RandomHadamard | None
 
     def __init__(self, m: int, degree: int, *, key: PRNGKey, dtype=None, d: int | None = None):
-        self.m, dtype = checked_size(m, "m"), checked_dtype(dtype)
-        self.degree = checked_size(degree, "degree", zero=True)
-        self.d = self.m if d is None else checked_size(d, "d")
+        self.m, dtype = checked_integer(m, "m"), checked_dtype(dtype)
+        self.degree = checked_integer(degree, "degree", least=0)
+        self.d = self.m if d is None else checked_integer(d, "d")
         if self.m < self.degree:
             raise ValueError(
                 f"m={m} is too small for degree={degree}: the variance of the highest power, about"

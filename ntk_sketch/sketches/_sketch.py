@@ -1,7 +1,6 @@
 """What all sketches share: the protocol, and what their constructors and calls refuse."""
 
 import equinox as eqx
-import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
@@ -31,16 +30,6 @@ class Sketch(eqx.Module):
     """
 
     m: int = eqx.field(static=True)
-
-
-def checked_size(value: int, name: str, *, zero: bool = False) -> int:
-    """A dimension, width or degree: a positive integer; or 0, if that is allowed."""
-    wanted = "an integer of 0 or more" if zero else "a positive integer"
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}.")
-    if value < (0 if zero else 1):
-        raise ValueError(f"{name} must be {wanted}, got {value}.")
-    return int(value)
 
 
 def checked_dtype(dtype) -> jnp.dtype:

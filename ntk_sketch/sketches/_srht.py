@@ -3,10 +3,10 @@
 import equinox as eqx
 from jaxtyping import Float
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
-from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
+from ._sketch import Sketch, checked_dtype, checked_vectors
 
 
 class SRHT(Sketch):
@@ -46,7 +46,7 @@ class SRHT(Sketch):
     transform: RandomHadamard
 
     def __init__(self, d: int, m: int, *, key: PRNGKey, dtype=None):
-        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
+        self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
         self.transform = RandomHadamard(
             self.d, self.m, key=checked_key(key), dtype=checked_dtype(dtype)
         )

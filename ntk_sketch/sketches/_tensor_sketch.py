@@ -11,11 +11,11 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ..numerics._precision import promoted
 from ._count_sketch import CountSketch
-from ._sketch import Sketch, checked_size
+from ._sketch import Sketch
 from ._sparse import Sparse, checked_inputs
 
 
@@ -70,8 +70,8 @@ class TensorSketch(Sketch):
             TypeError: d, m or degree not integers; a dtype that is not real and floating.
             ValueError: d, m or degree below 1.
         """
-        self.d, self.m = checked_size(d, "d"), checked_size(m, "m")
-        keys = jax.random.split(checked_key(key), checked_size(degree, "degree"))
+        self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
+        keys = jax.random.split(checked_key(key), checked_integer(degree, "degree"))
         self.counts = tuple(CountSketch(d, m, key=each, dtype=dtype) for each in keys)
 
     @property

@@ -5,10 +5,10 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._arguments import checked_key
+from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
-from ._sketch import Sketch, checked_dtype, checked_size, checked_vectors
+from ._sketch import Sketch, checked_dtype, checked_vectors
 
 
 class TensorSRHT(Sketch):
@@ -59,8 +59,8 @@ class TensorSRHT(Sketch):
     second: RandomHadamard
 
     def __init__(self, d1: int, d2: int, m: int, *, key: PRNGKey, dtype=None):
-        self.d1, self.d2 = checked_size(d1, "d1"), checked_size(d2, "d2")
-        self.m, dtype = checked_size(m, "m"), checked_dtype(dtype)
+        self.d1, self.d2 = checked_integer(d1, "d1"), checked_integer(d2, "d2")
+        self.m, dtype = checked_integer(m, "m"), checked_dtype(dtype)
         key_first, key_second = jax.random.split(checked_key(key))
         longer = max(power_of_two(self.d1), power_of_two(self.d2))
         self.first = RandomHadamard(self.d1, self.m, key=key_first, dtype=dtype)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped
 
-from .._arguments import checked_examples
+from .._arguments import checked_examples, checked_integer
 from ..identity._structure import is_abstract_array, once_per_structure
 from ..numerics._compiling import compiled_to_stream
 from ._progress import Progress, reporting
@@ -95,11 +95,7 @@ def batch_rows(feature_map: FeatureMapLike, n: int, batch_size: Any) -> int:
     if batch_size is None:
         propose = getattr(feature_map, "batch_size", None)
         batch_size = propose() if callable(propose) else FALLBACK_BATCH
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
-        raise TypeError(f"batch_size={batch_size!r}; needed: a positive integer or None")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; needed: a positive integer or None")
-    return min(int(batch_size), 1 << (n - 1).bit_length())
+    return min(checked_integer(batch_size, "batch_size"), 1 << (n - 1).bit_length())
 
 
 @once_per_structure

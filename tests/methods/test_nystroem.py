@@ -132,7 +132,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("residual", [-0.1, 1, 1.0, 1.5, float("nan"), True, (0.5, 1.0), "0.5"])
     def test_residual(self, residual):
-        with pytest.raises(ValueError, match=r"residual is the share .*0 <= residual < 1.*got"):
+        with pytest.raises(ValueError, match=r"residual is a share.*0 <= residual < 1.*got"):
             ns.Nystroem(4, residual=residual)
 
     @pytest.mark.parametrize("rcond", [-0.1, 1, float("nan"), "0.1"])

@@ -247,7 +247,7 @@ def test_what_is_exact_is_what_pays():
         ({"degree": -1}, ValueError, "degree must be a positive integer, got -1"),
         ({"degree": 0}, ValueError, "degree must be a positive integer"),
         ({"degree": 2.5}, TypeError, "degree must be a positive integer"),
-        ({"degree": 201}, ValueError, "degree must be from 0 to 200"),
+        ({"degree": 201}, ValueError, "degree must be an integer from 0 to 200"),
         ({"width": 0}, ValueError, "width must be a positive integer"),
         ({"scope": "net"}, ValueError, "scope must be one of layer, network, got 'net'"),
         ({"scope": "network", "width": (4, 4)}, ValueError, "give one integer"),

@@ -128,9 +128,9 @@ def test_no_overflow_in_a_million_dimensions():
 @pytest.mark.parametrize(
     ("f", "dimension", "degree", "error", "message"),
     [
-        (np.exp, 1, 3, ValueError, "dimension must be 2 or more, got 1"),
+        (np.exp, 1, 3, ValueError, "dimension must be an integer of 2 or more, got 1"),
         (np.exp, 2.5, 3, TypeError, "dimension must be an integer"),
-        (np.exp, 3, -1, ValueError, "degree must be from 0"),
+        (np.exp, 3, -1, ValueError, "degree must be an integer from 0"),
         (np.log, 3, 2, ValueError, "f is nan at -"),
         (lambda t: 1j * t, 3, 2, TypeError, "must be real"),
     ],

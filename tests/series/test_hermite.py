@@ -222,8 +222,8 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("sigma", "radius", "degree", "error", "message"),
     [
-        (np.sin, 1.0, -1, ValueError, "degree must be from 0 to 200, got -1"),
-        (np.sin, 1.0, 201, ValueError, "degree must be from 0 to 200"),
+        (np.sin, 1.0, -1, ValueError, "degree must be an integer from 0 to 200, got -1"),
+        (np.sin, 1.0, 201, ValueError, "degree must be an integer from 0 to 200"),
         (np.sin, 1.0, 2.0, TypeError, "degree must be an integer"),
         (np.sin, 0.0, 2, ValueError, "radius must be positive and finite, got 0.0"),
         (np.sin, [1.0, -2.0], 2, ValueError, "radius must be positive and finite, got -2.0"),
