@@ -219,7 +219,12 @@ def test_recovery_refusals():
     for arguments, options, error, message in (
         ((zonal, 1, 2), {}, ValueError, "dimension must be an integer of 2 or more"),
         ((zonal, 3, -1), {}, ValueError, "degree must be an integer from 0"),
-        ((zonal, 3, 4), {"samples": 9}, ValueError, r"samples must be an integer of 10 or more, got 9"),
+        (
+            (zonal, 3, 4),
+            {"samples": 9},
+            ValueError,
+            r"samples must be an integer of 10 or more, got 9",
+        ),
         ((np.log, 3, 4), {}, ValueError, "f is nan at -"),
         ((lambda t: 1j * t, 3, 4), {}, TypeError, "must be real"),
     ):
