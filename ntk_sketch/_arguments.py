@@ -12,6 +12,7 @@ pixels, counts or labels is for the user to say.
 
 import functools
 import numbers
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -235,11 +236,15 @@ def checked_integer(
     wanted = {1: "a positive integer"}.get(least, f"an integer of {least} or more")
     if largest is not None:
         wanted = f"an integer from {least} to {largest}"
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+    try:
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:  # also of arrays that are no integers, which have `__index__` nevertheless
+        number = None
+    if number is None:
         raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
-    if value.__index__() < least or (largest is not None and value.__index__() > largest):
+    if number < least or (largest is not None and number > largest):
         raise ValueError(f"{name} must be {wanted}, got {value!r}.{hint}")
-    return value.__index__()
+    return number
 
 
 def checked_share(value: Any, name: str, hint: str = "") -> float | None:

@@ -32,12 +32,13 @@ def test_examples_run(name):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_all_that_is_public_has_an_example(package):
-    """But for named tuples, which are what a function returns, and modules."""
+    """But for named tuples, which are what a function returns, and errors."""
     module = importlib.import_module(package)
     for name, value in vars(module).items():
         ours = getattr(value, "__module__", "").startswith("ntk_sketch")
         if name.startswith("_") or not ours or not callable(value):
             continue
-        if hasattr(value, "_fields") or is_of_neural_tangents(module, name):
+        error = isinstance(value, type) and issubclass(value, Exception)
+        if error or hasattr(value, "_fields") or is_of_neural_tangents(module, name):
             continue
         assert ">>>" in (inspect.getdoc(value) or ""), f"{package}.{name}"

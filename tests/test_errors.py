@@ -168,7 +168,7 @@ def test_width_not_an_integer(width):
 
 @pytest.mark.parametrize("width", [3, np.int32(3), np.uint8(3)])
 def test_width_of_any_integer_type(width):
-    assert ns.RandomFeatures(width).width == 3
+    assert ns.RandomFeatures(width).width.one == 3
 
 
 @pytest.mark.parametrize("method", ["RandomFeatures", "nystrom", 64, None, ns.RandomFeatures])

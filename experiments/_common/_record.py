@@ -32,12 +32,21 @@ def environment() -> dict[str, Any]:
     }
 
 
+FOLDERS = ("--data-dir", "--out", "--against")
+
+
 def command_line() -> str:
-    """The command as typed, with the interpreter named as users write it."""
+    """The command as typed, with the interpreter named as users write it, and FOLDER for what is
+    elsewhere on another machine.
+    """
+    words = list(sys.argv)
+    for place, word in enumerate(words[:-1]):
+        if word in FOLDERS:
+            words[place + 1] = "FOLDER"
     module = getattr(sys.modules.get("__main__"), "__spec__", None)
     if module is None:
-        return " ".join(["python", *sys.argv])
-    return " ".join(["python -m", module.name.removesuffix(".__main__"), *sys.argv[1:]])
+        return " ".join(["python", *words])
+    return " ".join(["python -m", module.name.removesuffix(".__main__"), *words[1:]])
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def finish(
     name: str,
     results: Any,
     text: str,
-    draw: Callable[[Path], None] | None = None,
+    draw: Callable[[Path], Any] | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
     """Writes the record, prints, draws, and returns the record.
@@ -30,8 +30,8 @@ def finish(
         name: of the files, without ending.
         results: what was measured, as JSON holds it.
         text: what is printed.
-        draw: the figure, given its path. The record is there before, so that nothing is lost when
-            it fails.
+        draw: the figure, given its path; it returns the paths of several, if it makes them. The
+            record is there before, so that nothing is lost when it fails.
         **parts: more of the record; `environment` is added to what is known of machine and
             versions.
     """
@@ -50,8 +50,8 @@ def finish(
     if draw is not None:
         drawn = path.with_suffix(".png")
         try:
-            draw(drawn)
-            print(f"figure: {drawn}")
+            for one in draw(drawn) or [drawn]:
+                print(f"figure: {one}")
         except ImportError as error:
             print(f"no figure: {error} (pip install matplotlib)", file=sys.stderr)
     return record

@@ -98,12 +98,11 @@ def run(settings: Settings) -> dict[str, Any]:
     chosen = outputs[settings.diag_reg.index(solution.diag_reg)]
     title = _title(settings, resolved, source, results)
 
-    def draw(path: Path) -> None:
-        accuracy_figure(
-            path.with_name(f"{path.stem}-accuracy.png"), results, resolved.select, title
-        )
-        mistakes = path.with_name(f"{path.stem}-mistakes.png")
-        mistakes_figure(mistakes, test_images, chosen, test_labels, source.classes, title)
+    def draw(path: Path) -> list[Path]:
+        paths = [path.with_name(f"{path.stem}-{what}.png") for what in ("accuracy", "mistakes")]
+        accuracy_figure(paths[0], results, resolved.select, title)
+        mistakes_figure(paths[1], test_images, chosen, test_labels, source.classes, title)
+        return paths
 
     return finish(
         "cifar10",

@@ -42,7 +42,7 @@ from experiments._common._networks import BLOCKS, myrtle
 from experiments._common._phases import Phases
 from experiments._common._preprocess import Steps, fit
 from experiments._common._study import finish
-from ntk_sketch.diagnostics import exact_kernels
+from ntk_sketch.diagnostics import DamagedFile, exact_kernels
 
 from ._figure import error_figure
 from ._fingerprint import fingerprint
@@ -137,7 +137,7 @@ def run(settings: Settings) -> dict[str, Any]:
         path = settings.out / f"exact-{kernel_hash}.npz"
         try:
             exact = exact_kernels(model[2], x, KERNELS, path=path, progress=True)
-        except ValueError as error:  # a damaged file, named with the remedy
+        except DamagedFile as error:
             raise data.DataError(str(error)) from error
     rows = [
         {

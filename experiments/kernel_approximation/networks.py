@@ -130,10 +130,13 @@ def run(settings: Settings) -> dict[str, Any]:
             row["microseconds_per_example_all"] = each.round(3).tolist()
     name = f"networks-{dataset.replace(' ', '-')}-{len(x)}examples-{settings.seeds}keys"
 
-    def draw(path: Path) -> None:
-        for measure in ("relative", "spectral"):
-            drawn = path.with_name(f"{path.stem}-{measure}.png")
+    def draw(path: Path) -> list[Path]:
+        paths = {
+            what: path.with_name(f"{path.stem}-{what}.png") for what in ("relative", "spectral")
+        }
+        for measure, drawn in paths.items():
             networks_figure(drawn, rows, measure, f"{dataset}, fully connected ReLU nets")
+        return list(paths.values())
 
     return finish(
         "kernel_approximation.networks",

@@ -3,22 +3,27 @@
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from .._arguments import checked_choice
 from ..streaming._progress import Progress, reporting
 
 #: Entries of one position-position covariance of NT that are computed at a time.
 _ENTRIES = 2**23
 
 
+class DamagedFile(ValueError):
+    """A file of exact kernels that cannot be gone on with; the message names it and the remedy."""
+
+
 def exact_kernels(
     kernel_fn: Callable,
     x,
-    get: tuple[str, ...] = ("nngp", "ntk"),
+    get: str | Sequence[str] = ("nngp", "ntk"),
     *,
     path: str | os.PathLike | None = None,
     progress: Progress = None,
@@ -32,7 +37,7 @@ def exact_kernels(
     Args:
         kernel_fn: of Neural Tangents, the third part of a model.
         x: inputs (n, *input_shape), on the host.
-        get: "nngp", "ntk".
+        get: "nngp", "ntk" or both.
         path: an npz file that every finished row goes to, replaced as a whole each time: an
             interrupted computation with the same arguments goes on where it was. The file does not
             know kernel and inputs: name it by them. `None`: nothing is kept.
@@ -42,7 +47,8 @@ def exact_kernels(
         Symmetric arrays (n, n), float64, by name.
 
     Raises:
-        ValueError: the file at `path` cannot be read, or is of other sizes or kernels.
+        DamagedFile: the file at `path` cannot be read, or is of other sizes or kernels.
+        ValueError: another name in `get`.
 
     Cost: n (n + 1) / 2 kernel values, for a net with pooling each quartic in the image side.
 
@@ -54,6 +60,9 @@ def exact_kernels(
         >>> exact_kernels(model[2], np.eye(3, dtype=np.float32))["ntk"].shape
         (3, 3)
     """
+    get = (get,) if isinstance(get, str) else tuple(get)
+    for name in get:
+        checked_choice(name, "get", ("nngp", "ntk"))
     n, positions = len(x), int(np.prod(x.shape[1:-1]))
     # At least two columns: batches of different size are what NT takes for different passes.
     width = int(np.clip(_ENTRIES // positions**2, 2, max(n, 2)))
@@ -81,9 +90,9 @@ def _stored(path, n: int, get: tuple[str, ...]) -> tuple[int, dict[str, np.ndarr
         with np.load(path, allow_pickle=False) as file:
             rows, grams = int(file["rows"]), {name: file[name] for name in get}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Delete it to start again.") from error
+        raise DamagedFile(f"{path} cannot be read ({error}). Delete it to start again.") from error
     if any(gram.shape != (n, n) for gram in grams.values()) or not 0 <= rows <= n:
-        raise ValueError(f"{path} is not for {n} examples. Delete it to start again.")
+        raise DamagedFile(f"{path} is not for {n} examples. Delete it to start again.")
     return rows, grams
 
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Scalar
 from ..numerics._precision import Precision
+from ._patch_operator import PatchOperator
 from ._vectors import Vectors
-from ._windows import Windows
 
 
 class Affine(eqx.Module):
-    """An affine layer that has not been carried out: the next nonlinearity's projection does it.
+    """A Dense or Conv layer recorded but not yet applied; the next nonlinearity folds it into its
+    own matrix product.
 
-    With `P` the patches of a convolution (the identity if `windows` is `None`), it stands for
+    With `P` the patches of a convolution (the identity if `operator` is `None`), it stands for
 
         φ' = [weight Pφ, bias],        ψ' = [weight Pψ, ntk_weight Pφ, ntk_bias]
 
@@ -30,7 +30,7 @@ class Affine(eqx.Module):
     bias: Scalar | None
     ntk_weight: Scalar
     ntk_bias: Scalar | None
-    windows: Windows | None = eqx.field(static=True, default=None)
+    operator: PatchOperator | None = eqx.field(static=True, default=None)
 
 
 class HiddenFeatures(eqx.Module):
@@ -50,11 +50,12 @@ class HiddenFeatures(eqx.Module):
             concatenation need it).
         pending: an affine layer not yet carried out, which `variances` already include.
 
-    Example:
+    Example: what the rule of a layer that passes everything on is given, and returns.
+
         >>> from ntk_sketch import stax
-        >>> class Doubled(stax.Rule):
+        >>> class Passing(stax.Rule):
         ...     def fit(self, features, *, method, offsets, key, **kwargs):
-        ...         return lambda z: z.concrete().map(lambda block: 2 * block)
+        ...         return lambda features, **kwargs: features.concrete()
     """
 
     # Tuples of arrays; of shapes alone while a map is planned.
@@ -68,9 +69,9 @@ class HiddenFeatures(eqx.Module):
     def space(self) -> tuple[int, ...]:
         """Spatial shape, with the pending layer carried out."""
         space = self.nngp[0].shape[1:-1]
-        if self.pending is None or self.pending.windows is None:
+        if self.pending is None or self.pending.operator is None:
             return space
-        return self.pending.windows.output_space(space)
+        return self.pending.operator.output_space(space)
 
     def replace(self, **changes) -> "HiddenFeatures":
         return dataclasses.replace(self, **changes)
@@ -84,7 +85,7 @@ class HiddenFeatures(eqx.Module):
         if self.pending is None:
             return Vectors(tuple((block, 1.0) for block in self.nngp), None, None)
         a = self.pending
-        return Vectors(tuple((block, a.weight) for block in self.nngp), a.bias, a.windows)
+        return Vectors(tuple((block, a.weight) for block in self.nngp), a.bias, a.operator)
 
     def ntk_vectors(self) -> "Vectors":
         """ψ with the pending layer applied; φ is among its blocks after an affine layer."""
@@ -93,7 +94,7 @@ class HiddenFeatures(eqx.Module):
         a = self.pending
         blocks = tuple((block, a.weight) for block in self.ntk)
         blocks += tuple((block, a.ntk_weight) for block in self.nngp)
-        return Vectors(blocks, a.ntk_bias, a.windows)
+        return Vectors(blocks, a.ntk_bias, a.operator)
 
     def project(
         self, w: Array, s: Array | None, precision: Precision = "full"
@@ -157,10 +158,6 @@ def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:
     if not blocks:
         return jnp.zeros((*like.shape[:-1], 1), like.dtype)
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
-
-
-def shape_of(x) -> tuple[int, ...]:
-    return tuple(x.shape) if hasattr(x, "shape") else tuple(np.shape(x))
 
 
 def is_abstract(features) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from .._typing import Array, Inputs, Scalar
 from ..numerics._precision import Precision, matmul
-from ._windows import Windows
+from ._patch_operator import PatchOperator
 
 
 class Vectors(eqx.Module):
@@ -23,12 +23,12 @@ class Vectors(eqx.Module):
 
     blocks: tuple[tuple[Any, Scalar], ...]  # arrays; shapes alone while a map is planned
     constant: Scalar | None
-    windows: Windows | None = eqx.field(static=True)
+    operator: PatchOperator | None = eqx.field(static=True)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        taps = 1 if self.windows is None else self.windows.size
-        return tuple(taps * block.shape[-1] for block, _ in self.blocks)
+        size = 1 if self.operator is None else self.operator.size
+        return tuple(size * block.shape[-1] for block, _ in self.blocks)
 
     @property
     def dimension(self) -> int:
@@ -38,7 +38,7 @@ class Vectors(eqx.Module):
     @property
     def space(self) -> tuple[int, ...]:
         space = self.blocks[0][0].shape[1:-1]
-        return space if self.windows is None else self.windows.output_space(space)
+        return space if self.operator is None else self.operator.output_space(space)
 
     def terms(self, matrix: Float[Inputs, "d m"]) -> list[tuple[Array, Array]]:
         """Blocks, each with the rows of `matrix` (d, m) that it meets, scales included."""
@@ -60,10 +60,9 @@ class Vectors(eqx.Module):
 
     def through(self, block: Array, rows: Array, precision: Precision) -> Array:
         """Products of one block's patches with rows of a matrix."""
-        if self.windows is None:
+        if self.operator is None:
             return matmul(block, rows, precision)
-        filters = rows.reshape(*self.windows.shape, block.shape[-1], -1)
-        return self.windows.convolve(block, filters, precision)
+        return self.operator.project(block, rows, precision)
 
     def summed(self, parts: list[Any], matrix: Inputs) -> Array:
         """The blocks' products together, the constant coordinate's included."""
@@ -76,7 +75,7 @@ class Vectors(eqx.Module):
         """The vectors at `index` = (example, *position), each (m,): (m, d)."""
         parts = []
         for block, scale in self.blocks:
-            rows = block[index] if self.windows is None else self.windows.patches_at(block, index)
+            rows = block[index] if self.operator is None else self.operator.patches_at(block, index)
             parts.append(scale * rows)
         if self.constant is not None:
             parts.append(jnp.full((len(index[0]), 1), self.constant, parts[0].dtype))
@@ -87,7 +86,7 @@ class Vectors(eqx.Module):
         window.
         """
         formed: list[Any] = [
-            scale * (block if self.windows is None else self.windows.patches(block))
+            scale * (block if self.operator is None else self.operator.patches(block))
             for block, scale in self.blocks
         ]
         if self.constant is not None:

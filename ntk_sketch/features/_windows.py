@@ -80,6 +80,17 @@ class Windows:
             dimension_numbers=spec,
         )
 
+    def project(
+        self,
+        x: Float[Array, "n *space p"],
+        matrix: Float[Array, "d m"],
+        precision: Precision = "full",
+    ) -> Float[Array, "n *outputs m"]:
+        """Inner products of every patch, as a vector, with the columns of `matrix`: a convolution
+        with them as filters.
+        """
+        return self.convolve(x, matrix.reshape(*self.shape, x.shape[-1], -1), precision)
+
     def patches(self, x: Float[Array, "n *space p"]) -> Float[Array, "n *outputs d"]:
         """All patches of `x` (n, *space, p), as vectors (n, *outputs, |window| p)."""
         outputs = self.output_space(x.shape[1:-1])

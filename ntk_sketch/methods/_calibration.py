@@ -17,7 +17,7 @@ from ..numerics._precision import matmul
 from ._expansion import LandmarkExpansion
 from ._roots import on_host, with_derivative
 
-#: Positions on each side of the fit, at least; and for each feature.
+#: Up to 2,048 positions on each side of the fit, or 4 for each feature if that is more.
 _POSITIONS, _POSITIONS_PER_FEATURE = 2048, 4
 
 #: Regularisation, relative to the mean eigenvalue of the features' Gram matrix. That of landmarks

@@ -66,8 +66,7 @@ class Gegenbauer(SeriesMethod):
     __init__ = SeriesMethod.__init__  # type checkers would make one of the fields
 
     def projection(self, features: HiddenFeatures, key: PRNGKey) -> Directions:
-        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
-        return Directions.draw(features, self.width, self.precision, key)
+        return Directions.draw(features, self.width.one, self.precision, key)
 
     def factors(self, dual: DualActivation, derivative: bool, projection: Directions):
         return GegenbauerFactors(

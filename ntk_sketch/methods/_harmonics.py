@@ -156,8 +156,7 @@ def harmonic_features(
         kernel: coefficients `A_n` (r, r, n) on a grid of norms, and the diagonal (r,).
         radii, features: as in `Method.expand_series`.
     """
-    degree, width, precision = method.degree, method.width, method.precision
-    assert isinstance(width, int)  # one expansion has no schedule
+    degree, width, precision = method.degree, method.width.one, method.precision
     (powers, diagonal), (key_exact, key_w, key_signs) = kernel, jax.random.split(key, 3)
     dimension = max(features.nngp_vectors().dimension, 3)
     matrix = gegenbauer_from_powers(dimension, powers.shape[-1] - 1)[: degree + 1]

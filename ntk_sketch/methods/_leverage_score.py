@@ -16,7 +16,8 @@ from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
-from ._method import Method, checked_width
+from ._method import Method
+from ._schedule import Schedule, widths
 
 #: Where homogeneity is tested, on both sides of 0. Nearer together than a factor of 2, so that a
 #: change of slope at any of these sizes lies between some u and 2u.
@@ -72,7 +73,7 @@ class LeverageScore(Method):
         16
     """
 
-    width: int | tuple[int, ...] = eqx.field(static=True)
+    width: Schedule = eqx.field(static=True)
     orthogonal: bool = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
@@ -83,7 +84,7 @@ class LeverageScore(Method):
         orthogonal: bool = True,
         precision: Precision = "full",
     ):
-        self.width = checked_width(width)
+        self.width = widths(width)
         self.orthogonal = bool(orthogonal)
         self.precision = checked_precision(precision)
 
@@ -92,13 +93,12 @@ class LeverageScore(Method):
         return False
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
-        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
         chi_norms = not norm_does_not_matter(dual, dtype)
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
-        w, weights, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal, chi_norms)
+        w, weights, s = _draw(key, d, d_ntk, self.width.one, dtype, self.orthogonal, chi_norms)
         return LeverageScoreExpansion(
             w, weights, s, RandomFunction(dual, dtype), dual, self.precision
         )

@@ -2,20 +2,16 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import equinox as eqx
 
-from .._arguments import checked_integer
-from .._typing import Array, PRNGKey
+from .._typing import PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
-from ..features._variances import MAX_POSITIONS_ALL_PAIRS, Variances
-
-#: `(φ', ψ')` of the features that enter a nonlinearity and the exact variances behind it; a pytree.
-#: `ψ'` is `None` if the NTK was not asked for.
-Expansion: TypeAlias = Callable[[HiddenFeatures, Variances | None], tuple[Array, Array | None]]
+from ..features._variances import MAX_POSITIONS_ALL_PAIRS
+from ._schedule import Schedule
 
 
 class Method(eqx.Module):
@@ -42,7 +38,6 @@ class Method(eqx.Module):
     looks_at_data: ClassVar[bool] = False
     everywhere: ClassVar[bool] = False
     max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
-    schedules: ClassVar[tuple[str, ...]] = ("width",)
 
     @property
     def uses_variances(self) -> bool:
@@ -91,38 +86,19 @@ class Method(eqx.Module):
         Raises:
             ValueError: a schedule does not have one entry for each nonlinearity.
         """
-        found = {name: getattr(self, name, None) for name in self.schedules}
-        found = {name: value for name, value in found.items() if isinstance(value, tuple)}
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        found = {name: value for name, value in found.items() if isinstance(value, Schedule)}
         for name, schedule in found.items():
-            if len(schedule) != sum(counts):
+            if schedule.each and len(schedule.entries) != sum(counts):
                 raise ValueError(
-                    f"{name}={schedule} has {len(schedule)} entries for {sum(counts)}"
+                    f"{name}={schedule} has {len(schedule.entries)} entries for {sum(counts)}"
                     " nonlinearities: give one for each, in the order of the model (those under"
                     " `stax.with_method` do not count), or a single number for all."
                 )
         replace: Any = dataclasses.replace  # type checkers miss that equinox makes dataclasses
-        parts, end = [], 0
+        parts, stop = [], 0
         for count in counts:
-            start, end = end, end + count
-            own = {name: schedule[start:end] for name, schedule in found.items() if count}
-            own = {name: part[0] if count == 1 else part for name, part in own.items()}
+            start, stop = stop, stop + count
+            own = {name: schedule.cut(start, stop) for name, schedule in found.items() if count}
             parts.append(replace(self, **own) if own else self)
         return parts
-
-
-def plain(value) -> Any:
-    """A schedule, whatever sequence or array of one axis it was, as a list; or one value."""
-    if hasattr(value, "tolist"):  # of NumPy or JAX
-        return value.tolist()
-    text = isinstance(value, str)
-    return list(value) if isinstance(value, Sequence) and not text else value
-
-
-def checked_width(value) -> int | tuple[int, ...]:
-    """One width for all nonlinearities, or a schedule with one for each."""
-    value = plain(value)
-    if not isinstance(value, list):
-        return checked_integer(value, "width")
-    if not value:
-        raise ValueError("width is an empty schedule; give one integer for each nonlinearity.")
-    return tuple(checked_integer(entry, "width") for entry in value)

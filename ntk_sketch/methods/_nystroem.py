@@ -17,8 +17,9 @@ from ._calibration import calibrated
 from ._directions import host_orthogonal_directions
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
-from ._method import Method, checked_width, plain
+from ._method import Method
 from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
+from ._schedule import Schedule, shares, widths
 
 #: Share of residual features at the last nonlinearity before positions are flattened.
 _BEFORE_FLATTEN = 0.5
@@ -111,15 +112,14 @@ class Nystroem(Method):
         16
     """
 
-    width: int | tuple[int, ...] = eqx.field(static=True)
-    residual: float | tuple[float | None, ...] | None = eqx.field(static=True)
+    width: Schedule = eqx.field(static=True)
+    residual: Schedule = eqx.field(static=True)
     sampling: Sampling = eqx.field(static=True)
     calibrate: bool = eqx.field(static=True)
     rcond: float | None = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
     looks_at_data = True
-    schedules = ("width", "residual")
 
     def __init__(
         self,
@@ -131,9 +131,8 @@ class Nystroem(Method):
         rcond: float | None = None,
         precision: Precision = "full",
     ):
-        self.width = checked_width(width)
-        share = plain(residual)
-        self.residual = tuple(map(_share, share)) if isinstance(share, list) else _share(share)
+        self.width = widths(width)
+        self.residual = shares(residual, "residual")
         self.sampling = checked_choice(sampling, "sampling", SAMPLINGS)
         self.calibrate = bool(calibrate)
         self.rcond = checked_share(rcond, "rcond")
@@ -142,12 +141,12 @@ class Nystroem(Method):
     def expand(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
-        return self._expanded(dual, features, key, self.residual or 0.0)
+        return self._expanded(dual, features, key, self.residual.one or 0.0)
 
     def expand_before_flatten(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
-        if self.residual is not None or not dual.has_function:
+        if self.residual.one is not None or not dual.has_function:
             return self.expand(dual, features, key=key)
         return self._expanded(dual, features, key, _BEFORE_FLATTEN)
 
@@ -172,9 +171,8 @@ class Nystroem(Method):
         if residual:
             sizes = len(z.z), None if z.z_ntk is None else len(z.z_ntk)
             directions = self.directions(*sizes, residual, rng_residual)
-        assert isinstance(self.width, int)
         made = expansion(
-            z, dual, *directions, self.precision, self.calibrate, self.rcond, self.width
+            z, dual, *directions, self.precision, self.calibrate, self.rcond, self.width.one
         )
         return calibrated(made, dual, features, others, rng) if self.calibrate else made
 
@@ -210,17 +208,11 @@ class Nystroem(Method):
         where these are fewer than the width, or as many, all of them and none.
         """
         self.check_sample(dual, positions)
-        width = self.width
-        assert isinstance(width, int)  # a schedule was cut up layer by layer
-        assert not isinstance(share, tuple)
+        width = self.width.one
         if width >= positions:
             return positions, 0
         residual = math.floor(share * width)
         return width - residual, residual
-
-
-def _share(value: float | int | None) -> float | None:
-    return checked_share(value, "residual", ", of the width, or one for each nonlinearity")
 
 
 def residual_directions(

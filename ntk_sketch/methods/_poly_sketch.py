@@ -71,8 +71,7 @@ class PolySketch(SeriesMethod):
     __init__ = SeriesMethod.__init__  # type checkers would make one of the fields
 
     def projection(self, features: HiddenFeatures, key: PRNGKey) -> "Powers":
-        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
-        return Powers.draw(features, self.width, self.degree, self.precision, key)
+        return Powers.draw(features, self.width.one, self.degree, self.precision, key)
 
     def factors(self, dual: DualActivation, derivative: bool, projection: "Powers"):
         return HermiteTable(dual, self.degree, derivative=derivative, tail=True, **self.table)
@@ -96,7 +95,7 @@ class PolySketch(SeriesMethod):
         kernels = zip(series.kernels(), jax.random.split(key_sums), strict=False)
         for (coefficients, diagonal), own in kernels:
             self.check_tail(coefficients[..., : self.degree + 1], diagonal, radii)
-            # What the last power stands for: all from it on.
+            # Coefficients above `degree` go to the last one, so that the diagonal stays right.
             kept, above = np.split(coefficients, [self.degree], axis=-1)
             kept = np.concatenate([kept, above.sum(axis=-1, keepdims=True)], axis=-1)
             sums.append(self.sums(RadialFactors(*radii, kept, diagonal), projection, own))
@@ -154,7 +153,7 @@ class Powers(eqx.Module):
     ) -> "Powers":
         key_projections, key_tree, key_signs = jax.random.split(key, 3)
         vectors, dtype = features.nngp_vectors(), features.nngp[0].dtype
-        d, signs, formed = vectors.dimension, None, vectors.windows is None
+        d, signs, formed = vectors.dimension, None, vectors.operator is None
         keys = jax.random.split(key_projections, 1 if formed else degree)
         w, length = _projections(keys, d, m, dtype), d if formed else m
         if formed and vectors.constant is not None and d > m and (d - 1).bit_count() == 1:
@@ -168,7 +167,7 @@ class Powers(eqx.Module):
         t, v = features.project(self.w, s, self.precision)
         scale, vectors = unit_scale(radius)[..., None], features.nngp_vectors()
         t = t * scale
-        if vectors.windows is not None:
+        if vectors.operator is not None:
             return self.tree(t.reshape(*t.shape[:-1], -1, self.m)), v
         powers = self.tree(self._leaves(vectors) * scale[..., None])
         return powers.at[..., 1, :].set(t), v

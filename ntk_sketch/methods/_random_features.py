@@ -12,8 +12,9 @@ from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
-from ._method import Method, checked_width
+from ._method import Method
 from ._norms import with_exact_norms
+from ._schedule import Schedule, widths
 
 
 class RandomFeatures(Method):
@@ -70,7 +71,7 @@ class RandomFeatures(Method):
         16
     """
 
-    width: int | tuple[int, ...] = eqx.field(static=True)
+    width: Schedule = eqx.field(static=True)
     orthogonal: bool = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
@@ -83,7 +84,7 @@ class RandomFeatures(Method):
         normalize: bool = True,
         precision: Precision = "full",
     ):
-        self.width = checked_width(width)
+        self.width = widths(width)
         self.orthogonal = bool(orthogonal)
         self.normalize = bool(normalize)
         self.precision = checked_precision(precision)
@@ -98,8 +99,7 @@ class RandomFeatures(Method):
         jax.eval_shape(dual.value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
-        assert isinstance(self.width, int)  # a schedule was cut up layer by layer
-        w, s = _draw(key, d, d_ntk, self.width, dtype, self.orthogonal)
+        w, s = _draw(key, d, d_ntk, self.width.one, dtype, self.orthogonal)
         return RandomExpansion(
             w, s, RandomFunction(dual, dtype), self.normalize, dual, self.precision
         )

@@ -18,8 +18,9 @@ from ..numerics._precision import Precision, checked_precision
 from ..series import KernelSeries
 from ..series._checks import checked_degree
 from ._directions import orthogonal_directions
-from ._method import Method, checked_width
+from ._method import Method
 from ._norms import safe_sqrt, with_exact_norms
+from ._schedule import Schedule, widths
 
 Scope: TypeAlias = Literal["layer", "network"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -57,7 +58,7 @@ class SeriesMethod(Method):
     """
 
     degree: int = eqx.field(static=True)
-    width: int | tuple[int, ...] = eqx.field(static=True)
+    width: Schedule = eqx.field(static=True)
     scope: Scope = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
     radii: tuple[float, float] | None = eqx.field(static=True)
@@ -76,8 +77,8 @@ class SeriesMethod(Method):
         precision: Precision = "full",
     ):
         self.degree = checked_degree(checked_integer(degree, "degree"))
-        self.width = checked_width(width)
-        if scope == "network" and not isinstance(self.width, int):
+        self.width = widths(width)
+        if scope == "network" and self.width.each:
             raise ValueError(
                 f'scope="network" makes one expansion, got width={width!r}: give one integer.'
             )
@@ -146,7 +147,8 @@ class SeriesMethod(Method):
         *,
         key: PRNGKey,
     ) -> Any:
-        """Draws an `Expansion` of the kernels of a whole fully connected net.
+        """Draws an expansion of the kernels of a whole fully connected net: `expansion(features)`
+        gives φ' and ψ' (or `None`).
 
         Args:
             series: the kernels, at the norms of a uniform grid of log r.
@@ -162,8 +164,7 @@ class SeriesMethod(Method):
         if features.ntk is None:
             kinds = (False,)
         else:
-            d, m = features.ntk_vectors().dimension, self.width
-            assert isinstance(m, int)  # a schedule was cut up layer by layer
+            d, m = features.ntk_vectors().dimension, self.width.one
             s = orthogonal_directions(key_ntk, d, m, features.nngp[0].dtype, chi_norms=False)
         sums = tuple(
             self.sums(self.factors(dual, derivative, projection), projection, own)

@@ -1,4 +1,4 @@
-"""Nonlinearities and their dual kernels as series: Hermite, Taylor and Gegenbauer coefficients at
+"""Nonlinearities and their dual kernels as series: Hermite and Gegenbauer coefficients at
 any norm, tables of them, fits and recovery.
 
 Coefficients are computed on the host, in NumPy float64.

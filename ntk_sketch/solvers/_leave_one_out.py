@@ -71,9 +71,7 @@ class LeaveOneOut:
                 f"{spectrum.n_examples}; needed: the same examples"
             )
         groups = np.arange(n) if self.groups is None else self.groups
-        counts = counted(features, self.x, n)
-        if not counts.all():  # nor what is left out together with a landmark
-            counts &= ~np.isin(groups, groups[~counts])
+        counts = counted(features, self.x, n, groups)
         order = np.argsort(groups, kind="stable")
         order = order[counts[order]]
         sizes = np.unique(groups[order], return_counts=True)[1]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
@@ -15,13 +15,20 @@ from ._spectrum import Spectrum
 _FEWEST = 32  # examples from which an error is estimated
 
 
-def counted(features: FeatureStream, x: Inputs, n: int) -> Bool[np.ndarray, " n"]:
-    """Which examples are like new ones: all but landmarks, or all if too few remain of n."""
+def counted(
+    features: FeatureStream, x: Inputs, n: int, groups: Int[np.ndarray, " n"] | None = None
+) -> Bool[np.ndarray, " n"]:
+    """Which examples are like new ones: all but landmarks and what is in a group with one, or all
+    if too few remain of n.
+    """
     landmarks = features.landmarks(x)
+    if groups is not None and landmarks.any():
+        landmarks = np.isin(groups, groups[landmarks])
     left = n - int(landmarks.sum())
     if left < min(_FEWEST, n):
         warnings.warn(
-            f"{n - left} of {n} examples are landmarks of the feature map, and too few others are "
+            f"{n - left} of {n} examples are landmarks of the feature map (or in a group with one),"
+            " and too few others are "
             "left to estimate an error from: all count in the scores, which are too large for "
             "small diag_reg. Take landmarks from a part of the examples (a smaller width, or fewer "
             "examples in feature_map), or select=(x_val, y_val)",

@@ -28,7 +28,7 @@ def ridge(
     *,
     diag_reg: DiagReg = 1e-3,
     diag_reg_absolute_scale: bool = False,
-    select: Selector | str | tuple[Any, ...] | None = None,
+    select: Selector | HoldOut | str | tuple[Any, ...] | None = None,
     get: str = "ntk",
     batch_size: int | None = None,
     mesh: Any = None,
@@ -69,12 +69,12 @@ def ridge(
         `jax.nn.one_hot(labels, 10) - 0.1`.
       diag_reg: regulariser >= 0, or a sequence of them: a path from one decomposition.
       diag_reg_absolute_scale: `diag_reg` is λ, not relative to the mean squared norm.
-      select: picks one of the path: 'gcv' (generalised cross-validation, no further pass), 'loo'
-        (exact leave-one-out error at fixed λ; a second pass over the features if n > p),
-        `(x_val, y_val)` (error on these), or `HoldOut(share, key=key)` (error on a share of x that
-        is not fitted); or one of `GCV`, `LeaveOneOut`, `Validation`. The first two leave out of
-        their mean the examples that became landmarks of the map, which are not like new ones;
-        `LeaveOneOut` says why.
+      select: picks one of the path: 'gcv' (generalised cross-validation; one more pass over the
+        landmarks among x), 'loo' (exact leave-one-out error at fixed λ; a second pass over the
+        features if n > p), `(x_val, y_val)` (error on these), or `HoldOut(share, key=key)` (error
+        on a share of x that is not fitted); or one of `GCV`, `LeaveOneOut`, `Validation`. All but
+        those on other examples leave out the examples that became landmarks of the map, which are
+        not like new ones; `LeaveOneOut` says why.
       get: 'nngp' or 'ntk'.
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
       mesh: several devices; must be None for now.
@@ -126,15 +126,15 @@ def ridge(
     values, is_path = _checks.checked_diag_reg(diag_reg)
     features = FeatureStream(feature_map, get, batch_size, progress)
     x, targets, one_output, spec = checked_data(features, x, y)
-    if fit_intercept and len(x) < 2:
-        raise ValueError("fit_intercept=True needs at least two examples, got one")
     selector = _selector(select, x, targets, groups, refit)
     fitted, order = targets, None
     if isinstance(selector, HoldOut):
-        order, selector = selector.split(x, targets, groups)
+        order, selector = selector.split(x, targets, groups, features.landmarks(x))
         fitted = targets[order]
-    if keep_features and isinstance(selector, LeaveOneOut):
-        features.keep(x)
+    if fit_intercept and len(fitted) < 2:
+        raise ValueError("fit_intercept=True needs at least two examples, got one")
+    if keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
+        features.keep(x, also=selector.x)
     elif keep_features and refit and isinstance(selector, Validation):
         features.keep(selector.x)
     sums = Examples(features, spec, one_output).plus(x, fitted, order)

@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .._arguments import checked_examples, checked_key
 from .._typing import PRNGKey
@@ -63,6 +63,9 @@ class Validation:
 class HoldOut:
     """Mean squared error on a random share of the examples of `ridge`, which are not fitted.
 
+    Landmarks of the map are always fitted, with what is in their groups: left out, they would be
+    predicted far worse than new examples (`LeaveOneOut` says why).
+
     Use it where leave-one-out costs too much (a second pass, 2 n p² FLOPs) and examples are many.
     With `refit=True` the regression of the choice is that of all examples.
 
@@ -91,9 +94,13 @@ class HoldOut:
         self.share, self.key = float(share), checked_key(key)
 
     def split(
-        self, x: Inputs, y: Float[np.ndarray, "n k"], groups: Inputs | None
+        self,
+        x: Inputs,
+        y: Float[np.ndarray, "n k"],
+        groups: Inputs | None = None,
+        landmarks: Bool[np.ndarray, " n"] | None = None,
     ) -> tuple[Int[np.ndarray, " m"], Validation]:
-        """Which examples are fitted, and the others."""
+        """Which examples are fitted, and the others; `landmarks` are always fitted."""
         own = checked_groups(groups, len(x))
         names, group = np.unique(np.arange(len(x)) if own is None else own, return_inverse=True)
         if len(names) < 2:
@@ -101,8 +108,17 @@ class HoldOut:
                 "HoldOut needs two examples, or two groups of them, at least: one to fit and one to"
                 f" hold out; got {len(names)}"
             )
-        count = min(max(round(self.share * len(names)), 1), len(names) - 1)
-        held = generator(self.key).permutation(len(names))[:count]
+        free = np.arange(len(names))
+        if landmarks is not None:
+            free = np.setdiff1d(free, group[landmarks])
+        if not len(free):
+            raise ValueError(
+                "HoldOut has nothing to hold out: every example (or group) is a landmark of the"
+                " feature map. Take landmarks from a part of the examples, or"
+                " select=(x_val, y_val)"
+            )
+        count = min(max(round(self.share * len(names)), 1), len(free), len(names) - 1)
+        held = generator(self.key).permutation(free)[:count]
         out = np.isin(group, held)
         return np.flatnonzero(~out), Validation(x[out], y[out])
 

@@ -102,10 +102,6 @@ def homogeneous(degree: float | int) -> Callable[..., Rule]:
             that a wrong one makes them wrong.
 
     Example:
-
-        Relu = stax.register(neural_tangents.stax.Relu, stax.homogeneous(1))
-
-    Example:
         >>> from ntk_sketch.stax import homogeneous
         >>> import ntk_sketch
         >>> import neural_tangents

@@ -52,7 +52,7 @@ class Weights(Rule):
 
     def fit(self, features, *, method, offsets, key):
         affine = as_leaves(self.affine(features.channels))
-        return AffineTransform(affine, self.channels, offsets)
+        return AffineTransform(affine, self.windows, self.channels, offsets)
 
     def series(self, series):
         if self.windows is not None:
@@ -64,6 +64,7 @@ class Weights(Rule):
 
 class AffineTransform(eqx.Module):
     affine: Affine
+    windows: Windows | None = eqx.field(static=True)
     channels: int = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
@@ -72,10 +73,10 @@ class AffineTransform(eqx.Module):
         affine = in_dtype(self.affine, features.dtype)
         variances = None
         if self.offsets is not None:
-            if affine.windows is None:
+            if self.windows is None:
                 variances = jax.tree.map(stored, features.variances.select(self.offsets))
             else:
-                variances = through_convolution(features.variances, affine.windows, self.offsets)
+                variances = through_convolution(features.variances, self.windows, self.offsets)
             variances = variances.affine(
                 affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
             )

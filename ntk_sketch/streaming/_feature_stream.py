@@ -41,6 +41,8 @@ class FeatureStream:
     def __call__(self, x: Inputs, order: Int[np.ndarray, " n"] | None = None) -> Iterator[Batch]:
         """Yields `(start, stop, z)` for `x[order]`, or for all of x."""
         n = len(x) if order is None else len(order)
+        if n == 0:
+            return
         kept = next((z for of, z in self._kept if of is x), None)
         if kept is not None:
             yield from batches_of(kept, self.rows(n), order)
@@ -59,9 +61,14 @@ class FeatureStream:
             z_all[start:stop] = np.asarray(z)[: stop - start]
         return z_all
 
-    def keep(self, x: Inputs) -> None:
-        """Keeps all features of x on the host for later passes over the same x."""
-        self._kept.append((x, self.all_of(x)))
+    def keep(self, x: Inputs, also: Inputs | None = None) -> None:
+        """Keeps all features of x on the host for later passes over x; and over `also`, another
+        object if it holds the same examples.
+        """
+        z = self.all_of(x)
+        self._kept.append((x, z))
+        if also is not None and also is not x and np.array_equal(also, x):
+            self._kept.append((also, z))
 
     def landmarks(self, x: Inputs) -> Bool[np.ndarray, " n"]:
         """Which examples are landmarks of the feature map; none if it does not say."""

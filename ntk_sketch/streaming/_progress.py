@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 #: `None`: a bar on a terminal, if the pass takes more than a second. `True`: a bar. `False`: none.
@@ -24,13 +25,13 @@ def reporting(
     if callable(progress):
         yield progress
         return
-    if progress not in (None, True, False):
+    if progress is not None and not isinstance(progress, bool | np.bool_):
         raise TypeError(
             f"progress={progress!r}; needed: True, False, None (a bar on a terminal), or a function"
             " that is called with the number of examples of each batch"
         )
     terminal = sys.stderr.isatty()
-    if progress is False or (progress is None and not terminal):
+    if not progress and (progress is not None or not terminal):
         yield lambda count: None
         return
     with tqdm(

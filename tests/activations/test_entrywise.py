@@ -80,3 +80,22 @@ def test_formulas_are_traced_once(monkeypatch):
             dual = DualActivation(stax.LeakyRelu(slope), degree=1, interior=True)
             jax.eval_shape(dual, *entries(shape))
     assert shapes == [()]
+
+
+def test_steps_of_a_formula():
+    """Those on numbers alone are carried out, and those that no result needs are left out."""
+
+    def formula(x, y):
+        unused = jnp.sin(x) + y
+        del unused
+        two = jnp.sqrt(jnp.float32(4.0))
+        return x * two, jnp.cos(jnp.float32(0.0)) + 0 * two
+
+    one = jax.ShapeDtypeStruct((), jnp.float32)
+    of_one = of_one_entry(formula, one, one)
+    assert [step.equation.primitive.name for step in of_one.steps] == ["mul"]
+    x = jnp.arange(6, dtype=jnp.float32).reshape(2, 3)
+    double, ones = entrywise(formula, of_one)(x, x + 1)
+    np.testing.assert_array_equal(double, 2 * x)
+    np.testing.assert_array_equal(ones, np.ones((2, 3)))
+    assert ones.dtype == jnp.float32

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ntk_sketch import stax
-from ntk_sketch.diagnostics import exact_kernels
+from ntk_sketch.diagnostics import DamagedFile, exact_kernels
 
 
 @pytest.fixture
@@ -78,9 +78,16 @@ def test_damaged_files_are_named(small, tmp_path):
     model, x = small
     path = tmp_path / "exact.npz"
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"exact\.npz cannot be read.*Delete it"):
+    with pytest.raises(DamagedFile, match=r"exact\.npz cannot be read.*Delete it"):
         exact_kernels(model[2], x, path=path)
     path.unlink()
     exact_kernels(model[2], x[:3], path=path)
-    with pytest.raises(ValueError, match="not for 7 examples"):
+    with pytest.raises(DamagedFile, match="not for 7 examples"):
         exact_kernels(model[2], x, path=path)
+
+
+def test_one_kernel_by_name(small):
+    model, x = small
+    assert list(exact_kernels(model[2], x, "ntk")) == ["ntk"]
+    with pytest.raises(ValueError, match="get must be one of nngp, ntk, got 'cntk'"):
+        exact_kernels(model[2], x, ("ntk", "cntk"))

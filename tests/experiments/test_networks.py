@@ -60,17 +60,22 @@ def test_inputs_are_standardised_and_apart(no_folder):
 def test_the_smallest_setting(no_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(networks, "TIMED", 64)
     words = "--depths 1 --widths 24 8 --seeds 2 --examples 20 --sample 16 --repetitions 2"
-    methods = "--methods nystroem RandomFeatures"
+    methods = "--methods nystroem TensorSRHT-recipe RandomFeatures"
     assert networks.main([*words.split(), *methods.split(), "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*.json")
     assert path.stem == "networks-scikit-learn-diabetes-20examples-2keys"
     for measure in ("relative", "spectral"):
-        assert path.with_name(f"{path.stem}-{measure}.png").stat().st_size > 10_000
+        drawn = path.with_name(f"{path.stem}-{measure}.png")
+        assert drawn.stat().st_size > 10_000
     rows = json.loads(path.read_text())["results"]
     assert [(row["depth"], row["method"], row["width"]) for row in rows] == [
-        (1, method, width) for method in ("Nystroem", "RandomFeatures") for width in (8, 24)
+        (1, method, width)
+        for method in ("Nystroem", "TensorSRHT-recipe", "RandomFeatures")
+        for width in (8, 24)
     ]
     printed = capsys.readouterr().out
+    for word in ("relative", "spectral"):
+        assert f"figure: {path.with_name(path.stem)}-{word}.png" in printed
     for row in rows:
         assert len(row["microseconds_per_example_all"]) == 2
         first, second = row["errors"]["ntk"]["spectral"]["keys"]
@@ -80,7 +85,7 @@ def test_the_smallest_setting(no_folder, tmp_path, monkeypatch, capsys):
         else:
             assert first != second
         ntk = row["errors"]["ntk"]["relative"]["mean"]
-        assert 0.001 < ntk < 1
+        assert 0.001 < ntk < (3 if row["method"] == "TensorSRHT-recipe" else 1)
         assert f"| 1 | {row['method']} | {row['width']} |" in printed
     # The last layer's φ' and ψ', and the head's bias.
     assert rows[-1]["n_features"] == {"nngp": 25, "ntk": 49}

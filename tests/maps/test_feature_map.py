@@ -297,7 +297,7 @@ def test_output_shapes(method):
         for features in (z.nngp, z.ntk):
             assert features.shape[:-1] == (3, *(space or ()))
         if method != "exact":
-            p = METHODS[method].width * (12 if space is None else 1)
+            p = METHODS[method].width.one * (12 if space is None else 1)
             assert z.nngp.shape[-1] == p
             # The last Dense adds the NNGP part.
             assert z.ntk.shape[-1] == (2 * p if space in (None, ()) else p)

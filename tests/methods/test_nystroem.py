@@ -158,8 +158,9 @@ class TestErrors:
     def test_arrays_are_schedules(self):
         """Of NumPy or JAX, as lists are."""
         wide = ns.Nystroem(np.array([4, 8]), residual=jax.numpy.array([0.5, 0.0]))
-        assert (wide.width, wide.residual) == ((4, 8), (0.5, 0.0))
-        assert ns.Nystroem(np.array(4)).width == 4
+        assert (wide.width.entries, wide.residual.entries) == ((4, 8), (0.5, 0.0))
+        assert ns.Nystroem(np.array(4)).width.one == 4
+        assert "width=(4, 8)" in repr(wide)
         with pytest.raises(
             TypeError, match=r"width must be a positive integer, got 4\.0 of type float"
         ):
@@ -320,7 +321,7 @@ def test_schedules(name):
     assert widths(feature_map) == expected
     # Features of the last nonlinearity, and the constant one of the bias behind it.
     last = method.split([1] * SPLITS.get(name, len(expected)))[-1]
-    assert jax.eval_shape(feature_map, x).nngp.shape == (20, last.width + 1)
+    assert jax.eval_shape(feature_map, x).nngp.shape == (20, last.width.one + 1)
 
 
 # ------------------------------------------------------------------ rates and keys
@@ -430,10 +431,11 @@ def test_landmarks_with_themselves_have_exact_variances(monkeypatch):
     assert np.sum(own < 0.999 * last.q) > 6  # but where they are landmarks of the layer before
     assert feature_map.n_features["nngp"] == 12
 
-    def test_a_kernel_that_is_zero_is_not_rounding(self, recwarn):
-        """`Sign` has no derivative, and so no NTK features to lose."""
-        x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
-        model = stax.serial(stax.Dense(1), stax.Sign(), stax.Dense(1))
-        feature_map = ns.feature_map(model, x, ns.Nystroem(64), key=KEY)
-        assert feature_map.n_features["nngp"] == 64
-        assert not [w for w in recwarn if "Fewer features" in str(w.message)]
+
+def test_a_kernel_that_is_zero_is_not_rounding(recwarn):
+    """`Sign` has no derivative, and so no NTK features to lose."""
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    model = stax.serial(stax.Dense(1), stax.Sign(), stax.Dense(1))
+    feature_map = ns.feature_map(model, x, ns.Nystroem(64), key=KEY)
+    assert feature_map.n_features["nngp"] == 64
+    assert not [w for w in recwarn if "Fewer features" in str(w.message)]

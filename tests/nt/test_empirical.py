@@ -13,7 +13,7 @@ import pytest
 from jax.interpreters import ad
 from neural_tangents import stax
 
-from ntk_sketch import _nt
+from ntk_sketch._nt import _rewritten
 
 IMPLEMENTATIONS = list(nt.NtkImplementation)
 # Sums of at most a few thousand products in float64, relative to the largest entry: entries far
@@ -233,7 +233,7 @@ def test_steps_that_do_not_depend_on_the_inputs_are_evaluated():
     scale = jnp.array([1.0, 2.0, 3.0])
     closed = jax.make_jaxpr(lambda v: v * jnp.sin(scale))(scale)
     assert [eqn.primitive.name for eqn in closed.eqns] == ["sin", "mul"]
-    split, consts = _nt._split_known(closed.jaxpr, closed.consts)
+    split, consts = _rewritten._split_known(closed.jaxpr, closed.consts)
     assert [eqn.primitive.name for eqn in split.eqns] == ["mul"]
     known = dict(zip(split.constvars, consts, strict=True))
     factor = next(v for v in split.eqns[0].invars if v not in split.invars)
@@ -252,8 +252,8 @@ def test_cotangents(fn, back):
     [step] = [eqn for eqn in jaxpr.eqns if eqn.invars[0] is jaxpr.invars[0]]
     undefined = ad.UndefinedPrimal(jax.core.ShapedArray((3,), v.dtype))
     others = [jnp.array(other.val) for other in step.invars[1:]]
-    [zero, *_] = _nt._eqn_vjp_fn(step, ad.Zero(step.outvars[0].aval), undefined, *others)
+    [zero, *_] = _rewritten._eqn_vjp_fn(step, ad.Zero(step.outvars[0].aval), undefined, *others)
     assert isinstance(zero, ad.Zero)
     ones = jnp.ones(step.outvars[0].aval.shape)
-    [cotangent, *_] = _nt._eqn_vjp_fn(step, ones, undefined, *others)
+    [cotangent, *_] = _rewritten._eqn_vjp_fn(step, ones, undefined, *others)
     np.testing.assert_array_equal(cotangent, back)

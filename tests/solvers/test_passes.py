@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import HoldOut, Validation, accumulate, ridge
+from ntk_sketch.solvers import HoldOut, LeaveOneOut, Validation, accumulate, ridge
 from ntk_sketch.streaming import stream
 from ntk_sketch.streaming._progress import reporting
 
@@ -144,6 +144,7 @@ def test_on_a_terminal_only_what_takes_long_has_a_bar(make_map, make_data, monke
     """A bar appears after a second, with the rate and the time left."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     x, y = make_data(30)
+    ridge(make_map(), x, y, batch_size=8, progress=False)  # compiles
     ridge(make_map(), x, y, batch_size=8)
     assert not capsys.readouterr().err
     with reporting(None, 10, "features") as report:
@@ -153,3 +154,71 @@ def test_on_a_terminal_only_what_takes_long_has_a_bar(make_map, make_data, monke
     printed = capsys.readouterr().err
     assert "features" in printed
     assert "examples/s" in printed
+
+
+class OfLandmarks:
+    """A map that says which examples it was made from."""
+
+    def __init__(self, feature_map, landmarks):
+        self.feature_map, self.own = feature_map, landmarks
+
+    def __call__(self, x):
+        return self.feature_map(x)
+
+    def is_landmark(self, x):
+        return np.isin(np.asarray(x)[:, 0], self.own[:, 0])
+
+
+def test_landmarks_are_not_held_out(make_map, make_data):
+    x, y = make_data(40)
+    feature_map = OfLandmarks(make_map(), x[:30])
+    held_out = HoldOut(0.5, key=KEY)
+    order, validation = held_out.split(x, y, None, feature_map.is_landmark(x))
+    assert set(range(30)) <= set(order)
+    assert len(validation.x) == 10  # all that there are
+    solution = ridge(feature_map, x, y, diag_reg=VALUES, select=held_out)
+    assert solution.n_examples == 30
+    # Where an example is in a group with a landmark, neither is held out.
+    groups = np.arange(40) % 35
+    order, _ = held_out.split(x, y, groups, feature_map.is_landmark(x))
+    assert set(groups[:30]) <= set(groups[order])
+    with pytest.raises(ValueError, match=r"every example .* is a landmark"):
+        ridge(OfLandmarks(make_map(), x), x, y, diag_reg=VALUES, select=held_out)
+
+
+def test_groups_that_all_have_a_landmark(make_map, make_data):
+    """None is left to estimate an error from: all count, with a warning, and no error of rank."""
+    x, y = make_data(60)
+    feature_map = OfLandmarks(make_map(), x[::2])
+    groups = np.arange(60) // 2
+    with pytest.warns(RuntimeWarning, match="or in a group with one"):
+        solution = ridge(feature_map, x, y, diag_reg=VALUES, select="loo", groups=groups)
+    assert np.isfinite(solution.scores).all()
+
+
+def test_one_example_left_and_an_intercept(make_map, make_data):
+    x, y = make_data(3)
+    with pytest.raises(ValueError, match="at least two examples"):
+        ridge(make_map(), x, y, select=HoldOut(0.8, key=KEY), fit_intercept=True)
+
+
+def test_gcv_without_landmarks_is_one_pass(make_map, make_data):
+    x, y = make_data(60)
+    count = Counter()
+    ridge(make_map(), x, y, diag_reg=VALUES, select="gcv", batch_size=8, progress=count)
+    assert count.examples == 60
+
+
+def test_features_are_kept_for_a_selector_of_the_same_examples(make_map, make_data):
+    x, y = make_data(60)
+    count, select = Counter(), LeaveOneOut(x.tolist(), y)
+    options = {"keep_features": True, "progress": count, "batch_size": 8}
+    ridge(make_map(), x.astype(np.float64), y, diag_reg=VALUES, select=select, **options)
+    assert count.examples == 60
+
+
+@pytest.mark.parametrize("progress", [0, 1, "yes", np.array([1, 2])])
+def test_what_progress_is_not(make_map, make_data, progress):
+    x, y = make_data(30)
+    with pytest.raises(TypeError, match="needed: True, False, None"):
+        ridge(make_map(), x, y, progress=progress)
