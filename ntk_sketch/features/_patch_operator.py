@@ -1,11 +1,12 @@
 """What a linear layer does to positions before its weights."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .._typing import Array, Inputs
 from ..numerics._precision import Precision
 
 
+@runtime_checkable
 class PatchOperator(Protocol):
     """`P`: one vector for each output position, made of `size` entries for every channel of a block
     (n, *space, c), linearly and for all channels alike.

@@ -79,7 +79,7 @@ class LeverageScore(Method):
 
     def __init__(
         self,
-        width: int | Sequence[int],
+        width: int | Sequence[int] | Schedule,
         *,
         orthogonal: bool = True,
         precision: Precision = "full",

@@ -123,9 +123,9 @@ class Nystroem(Method):
 
     def __init__(
         self,
-        width: int | Sequence[int],
+        width: int | Sequence[int] | Schedule,
         *,
-        residual: float | int | Sequence[float | int | None] | None = None,
+        residual: float | int | Sequence[float | int | None] | Schedule | None = None,
         sampling: Sampling = "leverage",
         calibrate: bool = True,
         rcond: float | None = None,

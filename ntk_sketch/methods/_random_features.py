@@ -78,7 +78,7 @@ class RandomFeatures(Method):
 
     def __init__(
         self,
-        width: int | Sequence[int],
+        width: int | Sequence[int] | Schedule,
         *,
         orthogonal: bool = True,
         normalize: bool = True,

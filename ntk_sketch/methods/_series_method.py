@@ -68,7 +68,7 @@ class SeriesMethod(Method):
     def __init__(
         self,
         degree: int,
-        width: int | Sequence[int],
+        width: int | Sequence[int] | Schedule,
         *,
         scope: Scope = "layer",
         normalize: bool = True,
