@@ -420,22 +420,3 @@ def test_exact_diagonals(name):
     exact = model[2](x, None, ("nngp", "ntk"), **options)
     for found, kernel in zip(feature_map.diagonals(x), exact, strict=True):
         np.testing.assert_allclose(found, np.diag(kernel), rtol=1e-6)
-
-
-# ------------------------------------------------------------------ compile time
-
-
-@pytest.mark.parametrize("method", ["random", "nystroem", "poly sketch", "gegenbauer"])
-def test_compiled_code_grows_linearly_with_depth(method):
-    """Instructions after XLA's fusion, which copied chains of variances exponentially often."""
-    x = inputs(16, 4)
-
-    def size(depth):
-        layers = [stax.serial(stax.Dense(4, 1.3, 0.1), stax.Relu()) for _ in range(depth)]
-        feature_map = ns.feature_map(
-            stax.serial(*layers, stax.Dense(1)), x, METHODS[method], key=KEY
-        )
-        program = jax.jit(lambda transform, x: feature_map._program(transform, x).ntk)
-        return program.lower(feature_map.transform, x).compile().as_text().count("\n")
-
-    assert size(12) <= 3.8 * size(4)
