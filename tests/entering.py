@@ -21,4 +21,4 @@ def entering(model, x):
 def expanded(expansion, dual, features):
     """What an expansion makes of features, given the exact variances behind its nonlinearity."""
     here = ((0,),) * len(features.space)
-    return expansion(features, features.variances.nonlinearity(dual, here))
+    return tuple(map(formed, expansion(features, features.variances.nonlinearity(dual, here))))

@@ -16,8 +16,8 @@ from ._elementary import VECTORISED
 #: Primitives of JAX that treat every entry on its own.
 _ELEMENTWISE_NAMES = """
     abs acos add add_any and asin atan2 convert_element_type cos div eq erf erfc exp exp2 expm1 ge
-    gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rem rsqrt
-    select_n sign sin sqrt square sub tan tanh
+    gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not one_minus_square or pow
+    rem rsqrt select_n sign sin sqrt square sub tan tanh
 """
 
 #: Those that leave a single number what it is.
@@ -65,7 +65,7 @@ def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formul
     """The steps of `fn` at single numbers, those on numbers alone carried out and those that no
     result needs left out; `None` if it has steps that are no elementwise ones.
     """
-    closed = jax.make_jaxpr(fn)(*avals)
+    closed: Any = jax.make_jaxpr(fn)(*avals)
     if not _is_elementwise(closed.jaxpr):
         return None
     arguments, steps = tuple(f"argument {i}" for i in range(len(avals))), []

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 from .._typing import Array, Scalar
 from ..numerics._precision import Precision
 from ._patch_operator import PatchOperator
+from ._rooted import Rooted, formed, mapped, raw
 from ._vectors import Vectors
 
 
@@ -41,7 +42,8 @@ class HiddenFeatures(eqx.Module):
 
     Attributes:
         nngp: features of the NNGP kernel: a tuple of arrays (n, *space, p), blocks of one longer
-            vector; (n, p) after a Flatten or a global pool.
+            vector; (n, p) after a Flatten or a global pool. A block may be `Rooted`: kernel values
+            that wait for a root, which `concrete` applies.
         ntk: likewise for the NTK, or `None` if the map was made without it. An empty tuple stands
             for `Θ = 0`, as at the input.
         variances: exact variances and covariances of nearby positions, or `None` where no later
@@ -96,6 +98,30 @@ class HiddenFeatures(eqx.Module):
         blocks += tuple((block, a.ntk_weight) for block in self.nngp)
         return Vectors(blocks, a.ntk_bias, a.operator)
 
+    def raw(self, columns: int, columns_ntk: int | None = None) -> "HiddenFeatures":
+        """What a projection on so many columns multiplies: roots are left out where they cost less
+        in its filters, to which `fold` adds them, and multiplied out elsewhere.
+        """
+        size = 1
+        if self.pending is not None and self.pending.operator is not None:
+            size = self.pending.operator.size
+        shared = 0 if self.pending is None else columns_ntk or 0
+        ntk = self.ntk
+        if ntk is not None and columns_ntk is not None:
+            ntk = tuple(raw(block, size, columns_ntk) for block in ntk)
+        nngp = tuple(raw(block, size, columns + shared) for block in self.nngp)
+        return self.replace(nngp=nngp, ntk=ntk)
+
+    def fold(self, w: Any, s: Any, numpy: Any = jnp) -> tuple[Any, Any]:
+        """Columns for the vectors of `raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for
+        ψ.
+        """
+        raw = self.raw(w.shape[1], None if s is None else s.shape[1])
+        w = self.nngp_vectors().fold(w, raw.nngp_vectors(), numpy)
+        if s is not None and self.ntk is not None:
+            s = self.ntk_vectors().fold(s, raw.ntk_vectors(), numpy)
+        return w, s
+
     def project(
         self, w: Array, s: Array | None, precision: Precision = "full"
     ) -> tuple[Array, Array | None]:
@@ -103,6 +129,10 @@ class HiddenFeatures(eqx.Module):
 
         Behind an affine layer φ is among the blocks of ψ: it meets both sets of columns at once.
         """
+        if self.rooted and precision == "full":
+            raw = self.raw(w.shape[1], None if s is None else s.shape[1])
+            return raw.project(*self.fold(w, s))
+        self = self.formed()  # roots magnify the rounding of what they multiply
         phi = self.nngp_vectors()
         if s is None or self.ntk is None:
             return phi.project(w, precision), None
@@ -122,30 +152,57 @@ class HiddenFeatures(eqx.Module):
             psi.summed([*projected, *(part[..., columns:] for part in both)], s),
         )
 
-    def concrete(self) -> "HiddenFeatures":
-        """The same features with the pending layer carried out."""
+    @property
+    def rooted(self) -> bool:
+        """Whether a root waits to be applied."""
+        return any(isinstance(block, Rooted) for block in (*self.nngp, *(self.ntk or ())))
+
+    def formed(self) -> "HiddenFeatures":
+        """The same features with all roots applied."""
+        if not self.rooted:
+            return self
+        ntk = None if self.ntk is None else tuple(map(formed, self.ntk))
+        return self.replace(nngp=tuple(map(formed, self.nngp)), ntk=ntk)
+
+    def applied(self) -> "HiddenFeatures":
+        """The same features with the pending layer carried out, whose patches need roots applied.
+
+        Blocks may still be `Rooted`: `map` acts on them as they are.
+        """
         if self.pending is None:
             return self
-        return self.replace(
-            nngp=self.nngp_vectors().blocks_formed(),
-            ntk=None if self.ntk is None else self.ntk_vectors().blocks_formed(),
+        features = self if self.pending.operator is None else self.formed()
+        return features.replace(
+            nngp=features.nngp_vectors().blocks_formed(),
+            ntk=None if features.ntk is None else features.ntk_vectors().blocks_formed(),
             pending=None,
         )
+
+    def concrete(self) -> "HiddenFeatures":
+        """The same features with the pending layer carried out and all roots applied: arrays."""
+        return self.applied().formed()
 
     def map(self, fn) -> "HiddenFeatures":
         """`fn` applied to every block, for linear layers that treat channels alike."""
         return self.replace(
-            nngp=tuple(map(fn, self.nngp)),
-            ntk=None if self.ntk is None else tuple(map(fn, self.ntk)),
+            nngp=tuple(mapped(fn, block) for block in self.nngp),
+            ntk=None if self.ntk is None else tuple(mapped(fn, block) for block in self.ntk),
         )
 
 
 def of_examples(fn, features, *others):
     """`fn` on what `features` (of one branch or a list of them) hold for each example."""
 
+    def leaf(first, *others):
+        if isinstance(first, Rooted):  # the root is of no example
+            return first.map(lambda values: fn(values, *(other.values for other in others)))
+        return fn(first, *others)
+
     def one(features: HiddenFeatures, *others: HiddenFeatures) -> HiddenFeatures:
         parts = [(f.nngp, f.ntk, f.variances) for f in (features, *others)]
-        nngp, ntk, variances = jax.tree.map(fn, *parts)
+        nngp, ntk, variances = jax.tree.map(
+            leaf, *parts, is_leaf=lambda part: isinstance(part, Rooted)
+        )
         return features.replace(nngp=nngp, ntk=ntk, variances=variances)
 
     return jax.tree.map(one, features, *others, is_leaf=lambda f: isinstance(f, HiddenFeatures))

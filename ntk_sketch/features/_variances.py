@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Scalar
-from ._band import band_mask, entries, here, there
+from ._band import band_mask, band_products, entries, here, there
 
 #: Where every pair of positions is needed (a global pool before a nonlinearity) and there are more
 #: positions than this, cross-position terms are estimated from the features.
@@ -156,6 +156,8 @@ def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -
     if x.shape[-1] <= 4:  # colours: one after the other, in loops over pixels
         terms = [x[..., c] for c in range(x.shape[-1])]
         values = sum(here(term) * there(term, offsets) for term in terms) / len(terms)
+    elif len(offsets) and len(offsets[-1]) > 1:
+        values = band_products(x, offsets) / x.shape[-1]
     else:
         first = jnp.moveaxis(x, -1, 1)
         second = there(first, offsets)

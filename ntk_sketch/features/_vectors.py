@@ -11,6 +11,7 @@ from jaxtyping import Float
 from .._typing import Array, Inputs, Scalar
 from ..numerics._precision import Precision, matmul
 from ._patch_operator import PatchOperator
+from ._rooted import Rooted, formed, mapped
 
 
 class Vectors(eqx.Module):
@@ -21,7 +22,8 @@ class Vectors(eqx.Module):
     `constant`.
     """
 
-    blocks: tuple[tuple[Any, Scalar], ...]  # arrays; shapes alone while a map is planned
+    # Arrays, or `Rooted`; shapes alone while a map is planned.
+    blocks: tuple[tuple[Any, Scalar], ...]
     constant: Scalar | None
     operator: PatchOperator | None = eqx.field(static=True)
 
@@ -48,6 +50,18 @@ class Vectors(eqx.Module):
             row += size
         return terms
 
+    def fold(self, matrix: Inputs, raw: "Vectors", numpy: Any = jnp) -> Any:
+        """Rows for the vectors `raw`, where values stand for some `Rooted` blocks, from the rows
+        `matrix` (d, m) for these vectors.
+        """
+        parts, row = [], 0
+        for (block, _), (other, _), size in zip(self.blocks, raw.blocks, self.sizes, strict=True):
+            rows = matrix[row : row + size]
+            folded = isinstance(block, Rooted) and other is block.values
+            parts.append(block.fold(rows, numpy) if folded else rows)
+            row += size
+        return numpy.concatenate([*parts, matrix[row:]])
+
     def project(
         self, matrix: Float[Inputs, "d m"], precision: Precision = "full"
     ) -> Float[Array, "n *space m"]:
@@ -56,7 +70,9 @@ class Vectors(eqx.Module):
 
         Behind a convolution this is a convolution with the columns as filters.
         """
-        return self.summed([self.through(*term, precision) for term in self.terms(matrix)], matrix)
+        vectors = self.formed()
+        terms = vectors.terms(matrix)
+        return self.summed([vectors.through(*term, precision) for term in terms], matrix)
 
     def through(self, block: Array, rows: Array, precision: Precision) -> Array:
         """Products of one block's patches with rows of a matrix."""
@@ -75,18 +91,29 @@ class Vectors(eqx.Module):
         """The vectors at `index` = (example, *position), each (m,): (m, d)."""
         parts = []
         for block, scale in self.blocks:
-            rows = block[index] if self.operator is None else self.operator.patches_at(block, index)
+            array = block.values if isinstance(block, Rooted) else block
+            rows = array[index] if self.operator is None else self.operator.patches_at(array, index)
+            if isinstance(block, Rooted):
+                taps = rows.reshape(len(rows), -1, array.shape[-1])
+                rows = Rooted(taps, block.root).formed().reshape(len(rows), -1)
             parts.append(scale * rows)
         if self.constant is not None:
             parts.append(jnp.full((len(index[0]), 1), self.constant, parts[0].dtype))
         return jnp.concatenate(parts, axis=-1)
 
-    def blocks_formed(self) -> tuple[Array, ...]:
-        """The vectors themselves, block by block. Patches multiply the memory by the size of the
-        window.
+    def formed(self) -> "Vectors":
+        """The same vectors with roots applied before any patch is taken."""
+        blocks = tuple((formed(block), scale) for block, scale in self.blocks)
+        return Vectors(blocks, self.constant, self.operator)
+
+    def blocks_formed(self) -> tuple[Any, ...]:
+        """The vectors themselves, block by block; roots stay where there are no patches. Patches
+        multiply the memory by the size of the window.
         """
         formed: list[Any] = [
-            scale * (block if self.operator is None else self.operator.patches(block))
+            mapped(lambda values, scale=scale: scale * values, block)
+            if self.operator is None
+            else scale * self.operator.patches(block)
             for block, scale in self.blocks
         ]
         if self.constant is not None:

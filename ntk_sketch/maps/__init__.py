@@ -2,3 +2,4 @@
 
 from ._feature_map import FeatureMap as FeatureMap
 from ._making import feature_map as feature_map
+from ._transforms import mirrored as mirrored

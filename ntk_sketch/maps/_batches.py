@@ -33,10 +33,11 @@ def batch_within(memory_bytes: int, feature_map: Any, dtype) -> int:
 @once_per_structure
 def _bytes_per_example(feature_map: Any, dtype) -> float:
     """Peak memory for each example of a large batch."""
-    dynamic, static = eqx.partition(feature_map.transform, is_abstract_array)
+    dynamic, static = eqx.partition(feature_map, is_abstract_array)
 
     def features(dynamic, x):
-        return feature_map._program(eqx.combine(dynamic, static), x)
+        whole = eqx.combine(dynamic, static)
+        return whole._program(whole.transform, x)
 
     def growing(aval):  # not the map's own arrays, such as scaled filters
         return array_bytes(aval) if math.prod(aval.shape) % _LARGE_PRIME == 0 else 0

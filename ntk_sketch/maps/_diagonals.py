@@ -12,6 +12,7 @@ from ..features._variances import Variances
 from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
 from ._ends import enter, output
+from ._views import Views
 
 
 def exact_diagonals(
@@ -29,7 +30,7 @@ def exact_diagonals(
 def variances_at_output(
     transform, x, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
 ) -> Variances:
-    return output(transform, x, offsets, get, dtype, kwargs).variances
+    return output(transform, Views(), x, offsets, get, dtype, kwargs).variances
 
 
 def variance_program(model: Specification, input_shape, get, dtype: str, last: Any = (), **kwargs):

@@ -4,9 +4,10 @@ import equinox as eqx
 import jax
 
 from .._typing import Array
-from ..features._hidden import HiddenFeatures
+from ..features._hidden import HiddenFeatures, of_examples
 from ..features._variances import input_variances
 from ..numerics._precision import promoted
+from ._views import Views
 
 
 def enter(x: Array, ntk: bool, offsets) -> HiddenFeatures:
@@ -19,11 +20,18 @@ def enter(x: Array, ntk: bool, offsets) -> HiddenFeatures:
     )
 
 
-def output(transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict):
+def output(
+    transform, views: Views, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+):
     """Features at the output, between rules, in the map's dtype or one of more digits."""
     x = x.astype(promoted(x.dtype, dtype))
-    features = enter(x, "ntk" in get, offsets)
-    transform = jax.tree.map(
-        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf, transform
+    views, transform = jax.tree.map(
+        lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf,
+        (views, transform),
     )
-    return transform(features, **kwargs).concrete()
+    x = views(x)
+    features = enter(x, "ntk" in get, offsets)
+    features = transform(features, **kwargs)
+    if views.transforms:  # before the last root
+        features = of_examples(views.mean, features)
+    return features.concrete()

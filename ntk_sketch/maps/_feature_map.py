@@ -1,22 +1,16 @@
 """`FeatureMap`: from inputs to features."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax import numpy as jnp
 
 from .._arguments import checked_inputs
 from .._typing import Array, Inputs, Shape
 from ..features._features import Features
 from ..features._hidden import joined
-from ..identity._example_keys import is_among
-from ..identity._fingerprint import Fingerprint, fingerprint
-from ..identity._specification import Specification
-from ..identity._written import read, written
-from ..methods import Method
 from ..numerics._cost import Cost, product_cost
 from ._batches import batch_within, usual_budget
 from ._checks import (
@@ -25,9 +19,11 @@ from ._checks import (
 from ._diagonals import exact_diagonals
 from ._ends import output
 from ._kernel import kernel_of_features
+from ._parts import Parts
+from ._views import Views, check_averaged, exact_kernel_of_views, in_floats
 
 
-class FeatureMap(eqx.Module):
+class FeatureMap(Parts):
     """Features of an infinitely wide network; made by `ntk_sketch.feature_map`.
 
     A pytree: an argument of functions under `jit`, `vmap` and `grad`. Its own call is compiled,
@@ -38,6 +34,7 @@ class FeatureMap(eqx.Module):
 
     Attributes:
         transform: the drawn parameters, layer by layer.
+        views: what is done to examples before: preprocessing, and transforms to average over.
         model: what the model was made from.
         method: how nonlinearities are expanded.
         input_shape: shape of one example.
@@ -61,16 +58,6 @@ class FeatureMap(eqx.Module):
         (3, 3)
     """
 
-    transform: Any
-    model: Specification
-    method: Method
-    _input_offsets: tuple[tuple[int, ...], ...] | None = eqx.field(static=True)
-    input_shape: tuple[int, ...] = eqx.field(static=True)
-    get: tuple[str, ...] = eqx.field(static=True)
-    call_arguments: frozenset[str] = eqx.field(static=True)
-    dtype: str = eqx.field(static=True)
-    _landmark_keys: Array | None = None
-
     def __call__(self, x: Inputs, **kwargs) -> Features:
         """Features of a batch.
 
@@ -92,50 +79,57 @@ class FeatureMap(eqx.Module):
         x = checked_inputs(x, shape=self.input_shape, values=False)
         kwargs = checked_call_arguments(kwargs, self.call_arguments)
         static = (self._input_offsets, self.get, self.dtype)
-        return _features(self.transform, jnp.asarray(x), *static, kwargs)
+        return _features(self.transform, self.views, jnp.asarray(x), *static, kwargs)
 
     @property
     def exact_kernel_fn(self) -> Callable:
-        """The model's exact `kernel_fn`, that of Neural Tangents."""
-        return self.model.build()[2]
+        """The exact kernel that the features approximate: the model's `kernel_fn`, of Neural
+        Tangents; of preprocessed examples, and the mean over pairs of transforms, where the map has
+        them.
+        """
+        kernel_fn = self.model.build()[2]
+        plain = self.views.preprocess is None and not self.views.transforms
+        return kernel_fn if plain else exact_kernel_of_views(kernel_fn, self.views)
 
-    @property
-    def specification(self) -> dict:
-        """Everything but the arrays, as JSON can hold it: layers, method, shapes and their order.
+    def averaged(self, transforms: Callable | Sequence[Callable]) -> "FeatureMap":
+        """The map whose features are the mean over an example and its transforms.
 
-        `FeatureMap.from_specification(specification, arrays)` makes the same map again, of the same
-        version of this package. Functions and classes of users are written by import path.
+        With `T` the identity and the transforms, `z(x) = mean of z(t(x))` over `t` in `T` is the
+        feature map of the kernel `mean of k(t(x), t'(x'))` over pairs. Where `T` is a group, such
+        as an image and its mirror image, predictions do not change under it, and are those of a
+        regression on all transforms of all examples at the regulariser `|T|` times as large: what
+        augmentation does, with n examples instead of `|T| n`.
+
+        Use it where the answer does not depend on the transform: mirror images of photographs, not
+        of letters.
+
+        Args:
+            transforms: functions of a batch of examples (n, *input_shape) that keep its shape; the
+                identity is always among them and need not be given.
+
+        Cost: `1 + len(transforms)` times that of the map, but for the last root behind a global
+        pool.
 
         Raises:
-            TypeError: a function or class that cannot be imported, such as a lambda; a note says
-                which layer it belongs to.
+            ValueError: a transform changes the shape, or the map is averaged already.
+            NotImplementedError: layers of the model take call-time arguments.
+
+        Example:
+            >>> import jax
+            >>> import numpy as np
+            >>> import ntk_sketch as ns
+            >>> from ntk_sketch import stax
+            >>> model = stax.serial(stax.Conv(1, (3, 3)), stax.Relu(), stax.Flatten())
+            >>> x = np.random.default_rng(0).normal(size=(9, 4, 4, 1)).astype("float32")
+            >>> features = ns.feature_map(model, x, ns.Nystroem(8), key=jax.random.key(0))
+            >>> both = features.averaged(ns.maps.mirrored)
+            >>> mirror_image = x[:, :, ::-1]
+            >>> bool(np.allclose(both(x).ntk, both(mirror_image).ntk, atol=1e-5))
+            True
         """
-        return written(self, [])
-
-    @property
-    def arrays(self) -> tuple:
-        """The arrays that `specification` refers to, in its order."""
-        arrays: list = []
-        written(self, arrays)
-        return tuple(arrays)
-
-    @classmethod
-    def from_specification(cls, specification: dict, arrays: Sequence) -> "FeatureMap":
-        """The map that `specification` and `arrays` are of.
-
-        Raises:
-            ImportError: a function or class of the specification is not there.
-        """
-        return read(specification, arrays)
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What tells this map from others: digests of its model, method and arrays.
-
-        Cost: every array is read once on the host.
-        """
-        settings = (self.method, self.input_shape, self.get, self.dtype)
-        return fingerprint(self.model, settings, self.transform)
+        check_averaged(self.call_arguments)
+        views = self.views.with_transforms(transforms, self.input_shape, self.dtype)
+        return dataclasses.replace(self, views=views)
 
     @property
     def n_features(self) -> dict[str, int]:
@@ -147,14 +141,7 @@ class FeatureMap(eqx.Module):
     def _program(self, transform, x: Array) -> Features:
         """The features as a function of the drawn parameters, to be looked at, not run."""
         static = (self._input_offsets, self.get, self.dtype)
-        return _features.__wrapped__(transform, x, *static, {})
-
-    def __hash__(self):
-        raise TypeError(
-            "a FeatureMap holds arrays and has no hash. In place of jax.jit(feature_map) use"
-            " equinox.filter_jit(feature_map), or make the map an argument of the function under"
-            " jit; its own call is compiled already."
-        )
+        return _features.__wrapped__(transform, self.views, x, *static, {})
 
     @property
     def kernel_fn(self) -> Callable:
@@ -213,22 +200,8 @@ class FeatureMap(eqx.Module):
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
         kwargs = checked_call_arguments(kwargs, self.call_arguments)
-        return exact_diagonals(self.model, jnp.asarray(x), self.get, self.dtype, **kwargs)
-
-    def is_landmark(self, x: Inputs) -> np.ndarray:
-        """Which examples of x the last nonlinearity has landmarks from: booleans (n,).
-
-        A regression fits those better than new examples, since they have features of their own;
-        selection of a regulariser leaves them out. They are recognised by their content, in any
-        order, at the cost of one pass over x on the host.
-
-        Args:
-            x: inputs (n, *input_shape).
-        """
-        x = checked_inputs(x, shape=self.input_shape, values=False)
-        if self._landmark_keys is None:
-            return np.zeros(len(x), bool)
-        return is_among(x, self._landmark_keys)
+        x = self.views.single(in_floats(x))
+        return exact_diagonals(self.model, x, self.get, self.dtype, **kwargs)
 
     def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
         """The largest power of two of examples (4,096 at most) whose features need about
@@ -275,9 +248,9 @@ class FeatureMap(eqx.Module):
 
 @eqx.filter_jit
 def _features(
-    transform, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+    transform, views: Views, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
 ) -> Features:
-    features = output(transform, x, offsets, get, dtype, kwargs)
+    features = output(transform, views, x, offsets, get, dtype, kwargs)
     nngp = joined(features.nngp, features.nngp[0])
     return Features(
         nngp=nngp if "nngp" in get else None,

@@ -1,7 +1,7 @@
 """`feature_map`: a model and a method become a map from inputs to features."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -28,6 +28,7 @@ from ._checks import (
 from ._ends import enter
 from ._feature_map import FeatureMap
 from ._scale import check_scale
+from ._views import Views, preprocessed
 
 _entered = fitting_jit(enter, level=0)
 
@@ -39,6 +40,7 @@ def feature_map(
     *,
     key: PRNGKey,
     get: str | Sequence[str] = KERNELS,
+    preprocess: Callable | None = None,
     **kwargs,
 ) -> FeatureMap:
     """Features whose inner products approximate the kernels of `model`.
@@ -51,6 +53,11 @@ def feature_map(
             `stax.with_method` overrides it layer by layer.
         key: of `jax.random`. The same key gives the same map.
         get: `"nngp"`, `"ntk"` or both. What is not asked for costs nothing.
+        preprocess: a function of a batch of examples that makes the inputs of the network of them,
+            example by example: a fitted scaling, whitening, patches of images. It becomes a part of
+            the map, compiled with it and saved with it, so that the map takes examples as they are.
+            Best an `equinox.Module` whose arrays are the fitted numbers. `None`: the examples are
+            the inputs.
         **kwargs: NT's call-time arguments of `kernel_fn` (`pattern`), those of the example inputs.
 
     Returns:
@@ -64,7 +71,7 @@ def feature_map(
             shape, with the name of the layer; layers and options that have no feature rule; bad
             inputs, those whose exact variances overflow their dtype included. All before any long
             work.
-        TypeError: not a model, method or input of the right kind.
+        TypeError: not a model, method, preprocessing or input of the right kind.
 
     Example:
         >>> import jax
@@ -82,8 +89,10 @@ def feature_map(
     get = checked_get(get)
     kwargs = checked_call_arguments(kwargs, model.rule.call_arguments)
     checked_key(key)
-    x = checked_inputs(x)
+    examples = x = checked_inputs(x)
     warn_of_lost_variation(x)
+    if preprocess is not None:
+        x = checked_inputs(preprocessed(preprocess, x))
     abstract = isinstance(x, jax.ShapeDtypeStruct)
     shape, dtype = tuple(x.shape), jax.dtypes.canonicalize_dtype(x.dtype)
 
@@ -105,13 +114,14 @@ def feature_map(
     warn_of_widths(transform, stacklevel=2)
     landmarks = None
     if not isinstance(x, jax.ShapeDtypeStruct | Tracer):
-        landmarks = landmark_keys(transform, x)
+        landmarks = landmark_keys(transform, examples)
     return FeatureMap(
         transform,
+        Views(preprocess),
         model.specification,
         method,
         offsets,
-        shape[1:],
+        tuple(examples.shape[1:]),
         get,
         model.rule.call_arguments,
         str(dtype),

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from .._typing import Inputs
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
+from ..features._rooted import formed
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import matmul
 from ._expansion import LandmarkExpansion
@@ -112,7 +113,7 @@ def _features_and_kernels(
     if expansion.function is not None:
         norm, derivative = dual(independent, q, q)
         norms = norm, None if ntk is None else derivative * ntk
-    made, made_ntk = expansion.of_projections(u, v, q, norms)
+    made, made_ntk = map(formed, expansion.of_projections(u, v, q, norms))
     covariance = matmul(z[:count], z[count:].T, "full")
     k, k_derivative = dual(covariance, q[:count, None], q[None, count:])
     pair = (made[:count], made[count:], k)

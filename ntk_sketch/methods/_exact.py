@@ -47,4 +47,4 @@ class Exact(Method):
         index = tuple(i.ravel() for i in np.indices((features.nngp[0].shape[0], *space)))
         some = generator(key).permutation(len(index[0]))[:HELD_OUT]
         seen = tuple(i[some] for i in index)
-        return expansion(landmarks_at(dual, features, index, seen), dual)
+        return expansion(landmarks_at(dual, features, index, seen), dual).folded(features)

@@ -3,17 +3,20 @@
 import functools
 
 import equinox as eqx
+import jax
+import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
 from ..activations import DualActivation
 from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
+from ..features._rooted import Rooted
 from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, matmul, on_device
 from ._landmarks import Landmarks
-from ._roots import Roots, fitted_roots
+from ._roots import Roots, fitted_roots, on_host, with_derivative
 
 
 class LandmarkExpansion(eqx.Module):
@@ -24,7 +27,8 @@ class LandmarkExpansion(eqx.Module):
     functions of the two kernels, `Roots` makes features of them.
 
     Attributes:
-        filters: `[Z, Wᵀ]` (d, m₁ + m₂): projected in one pass.
+        filters: `[Z, Wᵀ]` (d, m₁ + m₂), projected in one pass; with the roots of the features
+            before it multiplied in (`folded`) where they were left out.
         q: variances of the landmarks (m₁,).
         roots: of the NNGP features.
         filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
@@ -48,15 +52,45 @@ class LandmarkExpansion(eqx.Module):
 
     def __call__(
         self, features: HiddenFeatures, exact: Variances | None
-    ) -> tuple[Array, Array | None]:
+    ) -> tuple[Array | Rooted, Array | Rooted | None]:
+        if self.precision == "full":
+            ntk = None if self.filters_ntk is None else self.filters_ntk.shape[1]
+            features = features.raw(self.filters.shape[1], ntk)
         u, v = features.project(self.filters, self.filters_ntk, self.precision)
         q, _, _ = features.variances.diagonals()
         norms = (None, None) if exact is None else exact.diagonals()[1:]
         return self.of_projections(u, v, q, norms)
 
+    def folded(self, features: HiddenFeatures) -> "LandmarkExpansion":
+        """The same behind `features` whose roots are multiplied into its filters: once, in
+        float64.
+        """
+        if self.precision != "full" or not features.rooted:
+            return self
+
+        def on_host_too(block):
+            return Rooted(block.values, on_host(block.root)) if _is_rooted(block) else block
+
+        w, s = self.filters, self.filters_ntk
+        blocks = jax.tree.map(on_host_too, (features.nngp, features.ntk), is_leaf=_is_rooted)
+        accurate = features.replace(nngp=blocks[0], ntk=blocks[1])
+        values = accurate.fold(on_host(w), None if s is None else on_host(s), np)
+        arrays = jax.tree.leaves((w, s, features.nngp, features.ntk))
+        folded = (
+            value
+            if value is None
+            else with_derivative(
+                value, lambda *_, at=at: features.fold(w, s)[at], *arrays, dtype=w.dtype
+            )
+            for at, value in enumerate(values)
+        )
+        return eqx.tree_at(
+            lambda e: (e.filters, e.filters_ntk), self, tuple(folded), is_leaf=lambda f: f is None
+        )
+
     def of_projections(
         self, u: Array, v: Array | None, q: Array, norms: tuple[Array | None, Array | None]
-    ) -> tuple[Array, Array | None]:
+    ) -> tuple[Array | Rooted, Array | Rooted | None]:
         """Features from the projections on `filters` and `filters_ntk`, the exact variances `q`
         and, behind the nonlinearity, `norms` of both kernels.
         """
@@ -71,6 +105,10 @@ class LandmarkExpansion(eqx.Module):
             return nngp, None
         random = None if derivative is None else derivative * v[..., m:]
         return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm_ntk)
+
+
+def _is_rooted(block) -> bool:
+    return isinstance(block, Rooted)
 
 
 def expansion(

@@ -174,7 +174,8 @@ class Nystroem(Method):
         made = expansion(
             z, dual, *directions, self.precision, self.calibrate, self.rcond, self.width.one
         )
-        return calibrated(made, dual, features, others, rng) if self.calibrate else made
+        made = calibrated(made, dual, features, others, rng) if self.calibrate else made
+        return made.folded(features)
 
     def choose(
         self,

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from .._typing import Array, Inputs
+from ..features._rooted import Rooted, formed
 from ..numerics._precision import matmul, on_device
 from ._norms import with_small_norm
 
@@ -56,21 +57,23 @@ class Roots(eqx.Module):
     fit: Array | None = None
     noise: Array | None = None
 
-    def __call__(self, k: Array, g: Array | None, squared_norm: Array | None) -> Array:
-        """The features; those of the random functions rescaled, so that `[k M, (g - k P) / √m₂]`
-        has the given squared norms (without `R`), unless these are `None`.
+    def __call__(self, k: Array, g: Array | None, squared_norm: Array | None) -> Array | Rooted:
+        """The features, the last product of them not yet made; those of the random functions
+        rescaled, so that `[k M, (g - k P) / √m₂]` has the given squared norms (without `R`), unless
+        these are `None`.
 
         At a landmark what is missed is 0 and its derivative is not: that of `(g - k P) / √m₂`.
         """
-        z = matmul(k, self.landmarks, "full")
+        z = Rooted(k, self.landmarks)
         if self.projection is not None and g is not None:
+            z = z.formed()
             missed = g.shape[-1] ** -0.5 * (g - matmul(k, self.projection, "full"))
             if squared_norm is not None:
                 left = squared_norm - jnp.sum(z**2, axis=-1)
                 rounding = _ROUNDING * jnp.finfo(z.dtype).eps * squared_norm
                 missed = with_small_norm(missed, jnp.where(left > rounding, left, 0.0))
             z = jnp.concatenate([z, missed], axis=-1)
-        return z if self.fit is None else matmul(z, self.fit, "full")
+        return z if self.fit is None else Rooted(formed(z), self.fit)
 
     def then(self, matrix: Inputs) -> "Roots":
         """Features multiplied by `matrix` (p, p)."""

@@ -7,14 +7,15 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.core import Tracer
 
 #: For programs that make a map and run a few times, so that compiling them is what takes time. Code
 #: for loops is emitted directly; matrix products and convolutions are library calls at any level.
-_QUICKLY: dict[str, Any] = {
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
+_QUICKLY: dict[str, Any] = {"xla_llvm_disable_expensive_passes": True}
+
+#: Likewise, where XLA still has it: JAX 0.12 does not.
+_OLDER_QUICKLY: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
 
 #: For programs that compute features batch by batch: they compile sooner than at level 3, XLA's
 #: own, and run about as fast.
@@ -25,6 +26,17 @@ def _levels_are_ours() -> bool:
     """Whether nobody chose a level in `XLA_FLAGS`, and JAX takes one for each program."""
     chosen = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
     return not chosen and jax.__version_info__ >= (0, 6)
+
+
+@functools.cache
+def _quickly() -> dict[str, Any]:
+    """The options that this XLA knows: it refuses to compile with any other."""
+    program = jax.jit(lambda: np.zeros((), np.float32)).lower()
+    try:
+        program.compile(compiler_options=_OLDER_QUICKLY)
+    except jax.errors.JaxRuntimeError:
+        return _QUICKLY
+    return _QUICKLY | _OLDER_QUICKLY
 
 
 def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]:
@@ -42,16 +54,19 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
     usual = eqx.filter_jit(fn)
     if not _levels_are_ours():
         return usual
-    options: dict[str, Any] = {
-        "compiler_options": {"xla_backend_optimization_level": level, **_QUICKLY}
-    }
-    quick = eqx.filter_jit(fn, **options)
+
+    @functools.cache
+    def quick() -> Callable[..., Any]:
+        options: dict[str, Any] = {
+            "compiler_options": {"xla_backend_optimization_level": level, **_quickly()}
+        }
+        return eqx.filter_jit(fn, **options)
 
     @functools.wraps(fn)
     def call(*args):
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
         as_usual = traced or jax.default_backend() != "cpu"
-        return usual(*args) if as_usual else quick(*args)
+        return usual(*args) if as_usual else quick()(*args)
 
     return call
 

@@ -7,7 +7,7 @@ its constructors return a `Layer`, NT's triple with a feature rule. Layers of ot
 
 from .._nt import nt_stax as _nt_stax
 from ..methods import Method as Method
-from . import _branching, _combinators, _elementwise, _linear, _normalization, _pool
+from . import _branching, _combinators, _elementwise, _linear, _normalization, _pool, _resize
 from ._elementwise import homogeneous as homogeneous
 from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
@@ -63,6 +63,7 @@ Flatten = register(_nt_stax.Flatten, _linear.flatten)
 GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool)
 GlobalSumPool = register(_nt_stax.GlobalSumPool, _pool.global_sum_pool)
 Identity = register(_nt_stax.Identity, _linear.identity)
+ImageResize = register(_resize.ImageResize, _resize.image_resize)
 LayerNorm = register(_nt_stax.LayerNorm, _normalization.layer_norm)
 SumPool = register(_nt_stax.SumPool, _pool.sum_pool)
 
@@ -78,7 +79,6 @@ ConvTranspose = register(_nt_stax.ConvTranspose, _exact_only)
 DotGeneral = register(_nt_stax.DotGeneral, _exact_only)
 FanInProd = register(_nt_stax.FanInProd, _exact_only)
 GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _exact_only)
-ImageResize = register(_nt_stax.ImageResize, _exact_only)
 Index = register(_nt_stax.Index, _exact_only)
 
 # What is not a layer.

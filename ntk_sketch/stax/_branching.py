@@ -61,7 +61,7 @@ class FanInTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: list[HiddenFeatures], **kwargs) -> HiddenFeatures:
-        return add([branch.concrete() for branch in features], self.offsets)
+        return add([branch.applied() for branch in features], self.offsets)
 
 
 def add(branches: list[HiddenFeatures], offsets: Offsets) -> HiddenFeatures:
@@ -114,7 +114,7 @@ class ConcatChannelsTransform(eqx.Module):
         scaled = []
         for branch in features:
             share = branch.channels / total
-            branch = branch.concrete().map(lambda block, share=share: math.sqrt(share) * block)
+            branch = branch.applied().map(lambda block, share=share: math.sqrt(share) * block)
             if self.offsets is not None:
                 variances = branch.variances.linear(
                     lambda k, share=share: share * k, branch.variances.offsets
@@ -141,7 +141,7 @@ class ConcatSpaceTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: list[HiddenFeatures], **kwargs) -> HiddenFeatures:
-        branches = [branch.concrete() for branch in features]
+        branches = [branch.applied() for branch in features]
         sizes = [branch.space[self.axis - 1] for branch in branches]
         padded = []
         for i, branch in enumerate(branches):

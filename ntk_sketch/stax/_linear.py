@@ -69,7 +69,7 @@ class AffineTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        features = features.concrete()
+        features = features.applied()
         affine = in_dtype(self.affine, features.dtype)
         variances = None
         if self.offsets is not None:

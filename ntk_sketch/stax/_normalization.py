@@ -50,7 +50,7 @@ class LayerNormTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        features, variances = features.concrete(), features.variances
+        features, variances = features.applied(), features.variances
         v = variances.diagonal(variances.same)
         mean = jnp.mean(v, self.together, keepdims=True)
         eps = in_dtype(self.eps, v.dtype)

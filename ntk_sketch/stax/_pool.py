@@ -38,7 +38,7 @@ class PoolTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        features = features.concrete()
+        features = features.applied()
         variances = None
         if self.offsets is not None:
             variances = through_pool(
@@ -93,7 +93,7 @@ class GlobalPoolTransform(eqx.Module):
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        features = features.concrete()
+        features = features.applied() if self.exact else features.concrete()
         _, pool, _ = self.layer.triple()
         pooled = features.map(lambda block: pool((), block))
         if self.offsets is None:

@@ -201,7 +201,6 @@ EXACT_ONLY = {
     ),
     "ConvLocal": lambda m: (m.ConvLocal(4, (2, 3), b_std=0.3), m.Relu(), m.Flatten(), m.Dense(1)),
     "ConvTranspose": lambda m: (m.ConvTranspose(4, (2, 3), strides=(2, 1)), m.Relu()),
-    "ImageResize": lambda m: (m.ImageResize((-1, 2, 5, -1), "linear"), m.Dense(4), m.Relu()),
     "Index": lambda m: (m.Dense(4), m.Index(nt.stax.Slice[:, 1:, ::2]), m.Relu()),
     "DotGeneral": lambda m: (
         m.Dense(4),

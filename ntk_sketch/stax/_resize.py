@@ -1,0 +1,103 @@
+"""The rule of ImageResize: linear in the features, one matrix for each spatial axis."""
+
+import dataclasses
+import functools
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._nt import nt_stax
+from .._typing import Offsets
+from ..features._hidden import HiddenFeatures
+from ..features._variance_matrices import matrix_offsets, through_matrices
+from ..identity._specification import Specification
+from ..numerics._precision import float64
+from ._rule import Rule, check_axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Of the interpolation that `jax.image.resize` makes; a size of -1 in `shape` stays."""
+
+    shape: tuple[int, ...]
+    method: str
+    antialias: bool
+
+    def matrices(self, space: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        """For each spatial axis (outputs, inputs), in float64."""
+        return tuple(
+            np.eye(size) if out in (-1, size) else _matrix(size, out, self.method, self.antialias)
+            for size, out in zip(space, self.shape[1:-1], strict=True)
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _matrix(size: int, out: int, method: str, antialias: bool) -> np.ndarray:
+    """Those of `jax.image.resize` from `size` to `out` positions: (out, size), in float64."""
+    with float64(), jax.ensure_compile_time_eval():
+        unit = jnp.eye(size, dtype=np.float64)
+        resized = jax.image.resize(unit, (out, size), method, antialias=antialias)
+        return np.asarray(resized)
+
+
+class Resize(Rule):
+    """`K'(S, T) = Σ_st W[S, s] W[T, t] K(s, t)` with the weights `W` of the interpolation.
+
+    With antialiasing this is a blur with stride, to a grid of any size: a pool without edges.
+    """
+
+    positions = "pooled"
+
+    def __init__(self, layer, shape, method, antialias: bool, axes):
+        self.name, self.layer, self.axes = layer.name, layer.specification, axes
+        method = getattr(method, "name", method).lower()
+        self.weights = Weights(tuple(map(int, shape)), method, bool(antialias))
+
+    def needs(self, offsets, shape, *, method):
+        check_axes(self.name, shape, *self.axes)
+        if self.weights.shape[0] != -1:
+            raise NotImplementedError(
+                f"{self.name}: features of an example cannot depend on the others of its batch,"
+                f" but shape={self.weights.shape} resizes the batch axis. Give -1 there."
+            )
+        return matrix_offsets(self.weights.matrices(shape[1:-1]), offsets)
+
+    def fit(self, features, *, method, offsets, key):
+        return ResizeTransform(self.layer, self.weights, offsets)
+
+
+class ResizeTransform(eqx.Module):
+    layer: Specification
+    weights: Weights = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
+        features = features.applied()
+        variances = None
+        if self.offsets is not None:
+            matrices = self.weights.matrices(features.space)
+            variances = through_matrices(features.variances, matrices, self.offsets)
+        _, resize, _ = self.layer.triple()
+        return features.map(lambda block: resize((), block)).replace(variances=variances)
+
+
+@functools.wraps(nt_stax.ImageResize)
+def ImageResize(*args, **kwargs):
+    """NT's layer. NT resizes the axes of a kernel in the order in which they are stored, which is
+    the reverse behind an odd number of convolutions: they are put in order before.
+    """
+    init_fn, apply_fn, kernel_fn = nt_stax.ImageResize(*args, **kwargs)
+
+    @functools.wraps(kernel_fn)
+    def in_order(x1, *more, **options):
+        if getattr(x1, "is_reversed", False) and not x1.diagonal_spatial:
+            x1 = x1.reverse()
+        return kernel_fn(x1, *more, **options)
+
+    return init_fn, apply_fn, in_order
+
+
+def image_resize(layer, shape, method, antialias, precision, batch_axis, channel_axis):
+    return Resize(layer, shape, method, antialias, (batch_axis, channel_axis))

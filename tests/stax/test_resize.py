@@ -1,0 +1,52 @@
+"""ImageResize: the exact kernel that Neural Tangents gives wrongly, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("convolutions", range(4))
+def test_exact_kernel_behind_convolutions(convolutions):
+    """NT stores spatial axes in reverse behind an odd number of convolutions: with other sizes
+    along each axis its ImageResize resized the wrong one. Against a linear map's own features.
+    """
+    layers = [stax.Conv(1, (2, 3), padding="SAME", W_std=1.3)] * convolutions
+    resize = stax.ImageResize((-1, 2, 5, -1), "linear")
+    model = stax.serial(*layers, resize, stax.Flatten())
+    x = np.random.default_rng(0).normal(size=(3, 6, 4, 2))
+    z = ns.feature_map(model, x[:1], ns.Exact(), key=KEY, get="nngp")(x).nngp
+    np.testing.assert_allclose(model[2](x, None, "nngp"), z @ z.T, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["linear", "triangle", "LINEAR", "bilinear"])
+def test_names_of_the_method(name):
+    x = np.random.default_rng(0).normal(size=(3, 5, 4, 2)).astype(np.float32)
+
+    def features(method):
+        resize = stax.ImageResize((-1, 3, 2, -1), method)
+        model = stax.serial(stax.Conv(1, (2, 2)), stax.Relu(), resize, stax.Dense(1), stax.Relu())
+        model = stax.serial(model, stax.Flatten())
+        return ns.feature_map(model, x, ns.Nystroem(4), key=KEY, get="nngp")(x).nngp
+
+    np.testing.assert_array_equal(features(name.lower()), features("linear"))
+
+
+def test_refusals():
+    x = np.ones((3, 5, 4, 2), np.float32)
+
+    def made(*args, **kwargs):
+        model = stax.serial(stax.ImageResize(*args, **kwargs), stax.Flatten())
+        return ns.feature_map(model, x, ns.Exact(), key=KEY)
+
+    with pytest.raises(NotImplementedError, match=r"Only \"linear\".*cubic|CUBIC"):
+        made((-1, 3, 3, -1), "cubic")
+    with pytest.raises(NotImplementedError, match=r"resizes the batch axis\. Give -1 there"):
+        made((3, 3, 3, -1), "linear")
+    with pytest.raises(ValueError, match="Resizing the channel axis"):
+        made((-1, 3, 3, 4), "linear")
