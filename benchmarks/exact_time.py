@@ -23,7 +23,7 @@ from experiments._common._measure import compute, interleaved_seconds
 from experiments._common._networks import BLOCKS, myrtle
 from experiments._common._preprocess import Steps, fit
 from experiments._common._study import finish
-from experiments.cifar10 import BATCH_BYTES, SAMPLE, SIZES
+from experiments.cifar10 import RECIPES, SAMPLE
 
 BLOCK = {"cpu": (1, 4), "gpu": (8, 8)}  # images by images of one call of the exact kernel
 BLOCKS_TIMED = {"cpu": 4, "gpu": 16}
@@ -47,13 +47,14 @@ def run(settings: Settings) -> dict[str, Any]:
     images, _ = source.read("train", min(TRAIN, source.n_train))
     x = fit(images, Steps())(images)
     model = myrtle(architecture, source.shape)
-    early, late, last = SIZES[backend].widths
+    size = RECIPES[architecture].sizes[backend]
+    early, late, last = size.widths
     widths = settings.width or (early,) * (sum(BLOCKS[architecture]) - 2) + (late, last)
     method = ns.Nystroem(widths[0] if len(widths) == 1 else widths)
     feature_map = ns.feature_map(
         model, jnp.asarray(x[:SAMPLE]), method, key=jax.random.key(0), get="ntk"
     )
-    batch_size = min(feature_map.batch_size(BATCH_BYTES[backend]), IMAGES[backend])
+    batch_size = min(feature_map.batch_size(size.batch_bytes), IMAGES[backend])
     rows, columns = BLOCK[backend]
     block = jax.jit(lambda a, b: model[2](a, b, "ntk"))
 

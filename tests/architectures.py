@@ -58,9 +58,9 @@ NONLINEARITIES = {
 }
 
 
-# Where an example meets itself NT's formulas for Sign and, from JAX 0.12 on, Abs are off by the root
-# of rounding, layer after layer: of Sign 5e-5 after two; that of rectified monomials is 0/0, and their variances are right only
-# along this path.
+# Where an example meets itself NT's formulas for Sign and, from JAX 0.12 on, for Abs are off by the
+# root of rounding, layer after layer: that of Sign by 5e-5 after two. That of rectified monomials
+# is 0/0, and their variances are right only along this path.
 _OPTIONS = {"Sign": (True,), "Abs": (True,)} | {
     f"RectifiedMonomial({p})": (True, (("diagonal_spatial", True),)) for p in range(3)
 }

@@ -1,9 +1,10 @@
-"""The Myrtle networks of Shankar et al., Neural kernels without tangents (2020)."""
+"""Networks for images: Myrtle networks, and a shallow one on patches."""
 
 from collections.abc import Callable
 
 from ntk_sketch import stax
 
+# Of Shankar et al., Neural kernels without tangents (2020).
 # Convolutions in each of the three blocks; with the Dense head they make 5, 7 and 10 layers. Each
 # block ends with a 2x2 average pool, the last one with as many as bring the image to one pixel.
 BLOCKS = {"myrtle5": (2, 1, 1), "myrtle7": (2, 2, 2), "myrtle10": (3, 3, 3)}
@@ -14,6 +15,7 @@ ACTIVATIONS: dict[str, Callable[..., stax.Layer]] = {
     "cos": stax.Cos,
     "erf": stax.Erf,
     "exp": stax.Exp,
+    "expnormalized": stax.ExpNormalized,
     "gabor": stax.Gabor,
     "gaussian": stax.Gaussian,
     "gelu": stax.Gelu,
@@ -88,3 +90,45 @@ def myrtle(
         layers += [stax.AvgPool((2, 2), strides=(2, 2)) for _ in range(pools)]
         side >>= pools
     return stax.serial(*layers, stax.Flatten(), stax.Dense(classes, W_std=W_std, b_std=b_std))
+
+
+def patch_net(
+    shape: tuple[int, int, int],
+    *,
+    nonlinearity: str = "expnormalized:2.8",
+    grid: int = 3,
+    W_std: float = 1.0,
+    b_std: float | None = None,
+    classes: int = 10,
+) -> stax.Layer:
+    """Two nonlinearities on patches, with a blur to half the side between them and to a grid after.
+
+    With the normalised exponential kernel this is the convolutional kernel network of Mairal, *End-
+    to-end kernel learning with supervised convolutional kernel networks* (2016), on its infinitely
+    wide side.
+
+    Args:
+        shape: of what enters, (height, width, channels): patches as channels.
+        nonlinearity: as `activation` takes it.
+        grid: positions along each side that a regression sees; at most half the side.
+        W_std, b_std: of every layer. Normalised and homogeneous nonlinearities make `W_std` a scale
+            of the whole kernel.
+        classes: outputs of the head (the kernel does not depend on it).
+    """
+    half = shape[0] // 2
+    if not 0 < grid <= half:
+        raise ValueError(
+            f"a grid of {grid}x{grid} positions is finer than the {half}x{half} positions of the"
+            f" last nonlinearity on {shape[0]}x{shape[1]} images; give at most {half}."
+        )
+    options = {"W_std": W_std, "b_std": b_std}
+    return stax.serial(
+        stax.Dense(1, **options),
+        activation(nonlinearity),
+        stax.ImageResize((-1, half, half, -1), "linear"),
+        stax.Conv(1, (3, 3), padding="SAME", **options),
+        activation(nonlinearity),
+        stax.ImageResize((-1, grid, grid, -1), "linear"),
+        stax.Flatten(),
+        stax.Dense(classes, **options),
+    )

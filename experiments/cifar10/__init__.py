@@ -1,5 +1,4 @@
-"""Convolutional kernel regression on CIFAR-10 with Myrtle networks."""
+"""Convolutional kernel regression on CIFAR-10: recipes of networks, and their defaults."""
 
-from ._run import BATCH_BYTES as BATCH_BYTES
+from ._recipes import RECIPES as RECIPES
 from ._run import SAMPLE as SAMPLE
-from ._run import SIZES as SIZES

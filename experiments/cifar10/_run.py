@@ -10,34 +10,17 @@ import numpy as np
 
 import ntk_sketch as ns
 from experiments._common import data
-from experiments._common._networks import BLOCKS, myrtle
 from experiments._common._phases import Phases
-from experiments._common._preprocess import fit
 from experiments._common._study import finish
+from ntk_sketch.maps import mirrored
 from ntk_sketch.solvers import HoldOut
 
 from ._figures import accuracy_figure, mistakes_figure
 from ._methods import METHODS
+from ._recipes import RECIPES
 from ._settings import Settings
 
 SAMPLE = 256  # training images that a method may look at
-
-
-@dataclass(frozen=True)
-class Size:
-    """Defaults that depend on the device."""
-
-    train: int
-    test: int
-    widths: tuple[int, int, int]  # of the early nonlinearities, the last but one, the last
-
-
-# The CPU's is what ends within five minutes on two cores; see README.md for the measurement.
-SIZES = {
-    "cpu": Size(15_000, 2_000, (64, 128, 1024)),
-    "gpu": Size(50_000, 10_000, (512, 512, 2048)),
-}
-BATCH_BYTES = {"cpu": None, "gpu": 2**33}  # None: what `FeatureMap.batch_size` takes itself
 
 
 @dataclass(frozen=True)
@@ -47,7 +30,9 @@ class Resolved:
     train: int
     test: int
     width: tuple[int, ...]
-    select: str
+    activation: str
+    kernel: str
+    flip: bool
     batch_bytes: int | None
 
 
@@ -67,14 +52,10 @@ def run(settings: Settings) -> dict[str, Any]:
         f"{source.dataset}: {resolved.train:,} + {resolved.test:,} images from {source.description}"
     )
     with phases("preprocessing"):
-        groups = np.arange(resolved.train)
-        if settings.flip:  # an image, then its mirror image
-            images = np.stack([images, images[:, :, ::-1]], axis=1).reshape(-1, *source.shape)
-            labels, groups = np.repeat(labels, 2), np.repeat(groups, 2)
-        preprocessing = fit(images, settings.preprocessing)
-        x, x_test = preprocessing(images), preprocessing(test_images)
+        prepared = RECIPES[settings.recipe].prepared
+        x, x_test, preprocess = prepared(images, test_images, settings.preprocessing)
     with phases("fitting the map"):
-        feature_map = _feature_map(settings, resolved, source, x)
+        feature_map = _feature_map(settings, resolved, source, x, preprocess)
         batch_size = settings.batch_size or feature_map.batch_size(resolved.batch_bytes)
         batch_size = min(batch_size, len(x))
     with phases("regression"):
@@ -82,25 +63,26 @@ def run(settings: Settings) -> dict[str, Any]:
             feature_map,
             x,
             np.eye(len(source.classes), dtype=np.float32)[labels] - 1 / len(source.classes),
-            get=settings.kernel,
+            get=resolved.kernel,
             diag_reg=settings.diag_reg,
             batch_size=batch_size,
             progress=True,
-            **_selection(settings, resolved, groups),
+            fit_intercept=True,
+            **_selection(settings),
         )
     with phases("predictions"):
         outputs = np.asarray(solution.predict_path(x_test, progress=True))
 
     results = _results(settings, solution, outputs, test_labels)
     results["images_per_second"] = len(x_test) / phases.seconds["predictions"]
-    sizes = {"batch_size": batch_size, "n_features": feature_map.n_features[settings.kernel]}
+    sizes = {"batch_size": batch_size, "n_features": feature_map.n_features[resolved.kernel]}
     known = asdict(resolved) | sizes
     chosen = outputs[settings.diag_reg.index(solution.diag_reg)]
     title = _title(settings, resolved, source, results)
 
     def draw(path: Path) -> list[Path]:
         paths = [path.with_name(f"{path.stem}-{what}.png") for what in ("accuracy", "mistakes")]
-        accuracy_figure(paths[0], results, resolved.select, title)
+        accuracy_figure(paths[0], results, settings.select, title)
         mistakes_figure(paths[1], test_images, chosen, test_labels, source.classes, title)
         return paths
 
@@ -109,7 +91,7 @@ def run(settings: Settings) -> dict[str, Any]:
         settings,
         _name(settings, resolved, source),
         results,
-        _report(source, known, results, phases),
+        _report(settings, source, known, results, phases),
         draw,
         data={"dataset": source.dataset, "format": source.format},
         resolved=known,
@@ -120,7 +102,8 @@ def run(settings: Settings) -> dict[str, Any]:
 def _resolve(settings: Settings, source: data.Source) -> Resolved:
     """Sizes that were asked for, or what there is of the default of this device."""
     backend = "cpu" if jax.default_backend() == "cpu" else "gpu"
-    default, sizes = SIZES[backend], {}
+    recipe = RECIPES[settings.recipe]
+    default, sizes = recipe.sizes[backend], {}
     for split, asked, usual, there in (
         ("train", settings.train, default.train, source.n_train),
         ("test", settings.test, default.test, source.n_test),
@@ -133,14 +116,16 @@ def _resolve(settings: Settings, source: data.Source) -> Resolved:
         sizes[split] = min(usual, there) if asked is None else asked
     return Resolved(
         **sizes,
-        width=settings.width or _widths(settings, source, default.widths),
-        select=settings.select or ("loo" if settings.flip else "gcv"),
-        batch_bytes=BATCH_BYTES[backend],
+        width=settings.width or _widths(recipe.nonlinearities, source, default.widths),
+        activation=settings.activation or recipe.activation,
+        kernel=settings.kernel or recipe.kernel,
+        flip=recipe.flip if settings.flip is None else settings.flip,
+        batch_bytes=default.batch_bytes,
     )
 
 
 def _widths(
-    settings: Settings, source: data.Source, widths: tuple[int, int, int]
+    nonlinearities: int, source: data.Source, widths: tuple[int, int, int]
 ) -> tuple[int, ...]:
     """A schedule: small where positions are many, large last, where it costs little.
 
@@ -148,40 +133,39 @@ def _widths(
     """
     early, late, last = widths
     most = SAMPLE * (source.shape[0] // 4) ** 2 // 4
-    schedule = (early,) * (sum(BLOCKS[settings.architecture]) - 2) + (late, last)
+    schedule = (early,) * (nonlinearities - 2) + (late, last)
     return tuple(min(width, most) for width in schedule)
 
 
 def _feature_map(
-    settings: Settings, resolved: Resolved, source: data.Source, x: np.ndarray
+    settings: Settings, resolved: Resolved, source: data.Source, x: np.ndarray, preprocess: Any
 ) -> ns.FeatureMap:
-    model = myrtle(
-        settings.architecture,
+    model = RECIPES[settings.recipe].model(
         source.shape,
-        nonlinearity=settings.activation,
+        nonlinearity=resolved.activation,
         W_std=settings.W_std,
         b_std=settings.b_std,
         classes=len(source.classes),
     )
-    return ns.feature_map(
+    feature_map = ns.feature_map(
         model,
         jnp.asarray(x[:SAMPLE]),
         METHODS[settings.method](
             width=resolved.width[0] if len(resolved.width) == 1 else resolved.width
         ),
         key=jax.random.key(settings.seed),
-        get=(settings.kernel,),
+        get=(resolved.kernel,),
+        preprocess=preprocess,
     )
+    return feature_map.averaged(mirrored) if resolved.flip else feature_map
 
 
-def _selection(settings: Settings, resolved: Resolved, groups: np.ndarray) -> dict[str, Any]:
-    """How `ns.ridge` chooses `diag_reg`; a held-out image is held out with its mirror image."""
-    if resolved.select == "validation":
+def _selection(settings: Settings) -> dict[str, Any]:
+    """How `ns.ridge` chooses `diag_reg`."""
+    if settings.select == "validation":
         held_out = HoldOut(0.2, key=jax.random.key(settings.seed))
-        return {"select": held_out, "groups": groups, "refit": True, "keep_features": True}
-    if resolved.select == "loo":
-        return {"select": "loo", "groups": groups, "keep_features": True}
-    return {"select": resolved.select}
+        return {"select": held_out, "refit": True, "keep_features": True}
+    return {"select": settings.select, "keep_features": settings.select == "loo"}
 
 
 def _results(
@@ -203,11 +187,11 @@ def _results(
 def _name(settings: Settings, resolved: Resolved, source: data.Source) -> str:
     parts = [
         source.dataset.lower().replace("-", ""),
-        settings.architecture,
-        settings.activation.replace(":", "_"),
-        settings.kernel,
+        settings.recipe,
+        resolved.activation.replace(":", "_"),
+        resolved.kernel,
         settings.method + _dashed(resolved.width),
-        "flip" if settings.flip else "",
+        "flip" if resolved.flip else "",
         f"{resolved.train}+{resolved.test}",
         f"seed{settings.seed}",
     ]
@@ -219,12 +203,16 @@ def _dashed(widths: tuple[int, ...]) -> str:
 
 
 def _report(
-    source: data.Source, resolved: dict[str, Any], results: dict[str, Any], phases: Phases
+    settings: Settings,
+    source: data.Source,
+    resolved: dict[str, Any],
+    results: dict[str, Any],
+    phases: Phases,
 ) -> str:
     return (
         f"\ntest accuracy {results['accuracy']:.4f} on {resolved['test']:,} images of "
         f"{source.dataset}\n"
-        f"diag_reg {results['diag_reg']:.3g}, chosen by {resolved['select']} on "
+        f"diag_reg {results['diag_reg']:.3g}, chosen by {settings.select} on "
         f"{resolved['train']:,} training images\n"
         f"{resolved['n_features']:,} features, {results['images_per_second']:.1f} images per second"
         f" (batches of {resolved['batch_size']})\n\n{phases.table()}"
@@ -235,8 +223,8 @@ def _title(
     settings: Settings, resolved: Resolved, source: data.Source, results: dict[str, Any]
 ) -> str:
     return (
-        f"{source.dataset}, {settings.architecture} {settings.activation}, "
-        f"{settings.kernel.upper()}, {settings.method} of width {_dashed(resolved.width)}\n"
+        f"{source.dataset}, {settings.recipe} {resolved.activation}, "
+        f"{resolved.kernel.upper()}, {settings.method} of width {_dashed(resolved.width)}\n"
         f"{resolved.train:,} training images: {results['accuracy']:.1%} of "
         f"{resolved.test:,} test images right"
     )

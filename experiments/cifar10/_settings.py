@@ -15,10 +15,11 @@ from experiments._common._arguments import (
     seed,
     up_to,
 )
-from experiments._common._networks import ACTIVATIONS, BLOCKS
+from experiments._common._networks import ACTIVATIONS
 from experiments._common._preprocess import Steps
 
 from ._methods import METHODS
+from ._recipes import RECIPES
 
 SELECT = ("gcv", "loo", "validation")
 KERNELS = ("ntk", "nngp")
@@ -30,19 +31,19 @@ OUTPUT = Path(__file__).parent / "output"
 class Settings:
     """One run; `None` means: decide from the data and the device."""
 
-    architecture: str = "myrtle5"
-    activation: str = "relu"
+    recipe: str = "patches"
+    activation: str | None = None
     W_std: float = 2**0.5
     b_std: float | None = None
-    kernel: str = "ntk"
+    kernel: str | None = None
     method: str = "Nystroem"
     width: tuple[int, ...] | None = None
     train: int | None = None
     test: int | None = None
-    flip: bool = False
+    flip: bool | None = None
     preprocessing: Steps = field(default_factory=Steps)
     diag_reg: tuple[float, ...] = DIAG_REG
-    select: str | None = None
+    select: str = "gcv"
     batch_size: int | None = None
     seed: int = 0
     data_dir: str | None = None
@@ -57,11 +58,11 @@ def parse(arguments: list[str] | None = None) -> Settings:
     zca, zca_reg = given.pop("zca"), given.pop("zca_reg")
     steps = Steps(given.pop("standardise"), given.pop("layer_norm"), zca_reg if zca else None)
     if given["width"] is not None:
-        widths, nonlinearities = tuple(given["width"]), sum(BLOCKS[given["architecture"]])
+        widths, nonlinearities = tuple(given["width"]), RECIPES[given["recipe"]].nonlinearities
         if len(widths) not in (1, nonlinearities):
             parser.error(
                 f"argument --width: {len(widths)} numbers for {nonlinearities} nonlinearities of"
-                f" {given['architecture']}; give one, or one for each"
+                f" {given['recipe']}; give one, or one for each"
             )
         given["width"] = widths
     given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
@@ -77,21 +78,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.cifar10",
         description="Convolutional kernel regression on CIFAR-10 with features of infinitely wide "
-        "Myrtle networks.",
+        "networks.",
     )
 
-    def choice(group, flag: str, known, fallback: str) -> None:
-        text = f"{listed(known)} (default: {fallback})"
+    def choice(group, flag: str, known, fallback: str | None) -> None:
+        text = f"{listed(known)} (default: {fallback or 'that of the recipe'})"
         group.add_argument(flag, type=one_of(known), default=fallback, metavar="NAME", help=text)
 
     model = parser.add_argument_group("kernel")
-    choice(model, "--architecture", BLOCKS, default.architecture)
+    choice(model, "--recipe", RECIPES, default.recipe)
     model.add_argument(
         "--activation",
         type=nonlinearity,
-        default=default.activation,
         metavar="NAME[:NUMBERS]",
-        help=f"{listed(ACTIVATIONS)}; arguments after a colon, as in leakyrelu:0.1 (default: relu)",
+        help=f"{listed(ACTIVATIONS)}; arguments after a colon, as in leakyrelu:0.1 "
+        "(default: that of the recipe)",
     )
     model.add_argument(
         "--W-std", type=positive, default=default.W_std, help="of every layer (default: sqrt 2)"
@@ -116,9 +117,18 @@ def _parser() -> argparse.ArgumentParser:
         data.add_argument(
             f"--{split}", type=up_to(LARGEST[split]), metavar="N", help=f"first N {images} images"
         )
-    data.add_argument("--flip", action="store_true", help="add mirrored training images")
+    data.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average features over an image and its mirror image (default: that of the recipe)",
+    )
     for step in ("standardise", "layer-norm", "zca"):
-        data.add_argument(f"--{step}", action=argparse.BooleanOptionalAction, default=True)
+        data.add_argument(
+            f"--{step}",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="of whole images, in the recipes of Myrtle networks",
+        )
     data.add_argument(
         "--zca-reg", type=non_negative, default=0.1, help="relative to the mean (default: 0.1)"
     )
@@ -136,8 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         "--select",
         type=one_of(SELECT),
         metavar="NAME",
-        help=f"how diag_reg is chosen, on training data: {listed(SELECT)} "
-        "(default: gcv; with --flip loo, which leaves an image out with its mirror image)",
+        default=default.select,
+        help=f"how diag_reg is chosen, on training data: {listed(SELECT)} (default: gcv)",
     )
     ridge.add_argument("--batch-size", type=count, help="default: from a memory budget")
     ridge.add_argument("--seed", type=seed, default=default.seed)

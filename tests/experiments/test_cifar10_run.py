@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,11 +13,11 @@ import pytest
 
 import ntk_sketch as ns
 from experiments._common import data
-from experiments._common._networks import ACTIVATIONS, BLOCKS, activation, myrtle
+from experiments._common._networks import ACTIVATIONS, BLOCKS, activation, myrtle, patch_net
+from experiments._common._patches import fit_patches
 from experiments._common.data._tfds import Unavailable
+from experiments.cifar10 import RECIPES, _run
 from experiments.cifar10 import __main__ as entry
-from experiments.cifar10 import _run
-from experiments.cifar10._settings import Settings
 from ntk_sketch import stax
 
 PHASES = {
@@ -44,13 +43,14 @@ def record_of(folder):
     return json.loads(path.read_text())
 
 
-def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
-    size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path}"
-    assert entry.main(size.split()) == 0
+@pytest.mark.parametrize("arguments", ["", "--recipe myrtle5"])
+def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys, arguments):
+    size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path} "
+    assert entry.main((size + arguments).split()) == 0
     record = record_of(tmp_path)
     assert record["data"]["dataset"] == "digits"
     assert record["resolved"]["train"] == 400
-    assert record["resolved"]["select"] == "gcv"
+    assert record["settings"]["select"] == "gcv"
     assert record["settings"]["seed"] == 1
     assert record["environment"]["backend"] == jax.default_backend()
     results = record["results"]
@@ -78,11 +78,14 @@ def test_digits_by_name(tmp_path, monkeypatch, capsys):
 
 
 def test_the_default_schedule_fits_small_images(no_cifar10):
-    settings, source = Settings(), data.find(None)
-    widths = _run._widths(settings, source, (64, 128, 1024))
-    assert widths == (64, 64, 128, 256)  # 256 images of 2x2 positions, a quarter of them
-    deeper = replace(settings, architecture="myrtle7")
-    assert len(_run._widths(deeper, source, (64, 128, 1024))) == 6
+    source = data.find(None)
+    found = {
+        name: _run._widths(recipe.nonlinearities, source, recipe.sizes["cpu"].widths)
+        for name, recipe in RECIPES.items()
+    }
+    assert found["myrtle5"] == (64, 64, 128, 256)  # 256 images of 2x2 positions, a quarter of them
+    assert found["patches"] == (64, 256)
+    assert len(found["myrtle7"]) == 6
 
 
 def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatch):
@@ -90,20 +93,54 @@ def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatc
         raise RuntimeError("no fonts")
 
     monkeypatch.setattr(_run, "accuracy_figure", broken)
-    words = "--kernel nngp --flip --activation erf --b-std 0.1 --train 200 --test 200 --width 32"
+    words = "--recipe myrtle5 --kernel nngp --flip --activation erf --b-std 0.1 "
+    words += "--train 200 --test 200 --width 32"
     with pytest.raises(RuntimeError, match="no fonts"):
         entry.main([*words.split(), "--out", str(tmp_path)])
     record = record_of(tmp_path)
-    assert record["resolved"]["select"] == "loo"
+    assert record["resolved"]["kernel"] == "nngp"
+    assert record["resolved"]["flip"]
     assert record["results"]["accuracy"] > 0.5
 
 
-def test_validation(no_cifar10, tmp_path):
-    words = "--select validation --flip --train 200 --test 200 --width 16"
+@pytest.mark.parametrize("select", ["validation", "loo"])
+def test_selection(no_cifar10, tmp_path, select):
+    words = f"--select {select} --no-flip --train 200 --test 200 --width 16"
     assert entry.main([*words.split(), "--out", str(tmp_path)]) == 0
     record = record_of(tmp_path)
-    assert record["resolved"]["select"] == "validation"
+    assert record["settings"]["select"] == select
+    assert not record["resolved"]["flip"]
     assert record["results"]["accuracy"] > 0.5
+
+
+def test_patches_are_whitened():
+    """Uncorrelated, of variance one but for the regulariser; constant images are patches too."""
+    images = np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
+    images = images + np.roll(images, 1, axis=2) + 3
+    whitened = fit_patches(images, reg=1e-6)
+    patches = np.asarray(whitened(images)).reshape(-1, 18)
+    values = np.linalg.eigvalsh(np.cov(patches.T))
+    assert abs(values[0]) < 1e-3  # a patch lost its mean
+    np.testing.assert_allclose(values[1:], 1, atol=1e-3)
+    assert np.isfinite(whitened(np.ones((2, 8, 8, 2), np.float32))).all()
+    more = np.linalg.eigvalsh(
+        np.cov(np.asarray(fit_patches(images, reg=1.0)(images)).reshape(-1, 18).T)
+    )
+    assert (more[1:] < 1).all()
+    for size in (2, 9):
+        with pytest.raises(ValueError, match=f"odd side.*got {size}"):
+            fit_patches(images, size=size)
+
+
+def test_the_patch_net_and_its_grid():
+    """Features of the default recipe are the kernel, on few images with every position."""
+    net = patch_net((8, 8, 4), grid=2)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    exact = net[2](x, None, "nngp")
+    z = ns.feature_map(net, x, ns.Exact(), key=jax.random.key(0), get="nngp")(x).nngp
+    np.testing.assert_allclose(z @ z.T, exact, rtol=1e-3)
+    with pytest.raises(ValueError, match="a grid of 5x5 positions is finer than the 4x4"):
+        patch_net((8, 8, 4), grid=5)
 
 
 def test_more_images_than_there_are(no_cifar10, tmp_path, capsys):
@@ -174,7 +211,7 @@ def test_every_nonlinearity_has_features(name):
     arguments |= dict.fromkeys(("monomial", "rectifiedmonomial"), ":2")
     model = stax.serial(stax.Dense(1), activation(name + arguments.get(name, "")))
     x = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
-    feature_map = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+    feature_map = ns.feature_map(model, x, ns.Nystroem(3), key=jax.random.key(0))
     assert np.isfinite(np.asarray(feature_map(x).ntk)).all()
     with pytest.raises(ValueError, match="known: abrelu, abs"):
         activation(name + "x")

@@ -12,12 +12,12 @@ def test_defaults():
 
 def test_everything():
     words = (
-        "--architecture Myrtle7 --activation GELU --kernel nngp --method randomfeatures "
+        "--recipe Myrtle7 --activation GELU --kernel nngp --method randomfeatures "
         "--width 32 --train 100 --test 50 --flip --no-standardise --zca-reg 0.5 "
         "--diag-reg 1 1e-3 1 --select LOO --batch-size 8 --seed 3 --b-std 0.1"
     )
     settings = parse(words.split())
-    assert settings.architecture == "myrtle7"
+    assert settings.recipe == "myrtle7"
     assert settings.activation == "gelu"
     assert settings.method == "RandomFeatures"
     assert (settings.width, settings.train, settings.test) == ((32,), 100, 50)
@@ -38,12 +38,12 @@ def test_everything():
         ("--activation leakyrelu", "Numbers go after a colon"),
         ("--activation relu:a", "Numbers go after a colon"),
         ("--method magic", "unknown name 'magic'; known: Nystroem"),
-        ("--architecture vgg", "known: myrtle5, myrtle7, myrtle10"),
+        ("--recipe vgg", "known: patches, myrtle5, myrtle7, myrtle10"),
         ("--kernel ck", "known: ntk, nngp"),
         ("--select test", "known: gcv, loo, validation"),
         ("--width 0", "argument --width: at least 1 needed, got 0"),
         ("--width ten", "an integer needed, got 'ten'"),
-        ("--width 8 16", "2 numbers for 4 nonlinearities of myrtle5; give one, or one for each"),
+        ("--width 8 16 8", "3 numbers for 2 nonlinearities of patches; give one, or one for each"),
         ("--batch-size -4", "argument --batch-size: at least 1 needed, got -4"),
         ("--diag-reg 1e-3 -0.1", "argument --diag-reg: a finite number >= 0 needed, got -0.1"),
         ("--diag-reg nan", "a finite number >= 0 needed, got nan"),
