@@ -102,25 +102,30 @@ class HiddenFeatures(eqx.Module):
         """What a projection on so many columns multiplies: roots are left out where they cost less
         in its filters, to which `fold` adds them, and multiplied out elsewhere.
         """
-        size = 1
-        if self.pending is not None and self.pending.operator is not None:
-            size = self.pending.operator.size
-        shared = 0 if self.pending is None else columns_ntk or 0
+        operator = None if self.pending is None else self.pending.operator
+        size = 1 if operator is None else operator.size
+        shared = columns + self._shared(columns_ntk)
         ntk = self.ntk
         if ntk is not None and columns_ntk is not None:
             ntk = tuple(raw(block, size, columns_ntk) for block in ntk)
-        nngp = tuple(raw(block, size, columns + shared) for block in self.nngp)
-        return self.replace(nngp=nngp, ntk=ntk)
+        return self.replace(nngp=tuple(raw(block, size, shared) for block in self.nngp), ntk=ntk)
 
     def fold(self, w: Any, s: Any, numpy: Any = jnp) -> tuple[Any, Any]:
         """Columns for the vectors of `raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for
         ψ.
         """
-        raw = self.raw(w.shape[1], None if s is None else s.shape[1])
-        w = self.nngp_vectors().fold(w, raw.nngp_vectors(), numpy)
+        columns_ntk = None if s is None else s.shape[1]
+        shared = (w.shape[1] + self._shared(columns_ntk),) * len(self.nngp)
+        w = self.nngp_vectors().fold(w, shared, numpy)
         if s is not None and self.ntk is not None:
-            s = self.ntk_vectors().fold(s, raw.ntk_vectors(), numpy)
+            own = (int(s.shape[1]),) * len(self.ntk)
+            counts = own if self.pending is None else own + shared
+            s = self.ntk_vectors().fold(s, counts, numpy)
         return w, s
+
+    def _shared(self, columns_ntk: int | None) -> int:
+        """Columns for ψ that φ meets too: behind an affine layer it is among its blocks."""
+        return 0 if self.pending is None else columns_ntk or 0
 
     def project(
         self, w: Array, s: Array | None, precision: Precision = "full"

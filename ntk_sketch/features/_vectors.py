@@ -50,16 +50,17 @@ class Vectors(eqx.Module):
             row += size
         return terms
 
-    def fold(self, matrix: Inputs, raw: "Vectors", numpy: Any = jnp) -> Any:
-        """Rows for the vectors `raw`, where values stand for some `Rooted` blocks, from the rows
-        `matrix` (d, m) for these vectors.
+    def fold(self, matrix: Inputs, columns: tuple[int, ...], numpy: Any = jnp) -> Any:
+        """Rows that meet the values of those `Rooted` blocks that fold, from the rows `matrix`
+        (d, m) that meet the vectors; `columns` says how many each block is projected on in all.
         """
+        size = 1 if self.operator is None else self.operator.size
         parts, row = [], 0
-        for (block, _), (other, _), size in zip(self.blocks, raw.blocks, self.sizes, strict=True):
-            rows = matrix[row : row + size]
-            folded = isinstance(block, Rooted) and other is block.values
-            parts.append(block.fold(rows, numpy) if folded else rows)
-            row += size
+        for (block, _), rows, count in zip(self.blocks, self.sizes, columns, strict=True):
+            part = matrix[row : row + rows]
+            folds = isinstance(block, Rooted) and block.folds(size, count)
+            parts.append(block.fold(part, numpy) if folds else part)
+            row += rows
         return numpy.concatenate([*parts, matrix[row:]])
 
     def project(

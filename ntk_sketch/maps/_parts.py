@@ -1,7 +1,7 @@
 """What a feature map is made of: written down, made again, and told from others."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import equinox as eqx
 import numpy as np
@@ -14,6 +14,8 @@ from ..identity._specification import Specification
 from ..identity._written import read, written
 from ..methods import Method
 from ._views import Views
+
+M = TypeVar("M", bound="Parts")
 
 
 class Parts(eqx.Module):
@@ -51,7 +53,7 @@ class Parts(eqx.Module):
         return tuple(arrays)
 
     @classmethod
-    def from_specification(cls, specification: dict, arrays: Sequence) -> Self:
+    def from_specification(cls: type[M], specification: dict, arrays: Sequence) -> M:
         """The map that `specification` and `arrays` are of.
 
         Raises:

@@ -307,6 +307,8 @@ def test_call_time_arguments_reach_the_rules_that_take_them():
     feature_map(inputs(4, 3), shift=3.0)
     with pytest.raises(TypeError, match=r"unknown argument 'other'.*shift"):
         feature_map(inputs(4, 3), other=3.0)
+    with pytest.raises(NotImplementedError, match=r"layers of this model take shift at call time"):
+        feature_map.averaged(lambda x: -x)
 
 
 def test_an_argument_that_no_layer_takes_is_refused():

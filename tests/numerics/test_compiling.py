@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import numpy as np
 import pytest
 
 from ntk_sketch.numerics import _compiling
@@ -50,3 +51,15 @@ def test_fitting_programs(flags, backend, expected, level, monkeypatch):
     assert used == [level if expected else None]
     jax.grad(lambda x: double(x))(3.0)  # what is differentiated compiles as usual
     assert used[1:] == [None]
+
+
+def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
+    """JAX 0.12 lost one, and refuses to compile with it."""
+    _compiling._quickly.cache_clear()
+    monkeypatch.setattr(_compiling, "_OLDER_QUICKLY", {"xla_no_such_option": True})
+    monkeypatch.setenv("XLA_FLAGS", "")
+    try:
+        assert _compiling._quickly() == _compiling._QUICKLY
+        assert _compiling.fitting_jit(lambda x: x + 1)(np.float32(1)) == 2
+    finally:
+        _compiling._quickly.cache_clear()
