@@ -30,7 +30,7 @@ class Recipe:
         nonlinearities: how many widths a schedule has.
         activation, kernel, flip: defaults of the settings of these names.
         sizes: defaults on "cpu" and on "gpu".
-        model: called as `model(shape, nonlinearity=, W_std=, b_std=, classes=)`.
+        model: called as `model(shape, nonlinearity=, grid=, W_std=, b_std=, classes=)`.
         prepared: from training images, test images and steps to both as inputs of the map, and
             what the map itself does before its network, or `None`.
     """
@@ -64,7 +64,8 @@ _MYRTLE = {
 
 
 def _myrtle(name: str) -> Recipe:
-    def model(shape, **options) -> stax.Layer:
+    def model(shape, grid, **options) -> stax.Layer:
+        del grid  # pooled to one position
         return myrtle(name, shape, **options)
 
     return Recipe(sum(BLOCKS[name]), "relu", "ntk", False, _MYRTLE, model, _whitened_images)

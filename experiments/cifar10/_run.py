@@ -12,6 +12,7 @@ import ntk_sketch as ns
 from experiments._common import data
 from experiments._common._phases import Phases
 from experiments._common._study import finish
+from ntk_sketch import stax
 from ntk_sketch.maps import mirrored
 from ntk_sketch.solvers import HoldOut
 
@@ -45,6 +46,7 @@ def run(settings: Settings) -> dict[str, Any]:
     phases = Phases()
     source = data.open_digits() if settings.digits else data.find(settings.data_dir)
     resolved = _resolve(settings, source)
+    model = _model(settings, resolved, source)
     with phases("reading"):
         images, labels = source.read("train", resolved.train)
         test_images, test_labels = source.read("test", resolved.test)
@@ -55,7 +57,7 @@ def run(settings: Settings) -> dict[str, Any]:
         prepared = RECIPES[settings.recipe].prepared
         x, x_test, preprocess = prepared(images, test_images, settings.preprocessing)
     with phases("fitting the map"):
-        feature_map = _feature_map(settings, resolved, source, x, preprocess)
+        feature_map = _feature_map(settings, resolved, model, x, preprocess)
         batch_size = settings.batch_size or feature_map.batch_size(resolved.batch_bytes)
         batch_size = min(batch_size, len(x))
     with phases("regression"):
@@ -137,16 +139,23 @@ def _widths(
     return tuple(min(width, most) for width in schedule)
 
 
+def _model(settings: Settings, resolved: Resolved, source: data.Source) -> stax.Layer:
+    try:
+        return RECIPES[settings.recipe].model(
+            source.shape,
+            nonlinearity=resolved.activation,
+            grid=settings.grid,
+            W_std=settings.W_std,
+            b_std=settings.b_std,
+            classes=len(source.classes),
+        )
+    except ValueError as error:
+        raise data.DataError(f"{settings.recipe} on {source.description}: {error}") from error
+
+
 def _feature_map(
-    settings: Settings, resolved: Resolved, source: data.Source, x: np.ndarray, preprocess: Any
+    settings: Settings, resolved: Resolved, model: stax.Layer, x: np.ndarray, preprocess: Any
 ) -> ns.FeatureMap:
-    model = RECIPES[settings.recipe].model(
-        source.shape,
-        nonlinearity=resolved.activation,
-        W_std=settings.W_std,
-        b_std=settings.b_std,
-        classes=len(source.classes),
-    )
     feature_map = ns.feature_map(
         model,
         jnp.asarray(x[:SAMPLE]),
@@ -191,6 +200,7 @@ def _name(settings: Settings, resolved: Resolved, source: data.Source) -> str:
         resolved.activation.replace(":", "_"),
         resolved.kernel,
         settings.method + _dashed(resolved.width),
+        f"grid{settings.grid}" if settings.recipe == "patches" and settings.grid != 3 else "",
         "flip" if resolved.flip else "",
         f"{resolved.train}+{resolved.test}",
         f"seed{settings.seed}",

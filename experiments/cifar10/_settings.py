@@ -33,6 +33,7 @@ class Settings:
 
     recipe: str = "patches"
     activation: str | None = None
+    grid: int = 3
     W_std: float = 2**0.5
     b_std: float | None = None
     kernel: str | None = None
@@ -93,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[:NUMBERS]",
         help=f"{listed(ACTIVATIONS)}; arguments after a colon, as in leakyrelu:0.1 "
         "(default: that of the recipe)",
+    )
+    model.add_argument(
+        "--grid",
+        type=count,
+        default=default.grid,
+        metavar="G",
+        help="patches: positions along a side that the regression sees (default: 3)",
     )
     model.add_argument(
         "--W-std", type=positive, default=default.W_std, help="of every layer (default: sqrt 2)"

@@ -99,6 +99,6 @@ class Method(eqx.Module):
         parts, stop = [], 0
         for count in counts:
             start, stop = stop, stop + count
-            own = {name: schedule.cut(start, stop) for name, schedule in found.items() if count}
+            own = {name: schedule.cut(start, stop) for name, schedule in found.items()}
             parts.append(replace(self, **own) if own else self)
         return parts

@@ -75,8 +75,9 @@ class Nystroem(Method):
             is decomposed and what multiplies kernel values stays in full precision.
 
     Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
-    and d_ψ, and `4 n |space| width²` for the roots. To fit: O(width³) and the sample's features,
-    decomposed in float64 on the host.
+    and d_ψ. Roots cost nothing where they are multiplied into the filters of the next nonlinearity,
+    and `4 n |space'| width²` at the end, with the positions that are left after the last pool. To
+    fit: O(width³) and the sample's features, decomposed in float64 on the host.
 
     Landmarks are the sample's: to choose them yourself give `feature_map` your own centres and
     their number, `feature_map(model, x[index], Nystroem(len(index)), key=key)`. A dense network

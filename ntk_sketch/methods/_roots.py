@@ -66,7 +66,7 @@ class Roots(eqx.Module):
         """
         z = Rooted(k, self.landmarks)
         if self.projection is not None and g is not None:
-            z = z.formed()
+            z = formed(z)
             missed = g.shape[-1] ** -0.5 * (g - matmul(k, self.projection, "full"))
             if squared_norm is not None:
                 left = squared_norm - jnp.sum(z**2, axis=-1)

@@ -92,8 +92,9 @@ class Rule:
 
         Args:
             features: the `HiddenFeatures` that enter the layer: of the sample, or shapes alone.
-                `features.pending` may hold an affine layer that was not carried out;
-                `features.concrete()` carries it out.
+                `features.pending` may hold an affine layer that was not carried out, and blocks
+                may wait for a root; `features.concrete()` makes arrays of all. What treats channels
+                alike need not apply roots: `features.applied().map(fn)`.
             method: how nonlinearities are expanded.
             offsets: the offsets at which the transform's output must carry variances; `None`: it
                 must carry none.

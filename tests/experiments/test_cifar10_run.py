@@ -149,6 +149,12 @@ def test_more_images_than_there_are(no_cifar10, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_grid_finer_than_the_image(no_cifar10, tmp_path, capsys):
+    assert entry.main(f"--grid 5 --out {tmp_path}".split()) == 2
+    assert "a grid of 5x5 positions is finer than the 4x4" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_folder_ends_with_code_2(tmp_path, capsys):
     assert entry.main(["--data-dir", str(tmp_path / "none")]) == 2
     assert "is no folder" in capsys.readouterr().err

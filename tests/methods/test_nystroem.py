@@ -303,6 +303,16 @@ SCHEDULES = {
         ns.Nystroem((4, 5, 6, 13)),
         [4, 5, 6, 13],
     ),
+    "blocks without any": (
+        [
+            stax.serial(stax.serial(stax.Identity()), stax.Identity()),
+            relu(),
+            *(stax.FanOut(2), stax.parallel(stax.Identity(), stax.serial(stax.Identity()))),
+            *(stax.FanInSum(), relu()),
+        ],
+        ns.Nystroem((5, 13)),
+        [5, 13],
+    ),
     "repeat": ([stax.repeat(relu(), 3), relu()], ns.Nystroem((4, 5, 6, 13)), [4, 5, 6, 13]),
 }
 
