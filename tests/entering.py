@@ -3,6 +3,7 @@
 import jax
 
 import ntk_sketch as ns
+from ntk_sketch.features._rooted import formed
 
 
 def entering(model, x):
