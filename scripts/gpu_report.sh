@@ -60,8 +60,8 @@ else
     part "matrix rate" 15 benchmarks.matrix_rate
     part "CIFAR-10" 60 experiments.cifar10 --data-dir "$data"
     part "exact kernel" 60 benchmarks.exact_time --data-dir "$data" --repetitions 3
-    part "CIFAR-10, wider" 120 experiments.cifar10 --data-dir "$data" --width 1024 8192
     part "kernel errors" 90 experiments.kernel_approximation --data-dir "$data" \
         --widths 512 1024 2048 --methods Nystroem Nystroem-half-residual --seeds 1 --repetitions 3
+    part "CIFAR-10, wider" 150 experiments.cifar10 --data-dir "$data" --width 512 1536
 fi
 exit "$failed"

@@ -97,8 +97,8 @@ class FeatureMap(Parts):
         With `T` the identity and the transforms, `z(x) = mean of z(t(x))` over `t` in `T` is the
         feature map of the kernel `mean of k(t(x), t'(x'))` over pairs. Where `T` is a group, such
         as an image and its mirror image, predictions do not change under it, and are those of a
-        regression on all transforms of all examples at the regulariser `|T|` times as large: what
-        augmentation does, with n examples instead of `|T| n`.
+        regression on all transforms of all examples at an absolute regulariser `|T|` times as
+        large: what augmentation does, with n examples instead of `|T| n`.
 
         Use it where the answer does not depend on the transform: mirror images of photographs, not
         of letters.

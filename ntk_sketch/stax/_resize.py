@@ -83,7 +83,7 @@ def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:
     """`x` (n, *space, c) by one matrix (outputs, inputs) for each spatial axis, the last one first.
 
     A matrix product for each line of positions: `jax.image.resize` moves axes, which XLA on a CPU
-    then does in one loop with the kernel values before it, at five times the cost of both.
+    then does in one slow loop with the kernel values before it.
     """
     for axis, matrix in reversed(list(enumerate(matrices, start=1))):
         if len(matrix) == x.shape[axis] and (matrix == np.eye(len(matrix))).all():
@@ -96,11 +96,13 @@ def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:
 
 
 @functools.wraps(nt_stax.ImageResize)
-def ImageResize(*args, **kwargs):
+def ImageResize(shape, method, *args, **kwargs):
     """NT's layer. NT resizes the axes of a kernel in the order in which they are stored, which is
-    the reverse behind an odd number of convolutions: they are put in order before.
+    the reverse behind an odd number of convolutions: they are put in order before. Its kernel
+    takes the name of a method alone: a `jax.image.ResizeMethod` becomes its name.
     """
-    init_fn, apply_fn, kernel_fn = nt_stax.ImageResize(*args, **kwargs)
+    name = str(getattr(method, "name", method)).lower()
+    init_fn, apply_fn, kernel_fn = nt_stax.ImageResize(shape, name, *args, **kwargs)
 
     @functools.wraps(kernel_fn)
     def in_order(x1, *more, **options):
