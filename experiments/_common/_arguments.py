@@ -69,6 +69,18 @@ def one_of(known):
     return parse_name
 
 
+def duration(text: str) -> float:
+    """An argparse type: seconds, or a number of minutes or hours such as `90`, `5m` and `1.5h`."""
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; needed: 300, 5m or 1.5h")
+    return seconds
+
+
 def nonlinearity(text: str) -> str:
     """An argparse type: a nonlinearity that can be made."""
     try:

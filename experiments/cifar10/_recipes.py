@@ -28,7 +28,7 @@ class Recipe:
 
     Attributes:
         nonlinearities: how many widths a schedule has.
-        activation, kernel, flip: defaults of the settings of these names.
+        activation, kernel, flip, diag_reg: defaults of the settings of these names.
         sizes: defaults on "cpu" and on "gpu".
         model: called as `model(shape, nonlinearity=, grid=, W_std=, b_std=, classes=)`.
         prepared: from training images, test images and steps to both as inputs of the map, and
@@ -39,6 +39,7 @@ class Recipe:
     activation: str
     kernel: str
     flip: bool
+    diag_reg: tuple[float, ...]
     sizes: dict[str, Size]
     model: Callable[..., stax.Layer]
     prepared: Callable[[np.ndarray, np.ndarray, Steps], tuple[np.ndarray, np.ndarray, Any]]
@@ -57,12 +58,17 @@ def _whitened_patches(images: np.ndarray, test_images: np.ndarray, steps: Steps)
 
 
 # Sizes on the CPU are those that end within five minutes on two cores; README.md has the measures.
-# Those on a GPU leave the decomposition on the host, 9 p³ FLOPs, a matter of minutes: the patch net
-# has 9 features for each of its last width.
+# The patch net has 9 features p for each of its last width, and a factor of its Gram matrix costs
+# 2 p³ / 3 FLOPs in float64 on the host, on a GPU's machine too.
 _MYRTLE = {
     "cpu": Size(15_000, 2_000, (64, 128, 1024)),
     "gpu": Size(50_000, 10_000, (512, 512, 2048), 2**33),
 }
+
+
+def _powers(first: int, stop: int) -> tuple[float, ...]:
+    """Of √10."""
+    return tuple(10.0 ** (k / 2) for k in range(first, stop))
 
 
 def _myrtle(name: str) -> Recipe:
@@ -70,7 +76,8 @@ def _myrtle(name: str) -> Recipe:
         del grid  # pooled to one position
         return myrtle(name, shape, **options)
 
-    return Recipe(sum(BLOCKS[name]), "relu", "ntk", False, _MYRTLE, model, _whitened_images)
+    path = _powers(-12, 1)  # few features: one decomposition serves them all
+    return Recipe(sum(BLOCKS[name]), "relu", "ntk", False, path, _MYRTLE, model, _whitened_images)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -79,9 +86,10 @@ RECIPES: dict[str, Recipe] = {
         activation="expnormalized:2.8",
         kernel="nngp",
         flip=True,
+        diag_reg=_powers(-7, -4),  # thousands of features: each value costs a factor
         sizes={
-            "cpu": Size(50_000, 10_000, (64, 64, 512), 2**26),
-            "gpu": Size(50_000, 10_000, (512, 512, 1024), 2**33),
+            "cpu": Size(50_000, 10_000, (32, 32, 1024), 2**27),
+            "gpu": Size(50_000, 10_000, (256, 256, 1536), 2**33),
         },
         model=patch_net,
         prepared=_whitened_patches,

@@ -16,6 +16,7 @@ from ntk_sketch import stax
 from ntk_sketch.maps import mirrored
 from ntk_sketch.solvers import HoldOut
 
+from ._budget import widths_within
 from ._figures import accuracy_figure, mistakes_figure
 from ._methods import METHODS
 from ._recipes import RECIPES
@@ -34,6 +35,7 @@ class Resolved:
     activation: str
     kernel: str
     flip: bool
+    diag_reg: tuple[float, ...]
     batch_bytes: int | None
 
 
@@ -66,7 +68,8 @@ def run(settings: Settings) -> dict[str, Any]:
             x,
             np.eye(len(source.classes), dtype=np.float32)[labels] - 1 / len(source.classes),
             get=resolved.kernel,
-            diag_reg=settings.diag_reg,
+            diag_reg=resolved.diag_reg,
+            extend_path=len(resolved.diag_reg) > 1 and min(resolved.diag_reg) > 0,
             batch_size=batch_size,
             progress=True,
             fit_intercept=True,
@@ -75,11 +78,11 @@ def run(settings: Settings) -> dict[str, Any]:
     with phases("predictions"):
         outputs = np.asarray(solution.predict_path(x_test, progress=True))
 
-    results = _results(settings, solution, outputs, test_labels)
+    results = _results(solution, outputs, test_labels)
     results["images_per_second"] = len(x_test) / phases.seconds["predictions"]
     sizes = {"batch_size": batch_size, "n_features": feature_map.n_features[resolved.kernel]}
     known = asdict(resolved) | sizes
-    chosen = outputs[settings.diag_reg.index(solution.diag_reg)]
+    chosen = outputs[solution.chosen]
     title = _title(settings, resolved, source, results)
 
     def draw(path: Path) -> list[Path]:
@@ -116,26 +119,40 @@ def _resolve(settings: Settings, source: data.Source) -> Resolved:
                 "fewer, or name other data with --data-dir."
             )
         sizes[split] = min(usual, there) if asked is None else asked
+    flip = recipe.flip if settings.flip is None else settings.flip
     return Resolved(
         **sizes,
-        width=settings.width or _widths(recipe.nonlinearities, source, default.widths),
+        width=settings.width or _widths(settings, sizes, source, default.widths, flip),
         activation=settings.activation or recipe.activation,
         kernel=settings.kernel or recipe.kernel,
-        flip=recipe.flip if settings.flip is None else settings.flip,
+        flip=flip,
+        diag_reg=settings.diag_reg or recipe.diag_reg,
         batch_bytes=default.batch_bytes,
     )
 
 
 def _widths(
-    nonlinearities: int, source: data.Source, widths: tuple[int, int, int]
+    settings: Settings,
+    sizes: dict[str, int],
+    source: data.Source,
+    widths: tuple[int, int, int],
+    flip: bool,
 ) -> tuple[int, ...]:
     """A schedule: small where positions are many, large last, where it costs little.
 
     At most a quarter of the sample's positions at the last convolution: small images have few.
     """
     early, late, last = widths
+    schedule = (early,) * (RECIPES[settings.recipe].nonlinearities - 2) + (late, last)
+    if settings.budget is not None:
+        images, views = sizes["train"] + sizes["test"], 1 + flip
+        try:
+            schedule = widths_within(
+                settings.budget, images, sizes["train"], source.shape, settings.grid, views
+            )
+        except ValueError as error:
+            raise data.DataError(f"--budget: {error}") from error
     most = SAMPLE * (source.shape[0] // 4) ** 2 // 4
-    schedule = (early,) * (nonlinearities - 2) + (late, last)
     return tuple(min(width, most) for width in schedule)
 
 
@@ -177,16 +194,15 @@ def _selection(settings: Settings) -> dict[str, Any]:
     return {"select": settings.select, "keep_features": settings.select == "loo"}
 
 
-def _results(
-    settings: Settings, solution: ns.RidgeSolution, outputs: np.ndarray, labels: np.ndarray
-) -> dict[str, Any]:
+def _results(solution: ns.RidgeSolution, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     accuracies = (outputs.argmax(-1) == labels).mean(-1)
     assert solution.scores is not None
+    assert solution.chosen is not None
     return {
-        "accuracy": float(accuracies[settings.diag_reg.index(solution.diag_reg)]),
+        "accuracy": float(accuracies[solution.chosen]),
         "diag_reg": solution.diag_reg,
         "path": {
-            "diag_reg": list(settings.diag_reg),
+            "diag_reg": [fit.diag_reg for fit in solution.fits],
             "score": [float(s) if np.isfinite(s) else None for s in solution.scores],
             "test_accuracy": accuracies.tolist(),
         },

@@ -7,6 +7,7 @@ from pathlib import Path
 from experiments._common._arguments import (
     LARGEST,
     count,
+    duration,
     listed,
     non_negative,
     nonlinearity,
@@ -23,7 +24,6 @@ from ._recipes import RECIPES
 
 SELECT = ("gcv", "loo", "validation")
 KERNELS = ("ntk", "nngp")
-DIAG_REG = tuple(10.0 ** (k / 2) for k in range(-14, 3))
 OUTPUT = Path(__file__).parent / "output"
 
 
@@ -39,11 +39,12 @@ class Settings:
     kernel: str | None = None
     method: str = "Nystroem"
     width: tuple[int, ...] | None = None
+    budget: float | None = None
     train: int | None = None
     test: int | None = None
     flip: bool | None = None
     preprocessing: Steps = field(default_factory=Steps)
-    diag_reg: tuple[float, ...] = DIAG_REG
+    diag_reg: tuple[float, ...] | None = None
     select: str = "gcv"
     batch_size: int | None = None
     seed: int = 0
@@ -66,7 +67,13 @@ def parse(arguments: list[str] | None = None) -> Settings:
                 f" {given['recipe']}; give one, or one for each"
             )
         given["width"] = widths
-    given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
+    if given["budget"] is not None and (given["width"] or given["recipe"] != "patches"):
+        parser.error(
+            "argument --budget: chooses the widths of --recipe patches; give it without --width and"
+            " with no other recipe"
+        )
+    if given["diag_reg"] is not None:
+        given["diag_reg"] = tuple(sorted(set(given["diag_reg"])))
     if given["digits"] and given["data_dir"] is not None:
         parser.error("argument --digits: --data-dir names other images; give one of the two")
     if given["train"] == 1 and given["select"] == "validation":
@@ -115,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="M",
         help="features per nonlinearity: one number, or one for each nonlinearity",
     )
+    model.add_argument(
+        "--budget",
+        type=duration,
+        metavar="TIME",
+        help="patches: the widths that end within 300, 5m or 1h, by this machine's rates",
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument("--data-dir", metavar="DIR", help="CIFAR-10: official files or packed pieces")
@@ -146,9 +159,9 @@ def _parser() -> argparse.ArgumentParser:
         "--diag-reg",
         type=non_negative,
         nargs="+",
-        default=default.diag_reg,
         metavar="R",
-        help="candidates, relative to the mean squared norm of the features",
+        help="candidates, relative to the mean squared norm of the features; several go on by their"
+        " own ratio if the best is the first or the last (default: those of the recipe)",
     )
     ridge.add_argument(
         "--select",

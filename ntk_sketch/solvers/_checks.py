@@ -104,3 +104,12 @@ def checked_groups(groups: Any, n: int) -> np.ndarray | None:
     if groups.shape != (n,):
         raise ValueError(f"groups has shape {groups.shape}; needed: ({n},), one per example")
     return groups
+
+
+def check_extend(extend_path: bool, values: list[float], selector: Any) -> None:
+    """A path that goes on needs a choice, and a ratio to go on by."""
+    if extend_path and (selector is None or len(set(values)) < 2 or min(values) <= 0):
+        raise ValueError(
+            "extend_path=True goes on with a path where its best value is at an end: it needs"
+            f" `select`, and two or more different diag_reg above 0; got {values}"
+        )

@@ -13,9 +13,16 @@ from .._arguments import checked_examples, warn_of_lost_variation
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._stream import Batch, Inputs
 from . import _checks
+from ._cholesky import CholeskyFactors
+from ._decomposition import Decomposition
+from ._dual_spectrum import DualSpectrum
 from ._gram_state import GramState
-from ._spectrum import DualSpectrum, PrimalSpectrum, Spectrum
+from ._normal_equations import NormalEquations
+from ._primal_spectrum import PrimalSpectrum
 from ._sums import gram_of_stream
+
+# Features from which one factor for each regulariser costs less than all eigenvalues.
+FACTORED_ONE, FACTORED_PATH = 1024, 4097
 
 
 class Examples:
@@ -54,12 +61,26 @@ class Examples:
         rows = self.features.rows(len(y))
         return gram_of_stream(parts, y, rows=rows, spec=self.spec, one_output=self.one_output)
 
-    def spectrum(self, fit_intercept: bool) -> Spectrum:
+    def decomposition(self, fit_intercept: bool, whole: bool, path: int) -> Decomposition:
+        """As `decomposed`; of few examples the eigendecomposition of ZZᵀ."""
         if isinstance(self.found, GramState):
-            return PrimalSpectrum(self.found, fit_intercept)
+            return decomposed(self.found, fit_intercept, whole, path)
         assert self.found is not None
         assert self.y is not None
         return DualSpectrum(self.found, self.y, fit_intercept)
+
+
+def decomposed(state: GramState, fit_intercept: bool, whole: bool, path: int) -> Decomposition:
+    """Of a primal regression: by what costs less for a path of so many regularisers.
+
+    Args:
+      whole: the eigendecomposition is needed anyway, for leave-one-out or λ = 0.
+    """
+    equations = NormalEquations.of(state, fit_intercept)
+    fewest = FACTORED_PATH if path > 1 else FACTORED_ONE
+    if whole or len(equations.gram) < fewest:
+        return PrimalSpectrum(equations)
+    return CholeskyFactors(equations)
 
 
 def checked_data(features: FeatureStream, x: Any, y: Any):

@@ -11,8 +11,8 @@ from .._arguments import checked_examples
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
 from ._checks import checked_targets
-from ._left_out import LeftOut, counted
-from ._spectrum import Spectrum
+from ._decomposition import Decomposition
+from ._left_out import counted
 
 
 class GCV:
@@ -49,6 +49,8 @@ class GCV:
       3
     """
 
+    takes_any_decomposition = True
+
     def __init__(self, x: Inputs | None = None, y: Inputs | None = None):
         if (x is None) != (y is None):
             raise ValueError("GCV takes both x and y, or neither")
@@ -56,22 +58,33 @@ class GCV:
         self.y = None if self.x is None else checked_targets(y, len(self.x))[0]
 
     def scores(
-        self, spectrum: Spectrum, penalties: Sequence[float], features: FeatureStream
+        self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
-        sums = np.array([spectrum.residual_sums(penalty) for penalty in penalties])
-        residual, rounding, freedom = sums.T
-        n, k = spectrum.n_examples, len(spectrum.units.shift)
-        if self.x is not None and self.y is not None:
-            x, landmarks = self.x, np.flatnonzero(~counted(features, self.x, n))
-            system = LeftOut(spectrum, penalties)
-            rows_of = spectrum.example_rows(lambda order: features(x, order), landmarks)
-            for start, stop, rows in rows_of:
-                residuals, complements = system.of(rows, self.y[landmarks[start:stop]])
-                residual = residual - np.sum(residuals**2, axis=(0, 2))
-                freedom = freedom - complements.sum(axis=0)
-            n -= len(landmarks)
-        residual = np.maximum(residual, rounding)
-        least = spectrum.leverage_tolerance * (n if spectrum.base else sums[:, 2])
+        n, units = decomposition.n_examples, decomposition.units
+        rows, targets = self._landmarks(decomposition, features)
+        n -= len(targets)
+        sums = []
+        for penalty in penalties:  # all of one before the next: see `CholeskyFactors`
+            residual, rounding, freedom = decomposition.residual_sums(penalty)
+            least = decomposition.leverage_tolerance * (n if decomposition.base else freedom)
+            if len(targets):
+                residuals, complements = decomposition.left_out(rows, targets, penalty)
+                residual, freedom = residual - np.sum(residuals**2), freedom - complements.sum()
+            sums.append((max(residual, rounding), freedom, least))
+        residual, freedom, least = np.array(sums).T
         with np.errstate(divide="ignore", invalid="ignore"):
-            score = n * residual / freedom**2 / k * spectrum.units.scale**2
+            score = n * residual / freedom**2 / len(units.shift) * units.scale**2
         return np.where(freedom <= least, np.inf, score)
+
+    def _landmarks(
+        self, decomposition: Decomposition, features: FeatureStream
+    ) -> tuple[Float[np.ndarray, "b r"], Float[np.ndarray, "b k"]]:
+        """Rows and targets of the examples that do not count."""
+        none = np.zeros((0, 0)), np.zeros((0, 0))
+        if self.x is None or self.y is None:
+            return none
+        x, left = self.x, np.flatnonzero(~counted(features, self.x, decomposition.n_examples))
+        if not len(left):
+            return none
+        parts = decomposition.example_rows(lambda order: features(x, order), left)
+        return np.concatenate([rows for _, _, rows in parts]), self.y[left]

@@ -103,19 +103,20 @@ class GramState(eqx.Module):
         )
 
     @staticmethod
-    def of_host(sums: HostSums, units: Units, n: int, dtype, one_output: bool) -> GramState:
-        """The state of sums that were made in float64 on the host."""
+    def of_host(
+        sums: HostSums, units: Units, n: int, dtype, one_output: bool, rounding: float
+    ) -> GramState:
+        """The state of sums that were made on the host."""
         pairs = {
             name: Pair.of_host(np.asarray(value), dtype) for name, value in sums._asdict().items()
         }
-        unit = float(np.finfo(np.float64).eps) / 2
         p, k = sums.cross.shape
         empty = GramState.init(p, k, dtype)
         state = dataclasses.replace(
             empty,
             **pairs,
             n_examples=jnp.asarray(n, jnp.int32),
-            rounding=jnp.asarray(unit**2 * float(n) ** 3, empty.rounding.dtype),
+            rounding=jnp.asarray(rounding, empty.rounding.dtype),
             one_output=one_output,
         )
         return state.with_units(units)
@@ -181,7 +182,7 @@ class GramState(eqx.Module):
         error of entry (i, j) of G = ZᵀZ is about (eps / 2) √(Σ b³) / (3 n) · √(Gᵢᵢ Gⱼⱼ) or less. A
         symmetric matrix of independent errors has a spectral norm of about twice its largest row
         norm. Rounded up: (eps / 2) √(Σ b³) / n · √(maxᵢ Gᵢᵢ trace G), eps that of the products:
-        `accumulate` makes them in float64 where that costs little.
+        `accumulate` makes those of few features in float64 on a CPU.
 
         Measured on a CPU in float32, b = 256 to 4,096, p = 256 to 1,024: 2 to 20 times the error
         for features with a large mean, 3 to 60 times for a decaying spectrum, up to 200 times for

@@ -11,6 +11,7 @@ from .._arguments import checked_examples
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
 from ._checks import checked_groups, checked_targets
+from ._decomposition import Decomposition
 from ._left_out import LeftOut, counted
 from ._spectrum import Spectrum
 
@@ -62,28 +63,30 @@ class LeaveOneOut:
         self.groups = checked_groups(groups, len(self.x))
 
     def scores(
-        self, spectrum: Spectrum, penalties: Sequence[float], features: FeatureStream
+        self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
+        if not isinstance(decomposition, Spectrum):
+            raise TypeError(f"leave-one-out needs a Spectrum, got {type(decomposition).__name__}")
         n, k = self.y.shape
-        if n != spectrum.n_examples:
+        if n != decomposition.n_examples:
             raise ValueError(
                 f"leave-one-out was given {n} examples but the statistics are of "
-                f"{spectrum.n_examples}; needed: the same examples"
+                f"{decomposition.n_examples}; needed: the same examples"
             )
         groups = np.arange(n) if self.groups is None else self.groups
         counts = counted(features, self.x, n, groups)
         order = np.argsort(groups, kind="stable")
         order = order[counts[order]]
         sizes = np.unique(groups[order], return_counts=True)[1]
-        system = LeftOut(spectrum, penalties)
+        system = LeftOut(decomposition, penalties)
 
         total = np.zeros(len(penalties))
-        chunks = spectrum.example_rows(lambda order: features(self.x, order), order)
+        chunks = decomposition.example_rows(lambda order: features(self.x, order), order)
         for start, rows, chunk_sizes in _whole_groups(chunks, sizes):
             targets = self.y[order[start : start + len(rows)]]
             for index in _by_size(chunk_sizes):
                 total += system.sum_squares(rows[index], targets[index])
-        return total / (len(order) * k) * spectrum.units.scale**2
+        return total / (len(order) * k) * decomposition.units.scale**2
 
 
 def _whole_groups(

@@ -3,37 +3,68 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..numerics._precision import on_device
 from ..streaming._feature_stream import FeatureStream
+from ._decomposition import Decomposition
 from ._selection import Selector
 from ._solution import Fit, RidgeSolution
-from ._spectrum import Spectrum
+
+_EXTENSIONS = 8  # of a path of regularisers at most
 
 
 class Regression:
     """The regressions of one decomposition, for every `diag_reg`."""
 
-    def __init__(self, spectrum: Spectrum, diag_regs: list[float], absolute: bool):
-        scale = 1.0 if absolute else spectrum.mean_square_norm
-        self.spectrum = spectrum
-        self.fits = tuple(
-            Fit(d, d * scale, spectrum.condition(d * scale), spectrum.rank(d * scale))
-            for d in diag_regs
-        )
+    def __init__(self, decomposition: Decomposition, diag_regs: Sequence[float], absolute: bool):
+        self.decomposition = decomposition
+        self.diag_regs = list(diag_regs)
+        self._scale = 1.0 if absolute else decomposition.mean_square_norm
 
-    def scores(self, selector: Selector, features: FeatureStream) -> Float[np.ndarray, " m"]:
-        """One for each `diag_reg`, some of them finite."""
-        scores = selector.scores(self.spectrum, [fit.penalty for fit in self.fits], features)
+    def _fit(self, diag_reg: float) -> Fit:
+        penalty = diag_reg * self._scale
+        found = self.decomposition
+        return Fit(diag_reg, penalty, found.condition(penalty), found.rank(penalty))
+
+    def scores(
+        self, selector: Selector, features: FeatureStream, extend: bool = False
+    ) -> Float[np.ndarray, " m"]:
+        """One for each of `diag_regs`, some of them finite.
+
+        With `extend`, while the best is the smallest or the largest of them the path goes on there
+        by its own ratio, `_EXTENSIONS` times at most.
+        """
+        scores = self._scores(selector, features, self.diag_regs)
         if not np.any(np.isfinite(scores)):
             raise ValueError(
-                f"every score is infinite for diag_reg={[fit.diag_reg for fit in self.fits]}: the"
+                f"every score is infinite for diag_reg={self.diag_regs}: the"
                 " regression interpolates its examples, so none can be left out; give larger values"
             )
+        for _ in range(_EXTENSIONS * extend):
+            further = _beyond(self.diag_regs, int(np.argmin(scores)))
+            if further is None:
+                return scores
+            place, diag_reg = further
+            new = self._scores(selector, features, [diag_reg])
+            scores = np.insert(scores, place, new)
+            self.diag_regs.insert(place, diag_reg)
+        if extend and _beyond(self.diag_regs, int(np.argmin(scores))):
+            warnings.warn(
+                f"diag_reg={self.diag_regs[int(np.argmin(scores))]:.3g} has the best score of"
+                f" {len(scores)} values and is at the end of their path, which was extended"
+                f" {_EXTENSIONS} times: the data do not choose a value on this side",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return scores
+
+    def _scores(self, selector: Selector, features: FeatureStream, diag_regs: list[float]):
+        penalties = [d * self._scale for d in diag_regs]
+        return selector.scores(self.decomposition, penalties, features)
 
     def solution(
         self,
@@ -44,7 +75,8 @@ class Regression:
         one_output: bool,
     ) -> RidgeSolution:
         """Weights of the path, and of the choice by `scores` (of this or another regression)."""
-        spectrum, fits = self.spectrum, self.fits
+        decomposition = self.decomposition
+        fits = tuple(map(self._fit, self.diag_regs))
         chosen = (None if is_path else 0) if scores is None else int(np.argmin(scores))
         wanted = fits if is_path or chosen is None else (fits[chosen],)
         best = chosen if is_path else 0
@@ -52,18 +84,20 @@ class Regression:
         def all_and_best(arrays: list[np.ndarray]) -> tuple[Array | None, Array | None]:
             arrays = [a[..., 0] if one_output else a for a in arrays]
             return (
-                on_device(np.stack(arrays), spectrum.dtype) if is_path else None,
-                None if best is None else on_device(arrays[best], spectrum.dtype),
+                on_device(np.stack(arrays), decomposition.dtype) if is_path else None,
+                None if best is None else on_device(arrays[best], decomposition.dtype),
             )
 
-        weights = [spectrum.weights(fit.penalty) for fit in wanted]
+        weights = [decomposition.weights(fit.penalty) for fit in wanted]
         path_weights, best_weights = all_and_best(weights)
         path_intercept = best_intercept = None
-        if spectrum.fit_intercept:
-            path_intercept, best_intercept = all_and_best(list(map(spectrum.intercept, weights)))
+        if decomposition.fit_intercept:
+            path_intercept, best_intercept = all_and_best(
+                list(map(decomposition.intercept, weights))
+            )
         if chosen is not None:
-            _warn_if_deficient(fits[chosen], spectrum)
-        _warn_of_large_mean(spectrum)
+            _warn_if_deficient(fits[chosen], decomposition)
+        _warn_of_large_mean(decomposition)
         return RidgeSolution(
             feature_map=features.feature_map,
             weights=best_weights,
@@ -72,7 +106,7 @@ class Regression:
             path_intercept=path_intercept,
             scores=scores,
             diag_reg=tuple(f.diag_reg for f in fits) if chosen is None else fits[chosen].diag_reg,
-            n_examples=spectrum.n_examples,
+            n_examples=decomposition.n_examples,
             fits=fits,
             chosen=chosen,
             get=features.get,
@@ -80,27 +114,32 @@ class Regression:
         )
 
 
-def _warn_of_large_mean(spectrum: Spectrum) -> None:
-    if spectrum.mean_to_spread > 1 and not spectrum.fit_intercept:
+def _beyond(path: list[float], best: int) -> tuple[int, float] | None:
+    """Where the path goes on and with which value, if its best is at an end of it."""
+    values = sorted(path)
+    if path[best] not in (values[0], values[-1]):
+        return None
+    end, inner = (values[0], values[1]) if path[best] == values[0] else (values[-1], values[-2])
+    return best + (best > 0), end * end / inner
+
+
+def _warn_of_large_mean(decomposition: Decomposition) -> None:
+    if decomposition.mean_to_spread > 1 and not decomposition.fit_intercept:
         warnings.warn(
             "the mean of the targets outweighs their spread, "
-            f"{spectrum.mean_to_spread:.3g} times, and is shrunk with everything else: pass "
+            f"{decomposition.mean_to_spread:.3g} times, and is shrunk with everything else: pass "
             "fit_intercept=True, or subtract the mean from y and add it to predictions",
             RuntimeWarning,
             stacklevel=4,
         )
 
 
-def _warn_if_deficient(fit: Fit, spectrum: Spectrum) -> None:
-    size = len(spectrum.values)
-    if fit.rank < size:
-        error = spectrum.floor if fit.penalty > 0 else spectrum.cut
+def _warn_if_deficient(fit: Fit, decomposition: Decomposition) -> None:
+    what = decomposition.deficiency(fit.penalty)
+    if what:
         warnings.warn(
             f"numerically rank-deficient at diag_reg={fit.diag_reg:g} (λ = {fit.penalty:.3g}): "
-            f"{size - fit.rank} of {size} eigenvalues of the Gram matrix, with λ added, are below "
-            f"its rounding error of {error:.3g} and their directions are dropped; the condition "
-            f"number of the others is {fit.condition:.3g} and the largest eigenvalue "
-            f"{spectrum.values[-1]:.3g}. If they matter, use a larger diag_reg or float64 features",
+            f"{what}. If they matter, use a larger diag_reg or float64 features",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -16,7 +16,7 @@ from ._examples import Examples, checked_data
 from ._gcv import GCV
 from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
-from ._selection import Selector
+from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
 from ._validation import HoldOut, Validation, validation
 
@@ -37,6 +37,7 @@ def ridge(
     progress: Progress = None,
     keep_features: bool = False,
     refit: bool = False,
+    extend_path: bool = False,
 ) -> RidgeSolution:
     """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
 
@@ -49,10 +50,13 @@ def ridge(
     refused. Targets are brought to units of order one on the host, so that neither solution nor
     scores depend on theirs.
 
-    With n > p examples the features are streamed once into `GramState` (2 n p² FLOPs, memory
-    independent of n: about 12 p² bytes on the device, 24 p² on the host) and ZᵀZ is decomposed
-    on the host (9 p³ FLOPs, float64). Otherwise the features are kept (n p numbers on the host) and
-    ZZᵀ is (2 n² p + 9 n³ FLOPs). A path of m regularisers adds 2 m min(n, p)² k FLOPs.
+    With n > p examples the features are streamed once into `GramState` (memory independent of n:
+    about 24 p² bytes; n p² FLOPs on a CPU, 2 n p² elsewhere) and ZᵀZ is decomposed on the host in
+    float64: all eigenvalues and eigenvectors (9 p³ FLOPs), after which every regulariser is cheap,
+    or beyond 4,096 features (beyond 1,023 for a single regulariser) a Cholesky factor and its
+    inverse for each of m regularisers (2 m p³ / 3). Leave-one-out and λ = 0 need the former.
+    With n <= p the features are kept (n p numbers on the host) and ZZᵀ is decomposed (2 n² p + 9 n³
+    FLOPs). A path adds 2 m min(n, p)² k FLOPs.
 
     On a CPU, ZᵀZ of up to 1,024 float32 features is summed in float64. Otherwise it carries the
     rounding error of float32 products. Directions whose
@@ -90,6 +94,8 @@ def ridge(
         out for `refit`, stay in the host's memory (n p numbers) and are not computed again.
       refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
         these included.
+      extend_path: while the choice is the smallest or the largest of the path, the path goes on
+        there by its own ratio, up to eight times. 'loo' makes another pass for each.
 
     Returns:
       A `RidgeSolution`; on a sequence of `diag_reg` without `select`, one that cannot `predict`
@@ -127,6 +133,7 @@ def ridge(
     features = FeatureStream(feature_map, get, batch_size, progress)
     x, targets, one_output, spec = checked_data(features, x, y)
     selector = _selector(select, x, targets, groups, refit)
+    _checks.check_extend(extend_path, values, selector)
     fitted, order = targets, None
     if isinstance(selector, HoldOut):
         order, selector = selector.split(x, targets, groups, features.landmarks(x))
@@ -138,11 +145,14 @@ def ridge(
     elif keep_features and refit and isinstance(selector, Validation):
         features.keep(selector.x)
     sums = Examples(features, spec, one_output).plus(x, fitted, order)
-    regression = Regression(sums.spectrum(fit_intercept), values, diag_reg_absolute_scale)
-    scores = None if selector is None else regression.scores(selector, features)
+    whole = needs_spectrum(selector, values)
+    found = sums.decomposition(fit_intercept, whole, len(values))
+    regression = Regression(found, values, diag_reg_absolute_scale)
+    scores = None if selector is None else regression.scores(selector, features, extend_path)
     if refit and isinstance(selector, Validation):
-        sums = sums.plus(selector.x, selector.y)
-        regression = Regression(sums.spectrum(fit_intercept), values, diag_reg_absolute_scale)
+        values = regression.diag_regs
+        found = sums.plus(selector.x, selector.y).decomposition(fit_intercept, whole, len(values))
+        regression = Regression(found, values, diag_reg_absolute_scale)
     return regression.solution(features, scores, is_path=is_path, one_output=one_output)
 
 

@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ..streaming._feature_stream import FeatureStream
-from ._spectrum import Spectrum
+from ._decomposition import Decomposition
+
+#: Selectors that take any decomposition say so by an attribute of this name.
+_ANY = "takes_any_decomposition"
 
 
 @runtime_checkable
@@ -19,5 +22,11 @@ class Selector(Protocol):
     """
 
     def scores(
-        self, spectrum: Spectrum, penalties: Sequence[float], features: FeatureStream
+        self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]: ...
+
+
+def needs_spectrum(selector: Selector | None, diag_regs: Sequence[float]) -> bool:
+    """Whether only an eigendecomposition will do: for a selector that does not say otherwise, and
+    where a regulariser is 0."""
+    return min(diag_regs) == 0 or not (selector is None or getattr(selector, _ANY, False))

@@ -10,14 +10,13 @@ from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
 from ._checks import DiagReg
-from ._examples import checked_data
+from ._examples import checked_data, decomposed
 from ._gcv import GCV
 from ._gram_state import GramState
 from ._origin import check_same, origin_of
 from ._regression import Regression
-from ._selection import Selector
+from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
-from ._spectrum import PrimalSpectrum
 from ._sums import gram_of_stream
 from ._validation import validation
 
@@ -75,16 +74,18 @@ def solve(
     get: str = "ntk",
     batch_size: int | None = None,
     fit_intercept: bool = False,
+    extend_path: bool = False,
     progress: Progress = None,
 ) -> RidgeSolution:
     """The regression whose statistics are `state`: the second half of `ridge`, always primal.
 
-    Cost: 9 p³ FLOPs in float64 on the host, 24 p² bytes.
+    Cost: as `ridge`, without that of the sums.
 
     Args:
       feature_map, get: those of the statistics, for predictions.
       state: from `accumulate`, or a merge of such states.
-      diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept, progress: as in `ridge`.
+      diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept, extend_path, progress: as in
+        `ridge`.
       select: 'gcv' or `GCV()`, `LeaveOneOut(x, y, groups)`, `(x_val, y_val)` or
         `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
         `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean.
@@ -123,7 +124,9 @@ def solve(
         state.origin, origin_of(feature_map, get), "these statistics are not of this feature map"
     )
     features = FeatureStream(feature_map, get, batch_size, progress)
-    spectrum = PrimalSpectrum(state, fit_intercept)
-    regression = Regression(spectrum, values, diag_reg_absolute_scale)
-    scores = None if select is None else regression.scores(select, features)
+    _checks.check_extend(extend_path, values, select)
+    whole = needs_spectrum(select, values)
+    decomposition = decomposed(state, fit_intercept, whole, len(values))
+    regression = Regression(decomposition, values, diag_reg_absolute_scale)
+    scores = None if select is None else regression.scores(select, features, extend_path)
     return regression.solution(features, scores, is_path=is_path, one_output=state.one_output)

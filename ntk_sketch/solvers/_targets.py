@@ -43,3 +43,9 @@ def scaled_units(y: Float[np.ndarray, "n k"]) -> Units:
 def _exponent(y: Float[np.ndarray, "n k"]) -> int:
     # 2^±exponent and t² are normal numbers of float32
     return int(np.clip(np.frexp(np.abs(y).max())[1], -100, 100))
+
+
+def mean_to_spread(mean_square: float, variance: float) -> float:
+    """√(Σ mean² / Σ variance) over the outputs."""
+    with np.errstate(divide="ignore"):
+        return float(np.sqrt(np.divide(mean_square, variance))) if mean_square > 0 else 0.0

@@ -15,7 +15,7 @@ from ..numerics._precision import on_device
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
 from ._checks import checked_groups, checked_targets
-from ._spectrum import Spectrum
+from ._decomposition import Decomposition
 from ._sums import project
 
 
@@ -37,21 +37,23 @@ class Validation:
       40
     """
 
+    takes_any_decomposition = True
+
     def __init__(self, x: Inputs, y: Inputs):
         self.x = checked_examples(x, "x_val")
         self.y = checked_targets(y, len(self.x), "y_val")[0]
 
     def scores(
-        self, spectrum: Spectrum, penalties: Sequence[float], features: FeatureStream
+        self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
-        units = spectrum.units
-        weights = np.stack([spectrum.weights(penalty) for penalty in penalties], axis=1)
+        units = decomposition.units
+        weights = np.stack([decomposition.weights(penalty) for penalty in penalties], axis=1)
         weights = np.ldexp(weights, -units.exponent)  # no number too small for float32
         p, m, k = weights.shape
         if self.y.shape[1] != k:
             raise ValueError(f"y_val has {self.y.shape[1]} outputs but the statistics have {k}")
-        every = on_device(weights.reshape(p, m * k), spectrum.dtype)
-        at_mean = np.einsum("p,pmk->mk", spectrum.feature_mean, weights)
+        every = on_device(weights.reshape(p, m * k), decomposition.dtype)
+        at_mean = np.einsum("p,pmk->mk", decomposition.feature_mean, weights)
         total = np.zeros(m)
         for start, stop, z in features(self.x):
             mean = np.asarray(project(z, every))[: stop - start].astype(np.float64)

@@ -55,6 +55,9 @@ def test_everything():
         ("--digits --data-dir images", "give one of the two"),
         ("--seed -1", "between 0 and"),
         ("--select validation --train 1", "at least two training images"),
+        ("--budget soon", "'soon' is no duration"),
+        ("--budget 5m --width 8", "give it without --width"),
+        ("--budget 5m --recipe myrtle5", "with no other recipe"),
     ],
 )
 def test_nonsense_ends_with_code_2(words, message, capsys):

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_report.sh"
@@ -16,19 +15,6 @@ def report(*arguments):
     environment = os.environ | {"PYTHON": sys.executable}
     command = ["bash", str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder with as many images of noise as the parts read."""
-    folder, rng = tmp_path / "data", np.random.default_rng(0)
-    folder.mkdir()
-    arrays = {}
-    for split, n in (("train", 300), ("test", 30)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (n, 3, 32, 32), np.uint8)
-        arrays[f"y_{split}"] = rng.integers(0, 10, n).astype(np.uint8)
-    np.savez(folder / "cifar10_small.npz", **arrays)
-    return folder
 
 
 def test_every_part_writes_its_record(images, tmp_path):

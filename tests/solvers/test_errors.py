@@ -157,7 +157,7 @@ def test_features_that_are_not_finite(features_type, n):
 
 @pytest.mark.parametrize("on_host", [True, False])
 def test_sums_that_overflow(features_type, monkeypatch, on_host):
-    monkeypatch.setattr(_sums, "HOST_FEATURES", 1024 if on_host else 0)
+    monkeypatch.setattr(_sums, "_on_host", lambda: on_host)
     x = np.full((40, 6), 1e18, np.float32)
     with pytest.raises(ValueError, match="overflows float32: scale the inputs"):
         ridge(lambda x: features_type(None, 100 * x), x, np.ones(40, np.float32))

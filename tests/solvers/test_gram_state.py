@@ -145,7 +145,7 @@ def test_rounding_error_is_an_upper_estimate(kind):
 @pytest.fixture
 def on_device(monkeypatch):
     """Sums in the features' dtype, as on an accelerator."""
-    monkeypatch.setattr(_sums, "HOST_FEATURES", 0)
+    monkeypatch.setattr(_sums, "_on_host", lambda: False)
 
 
 @pytest.mark.usefixtures("on_device")

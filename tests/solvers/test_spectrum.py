@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from ntk_sketch.solvers._spectrum import DualSpectrum, _eigh
+from ntk_sketch.solvers._dual_spectrum import DualSpectrum
+from ntk_sketch.solvers._spectrum import eigh
 
 
 def test_the_floor_is_twice_the_most_negative_eigenvalue():
     """A matrix that was positive semi-definite before rounding was moved by as much (Weyl)."""
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-    values, _, floor = _eigh(rotation @ np.diag([-0.1, 0.5, 1.0, 2.0]) @ rotation.T)
+    values, _, floor = eigh(rotation @ np.diag([-0.1, 0.5, 1.0, 2.0]) @ rotation.T)
     np.testing.assert_allclose(floor, 0.2, rtol=1e-12)
     np.testing.assert_allclose(values, [0.0, 0.5, 1.0, 2.0], atol=1e-12)
 

@@ -15,7 +15,7 @@ VALUES = [1e-4, 1e-2, 1.0]
 @pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("factor", [1e-32, 1e-20, 3.8e26, 1e37])
 def test_units_of_targets(make_map, make_data, monkeypatch, n, on_host, factor):
-    monkeypatch.setattr(_sums, "HOST_FEATURES", 1024 if on_host else 0)
+    monkeypatch.setattr(_sums, "_on_host", lambda: on_host)
     feature_map = make_map()
     (x, y), (x_val, y_val) = make_data(n), make_data(40, seed=1)
     y, y_val = y.astype(np.float64), y_val.astype(np.float64)

@@ -1,0 +1,79 @@
+"""Widths of the patch net that end within a number of seconds, from rates measured on the spot."""
+
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: Widths, each with about twice the cost of the one before.
+LADDER = ((16, 256), (32, 512), (32, 1024), (48, 1536), (64, 2048), (128, 2048))
+
+_FIXED = 30.0  # seconds: reading, compiling, fitting the map
+# Shares of a matrix product's rate: of the map, of the Gram matrix, and in float64 of factors.
+_MAP, _GRAM, _FACTORS = 0.5, 0.7, 0.5
+_VALUES = 5  # of the regulariser: three, and two that the path goes on by
+_COPIES = 4.5  # of the Gram matrix in float64, at the peak
+
+
+def widths_within(
+    seconds: float, images: int, train: int, shape: tuple[int, int, int], grid: int, views: int
+) -> tuple[int, int]:
+    """The last of `LADDER` whose estimate is within `seconds` and the machine's memory.
+
+    Args:
+        images: training and test images together, `train` of them for training.
+        shape: of an image.
+        views: of each image, that features are averaged over.
+
+    Raises:
+        ValueError: not even the first is; the message has its estimate.
+    """
+    rate, rate64 = _rate(), _host_rate()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    positions = shape[0] * shape[1]
+
+    def estimate(widths: tuple[int, int]) -> float:
+        first, last = widths
+        p = grid * grid * last
+        view = positions * 9 * shape[2] * first + positions // 4 * 9 * first * last + p * last
+        features = 2 * view * views * images / (_MAP * rate)
+        gram = train * p**2 / (_GRAM * rate)
+        return _FIXED + features + gram + _VALUES * 2 / 3 * p**3 / (_FACTORS * rate64)
+
+    def fits(widths: tuple[int, int]) -> bool:
+        return _COPIES * 8 * (grid * grid * widths[1]) ** 2 <= memory
+
+    possible = [widths for widths in LADDER if estimate(widths) <= seconds and fits(widths)]
+    if not possible:
+        raise ValueError(
+            f"a budget of {seconds:.0f} seconds is too small: widths {LADDER[0]} need about"
+            f" {estimate(LADDER[0]):.0f} on this machine for {images:,} images. Give more, or fewer"
+            " images with --train and --test"
+        )
+    return possible[-1]
+
+
+def _rate() -> float:
+    """FLOPs a second of a float32 matrix product on the device."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    matrix = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    return _flops_per_second(lambda: product(matrix).block_until_ready(), size)
+
+
+def _host_rate() -> float:
+    """The same of NumPy in float64."""
+    matrix = np.ones((2048, 2048))
+    return _flops_per_second(lambda: matrix @ matrix, len(matrix))
+
+
+def _flops_per_second(product, size: int) -> float:
+    product()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        product()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)

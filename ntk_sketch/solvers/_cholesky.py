@@ -1,0 +1,138 @@
+"""One Cholesky factor in float64 on the host for each regulariser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from jaxtyping import Float, Int
+
+from ._decomposition import Rows
+from ._normal_equations import NormalEquations, PrimalDecomposition
+from ._primal_spectrum import PrimalSpectrum
+
+
+class _Found(NamedTuple):
+    """Of one λ."""
+
+    weights: Float[np.ndarray, "p k"]  # for targets in units
+    inverse_trace: float  # of (G + λI)⁻¹
+    condition: float
+
+
+class CholeskyFactors(PrimalDecomposition):
+    """ZᵀZ + λI = L Lᵀ, and what `Decomposition` needs from the inverse of L.
+
+    Cost of each λ: 2 p³ / 3 FLOPs and 8 p² bytes, where all eigenvalues and eigenvectors cost 9 p³,
+    half of them bound by memory. The factor of the last λ alone is kept: ask for all that one λ
+    needs before the next.
+
+    Nothing is dropped here. Where the spectrum would drop a direction (`Spectrum`): the smallest
+    eigenvalue of ZᵀZ + λI is below its rounding error, or so negative without λ that λ does not
+    stand out; that λ is solved by the spectrum.
+    """
+
+    def __init__(self, equations: NormalEquations):
+        super().__init__(equations)
+        gram = equations.gram
+        self._largest = _largest_eigenvalue(gram.__matmul__, len(gram)) if gram.any() else 0.0
+        self._found: dict[float, _Found] = {}
+        self._factor: tuple[float, Float[np.ndarray, "p p"]] | None = None
+        self._spectrum: PrimalSpectrum | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.equations.gram)
+
+    def rank(self, penalty: float) -> int:
+        return self.size if self._of(penalty) else self._by_spectrum().rank(penalty)
+
+    def condition(self, penalty: float) -> float:
+        found = self._of(penalty)
+        return found.condition if found else self._by_spectrum().condition(penalty)
+
+    def deficiency(self, penalty: float) -> str:
+        return "" if self._of(penalty) else self._by_spectrum().deficiency(penalty)
+
+    def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
+        found = self._of(penalty)
+        if found is None:
+            return self._by_spectrum().weights(penalty)
+        return np.ldexp(found.weights, self.units.exponent)
+
+    def residual_sums(self, penalty: float) -> tuple[float, float, float]:
+        found = self._of(penalty)
+        if found is None:
+            return self._by_spectrum().residual_sums(penalty)
+        w = found.weights  # Wᵀ G W = Wᵀ (C - λ W)
+        explained = np.sum(w * self.equations.cross) + penalty * np.sum(w * w)
+        return self.of_sums(float(explained), self.size - penalty * found.inverse_trace)
+
+    def example_rows(
+        self, features: Rows, order: Int[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b p"]]]:
+        """R = Z - mean."""
+        for start, stop, z in features(order):
+            yield start, stop, np.asarray(z)[: stop - start].astype(np.float64) - self.feature_mean
+
+    def left_out(
+        self, rows: Float[np.ndarray, "b p"], y: Float[np.ndarray, "b k"], penalty: float
+    ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
+        if self._of(penalty) is None or self._spectrum is not None:
+            spectrum = self._by_spectrum()
+            return spectrum.left_out(spectrum.rotated(rows), y, penalty)
+        residuals = self.units.of(y) - rows @ self._found[penalty].weights
+        leverages = np.sum((rows @ self._inverse_factor(penalty).T) ** 2, axis=1)
+        return residuals, 1.0 - self.fit_intercept / self.n_examples - leverages
+
+    def _of(self, penalty: float) -> _Found | None:
+        """None: by the spectrum."""
+        if penalty not in self._found and self._spectrum is None:
+            self._find(penalty)
+        return self._found.get(penalty)
+
+    def _find(self, penalty: float) -> None:
+        try:
+            inverse = self._inverse_factor(penalty)
+        except np.linalg.LinAlgError:
+            return
+        smallest = 1 / _largest_eigenvalue(lambda v: inverse.T @ (inverse @ v), self.size)
+        rounding = self.size * float(np.finfo(np.float64).eps) * self._largest
+        if smallest <= max(rounding, -2 * (smallest - penalty)):
+            return
+        gram, cross = self.equations.gram, self.equations.cross
+        w = inverse.T @ (inverse @ cross)
+        w += inverse.T @ (inverse @ (cross - gram @ w - penalty * w))  # one step of refinement
+        condition = (self._largest + penalty) / smallest
+        self._found[penalty] = _Found(w, float(np.sum(inverse**2)), condition)
+
+    def _inverse_factor(self, penalty: float) -> Float[np.ndarray, "p p"]:
+        """L⁻¹."""
+        if self._factor is None or self._factor[0] != penalty:
+            self._factor = None  # its memory, before that of the next
+            matrix = np.array(self.equations.gram, order="F")
+            matrix.flat[:: self.size + 1] += penalty
+            lower = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+            (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
+            inverse, failed = invert(lower, lower=1, overwrite_c=1)
+            if failed:
+                raise np.linalg.LinAlgError("a zero on the diagonal of the factor")
+            self._factor = penalty, inverse
+        return self._factor[1]
+
+    def _by_spectrum(self) -> PrimalSpectrum:
+        if self._spectrum is None:
+            self._factor = None
+            self._spectrum = PrimalSpectrum(self.equations)
+        return self._spectrum
+
+
+def _largest_eigenvalue(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:
+    """To a hundredth, by Lanczos; of a positive semi-definite matrix."""
+    operator = scipy.sparse.linalg.LinearOperator((size, size), product, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    start = np.random.default_rng(0).normal(size=size)
+    options = {"k": 1, "v0": start, "tol": 1e-2, "which": "LA", "return_eigenvectors": False}
+    return float(scipy.sparse.linalg.eigsh(operator, **options)[0])

@@ -1,0 +1,88 @@
+"""What a regression and its selection need of the decomposed statistics.
+
+Notation: Z (n, p) features, Y (n, k) targets, λ >= 0. Every decomposition gives the minimiser of
+‖Z W - Y‖² + λ ‖W‖², at λ = 0 the one of least norm; or, with an intercept, the W and b that
+minimise ‖Z W + 1 bᵀ - Y‖² + λ ‖W‖², which are those of centred features and targets.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..streaming._stream import Batch
+from ._targets import Units
+
+Rows = Callable[..., Iterator[Batch]]
+"""`features(order)`: the features of the examples `order`, in batches."""
+
+
+class Decomposition(abc.ABC):
+    """For every λ: weights, and residuals of examples that are left out.
+
+    A left-out residual comes from rows R of the examples: `example_rows` makes them, once for all
+    λ, and `left_out` takes them.
+
+    Attributes:
+      n_examples: n.
+      mean_square_norm: trace(ZZᵀ) / n, the unit of a relative regulariser; not centred.
+      dtype: of the features.
+      size: directions, p or n.
+      units: of targets inside; their shift is the mean of Y with an intercept, else 0.
+      feature_mean: what features lose: their mean with an intercept, else 0.
+      fit_intercept: whether there is an intercept.
+      mean_to_spread: √(Σ mean² / Σ variance) of the targets over the outputs.
+      base: 1, or 0 where `residual_sums` and `left_out` have a factor in common (dual form).
+      leverage_tolerance: rounding error of a `1 - leverage`, relative to `base` or the largest.
+    """
+
+    n_examples: int
+    mean_square_norm: float
+    dtype: np.dtype
+    size: int
+    units: Units
+    feature_mean: Float[np.ndarray, " p"]
+    fit_intercept: bool
+    mean_to_spread: float
+    base: float
+    leverage_tolerance: float
+
+    def intercept(self, weights: Float[np.ndarray, "p k"]) -> Float[np.ndarray, " k"]:
+        """b of the W(λ) given."""
+        return self.units.shift - self.feature_mean @ weights
+
+    @abc.abstractmethod
+    def rank(self, penalty: float) -> int:
+        """Number of directions that are not dropped as rounding error."""
+
+    @abc.abstractmethod
+    def condition(self, penalty: float) -> float:
+        """(largest s + λ) / (smallest kept s + λ); infinite if all are dropped."""
+
+    @abc.abstractmethod
+    def deficiency(self, penalty: float) -> str:
+        """What is dropped and why, in a sentence; empty if nothing is."""
+
+    @abc.abstractmethod
+    def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
+        """W(λ)."""
+
+    @abc.abstractmethod
+    def residual_sums(self, penalty: float) -> tuple[float, float, float]:
+        """`‖(I - H) T‖²` over all outputs, how much of it is rounding at most, and `trace(I - H)`;
+        H is the hat matrix of λ."""
+
+    @abc.abstractmethod
+    def example_rows(
+        self, features: Rows, order: Int[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
+        """Yields `(start, stop, R)` for the examples `order[start:stop]`."""
+
+    @abc.abstractmethod
+    def left_out(
+        self, rows: Float[np.ndarray, "b r"], y: Float[np.ndarray, "b k"], penalty: float
+    ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
+        """Residuals `(I - H) T` of examples and their `(I - H)ᵢᵢ`."""

@@ -1,0 +1,98 @@
+"""A + λI of a primal regression, and its right-hand sides, in float64 on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from ._decomposition import Decomposition
+from ._gram_state import GramState
+from ._targets import Units, mean_to_spread
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """(gram + λ I) W = cross, of features and targets that are centred if there is an intercept.
+
+    Attributes:
+      gram (p, p), cross (p, k), target_norm (k,): sums over examples, targets in `units`.
+      rounding_error: estimate of the spectral norm of the error of `gram`.
+      other: as in `Decomposition`.
+    """
+
+    gram: Float[np.ndarray, "p p"]
+    cross: Float[np.ndarray, "p k"]
+    target_norm: Float[np.ndarray, " k"]
+    rounding_error: float
+    n_examples: int
+    dtype: np.dtype
+    mean_square_norm: float
+    feature_mean: Float[np.ndarray, " p"]
+    units: Units
+    mean_to_spread: float
+    fit_intercept: bool
+
+    @classmethod
+    def of(cls, state: GramState, fit_intercept: bool = False) -> NormalEquations:
+        """
+        Raises:
+          ValueError: the state has seen no example, or overflows.
+        """
+        n, dtype = int(state.n_examples), np.dtype(state.gram.high.dtype)
+        sums = state.to_host()
+        if n < 1:
+            raise ValueError("the GramState has seen no example: update it first")
+        if not np.isfinite(sums.feature_norm):
+            raise ValueError(
+                f"the sum of the squared feature norms overflows {dtype}: scale the inputs or "
+                "W_std down"
+            )
+        units, inner_mean = state.units(), sums.target_sum / n
+        spread = np.maximum(sums.target_norm / n - inner_mean**2, 0.0).sum()
+        shifted = np.ldexp(units.shift, -units.exponent)
+        # targets lose their mean, or get back what they were shifted by
+        lost = inner_mean if fit_intercept else -shifted
+        shift = units.shift + np.ldexp(inner_mean, units.exponent)
+        gram, feature_mean = sums.gram, sums.feature_sum / n * fit_intercept
+        if fit_intercept:
+            gram -= np.outer(n * feature_mean, feature_mean)  # in place: p² numbers less
+        return cls(
+            gram=gram,
+            cross=sums.cross - sums.feature_sum[:, None] * lost,
+            target_norm=sums.target_norm - n * lost * (2 * inner_mean - lost),
+            rounding_error=state.rounding_error(),
+            n_examples=n,
+            dtype=dtype,
+            mean_square_norm=float(sums.feature_norm) / n,
+            feature_mean=feature_mean,
+            units=Units(shift if fit_intercept else np.zeros_like(shift), units.exponent),
+            mean_to_spread=mean_to_spread(np.sum((shifted + inner_mean) ** 2), spread),
+            fit_intercept=fit_intercept,
+        )
+
+
+class PrimalDecomposition(Decomposition):
+    """What every decomposition of normal equations says of itself."""
+
+    base = 1.0
+
+    def __init__(self, equations: NormalEquations):
+        self.equations = equations
+        self.n_examples = equations.n_examples
+        self.dtype = equations.dtype
+        self.mean_square_norm = equations.mean_square_norm
+        self.feature_mean = equations.feature_mean
+        self.units = equations.units
+        self.mean_to_spread = equations.mean_to_spread
+        self.fit_intercept = equations.fit_intercept
+        # of one leverage, a sum of p rounded squares
+        eps = float(np.finfo(self.dtype).eps)
+        self.leverage_tolerance = 8 * float(np.sqrt(len(equations.gram))) * eps
+
+    def of_sums(self, explained: float, freedom: float) -> tuple[float, float, float]:
+        """`residual_sums` from `2 tr(WᵀC) - tr(Wᵀ G W)` and `trace(H)` without the intercept's."""
+        total = float(self.equations.target_norm.sum())
+        rounding = float(np.finfo(self.dtype).eps) * total
+        return total - explained, rounding, self.n_examples - self.fit_intercept - freedom

@@ -1,0 +1,60 @@
+"""The study of the patch net, at its smallest."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.cifar10 import study
+
+SIZE = ["--train", "60", "--test", "30", "--seeds", "2"]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every variant with a few landmarks."""
+
+    def of(variant):
+        maps = (
+            dataclasses.replace(m, widths=(4,) * len(m.widths), sample=16) for m in variant.maps
+        )
+        return dataclasses.replace(variant, maps=tuple(maps))
+
+    small = {name: of(variant) for name, variant in study.VARIANTS.items()}
+    monkeypatch.setattr(study, "VARIANTS", small)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["32-512", "mirror averaging", "grid 2x2"],
+        ["two 32-256 side by side", "mean of two 32-512", "three layers 32-64-512"],
+    ],
+)
+def test_a_record_with_every_key(small, images, tmp_path, capsys, names):
+    words = [*SIZE, "--data-dir", str(images), "--out", str(tmp_path), "--variants", *names]
+    assert study.main(words) == 0
+    (path,) = tmp_path.glob("*.json")
+    results = json.loads(path.read_text())["results"]
+    assert list(results) == names
+    for result in results.values():
+        assert len(result["accuracy"]["keys"]) == 2
+    printed = capsys.readouterr().out
+    assert all(f"| {name} |" in printed for name in names)
+    features = [result["features"] for result in results.values()]
+    assert features == {"32-512": [36, 36, 16]}.get(names[0], [72, 72, 36])
+
+
+def test_an_unknown_variant_ends_at_once(capsys):
+    assert study.main(["--variants", "bigger"]) == 2
+    assert "'bigger'" in capsys.readouterr().err
+
+
+def test_the_table_compares_equal_keys():
+    def of(keys):
+        accuracy = {"mean": sum(keys) / 2, "std": 0.1, "keys": keys}
+        return {"accuracy": accuracy, "features": 9, "seconds": [1.0, 2.0]}
+
+    rows = study.table({"base": of([0.1, 0.3]), "other": of([0.2, 0.5])}).splitlines()
+    assert rows[2].split(" | ")[2] == "+0.0"
+    assert rows[3].split(" | ")[2] == "+15.0"

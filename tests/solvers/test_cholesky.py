@@ -1,0 +1,220 @@
+"""One factor for each regulariser gives what the whole spectrum gives."""
+
+import jax
+import numpy as np
+import pytest
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.solvers import GCV, HoldOut, LeaveOneOut, accumulate, solve
+from ntk_sketch.solvers import _examples as examples
+from ntk_sketch.solvers._cholesky import CholeskyFactors
+from ntk_sketch.solvers._gram_state import GramState
+from ntk_sketch.solvers._normal_equations import NormalEquations
+from ntk_sketch.solvers._primal_spectrum import PrimalSpectrum
+
+PATH = [1e-3, 1e-2, 0.1]
+
+
+@pytest.fixture
+def factored(monkeypatch):
+    """Few features are factored too."""
+
+    def set_to(value: bool):
+        for name in ("FACTORED_ONE", "FACTORED_PATH"):
+            monkeypatch.setattr(examples, name, 0 if value else 10**9)
+
+    return set_to
+
+
+@pytest.fixture
+def spectra(monkeypatch):
+    """How many eigendecompositions were made."""
+    made, init = [], PrimalSpectrum.__init__
+
+    def counting(self, equations):
+        made.append(1)
+        init(self, equations)
+
+    monkeypatch.setattr(PrimalSpectrum, "__init__", counting)
+    return made
+
+
+def problem(landmarks: bool, n=300):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    y = np.stack([np.sin(x.sum(1)), x[:, 0] * x[:, 1] + 0.3], axis=1)
+    model = stax.serial(stax.Dense(1, b_std=0.3), stax.Relu(), stax.Dense(1))
+    if landmarks:
+        feature_map = ns.feature_map(model, x[:60], ns.Nystroem(40), key=jax.random.key(0))
+    else:
+        feature_map = ns.feature_map(model, x, ns.RandomFeatures(40), key=jax.random.key(0))
+    return feature_map, x, y
+
+
+@pytest.mark.parametrize("select", ["gcv", "validation", "refit", None])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("landmarks", [False, True])
+def test_scores_weights_and_conditions_are_those_of_the_spectrum(
+    factored, spectra, select, fit_intercept, landmarks
+):
+    feature_map, x, y = problem(landmarks)
+    held = HoldOut(0.2, key=jax.random.key(0))
+    chosen = {"validation": held, "refit": held}.get(select, select)
+    options = {"select": chosen, "fit_intercept": fit_intercept, "refit": select == "refit"}
+    found = []
+    for value in (False, True):
+        factored(value)
+        spectra.clear()
+        found.append(ns.ridge(feature_map, x, y, diag_reg=PATH, **options))
+        assert bool(spectra) is not value
+    a, b = found
+    if select is not None:
+        np.testing.assert_allclose(b.scores, a.scores, rtol=1e-5)
+        assert b.diag_reg == a.diag_reg
+    largest = np.abs(a.path_weights).max()
+    np.testing.assert_allclose(b.path_weights, a.path_weights, atol=1e-6 * largest)
+    for fit, other in zip(a.fits, b.fits, strict=True):
+        assert fit.rank == other.rank
+        assert fit.condition == pytest.approx(other.condition, rel=0.05)  # by Lanczos
+
+
+def test_leave_one_out_and_no_regulariser_take_the_spectrum(factored, spectra):
+    factored(True)
+    feature_map, x, y = problem(False)
+    ns.ridge(feature_map, x, y, diag_reg=PATH, select="loo")
+    assert spectra
+    spectra.clear()
+    ns.ridge(feature_map, x, y, diag_reg=0)
+    assert spectra
+
+
+def test_a_selector_of_ones_own_is_given_the_spectrum(factored, spectra):
+    class Smallest:
+        def scores(self, decomposition, penalties, features):
+            return np.array([decomposition.values.sum() + p for p in penalties])
+
+    factored(True)
+    feature_map, x, y = problem(False)
+    assert ns.ridge(feature_map, x, y, diag_reg=PATH, select=Smallest()).diag_reg == PATH[0]
+    assert spectra
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
+    """Twenty features of rank 5, in float32: smallest regularisers do not stand out."""
+    rng = np.random.default_rng(1)
+    z = (rng.normal(size=(400, 5)) @ rng.normal(size=(5, 20))).astype(np.float32)
+    y = z[:, :1] + 0.1 * rng.normal(size=(400, 1)).astype(np.float32)
+    state = GramState.init(20, 1).update(z, y)
+    factors = CholeskyFactors(NormalEquations.of(state, fit_intercept))
+    spectrum = PrimalSpectrum(NormalEquations.of(state, fit_intercept))
+    for penalty in (10.0, 1e-9):  # the second one creates the spectrum, in the memory of ZᵀZ
+        rows = (z[:3] - factors.feature_mean).astype(np.float64)
+        assert factors.rank(penalty) == spectrum.rank(penalty)
+        assert factors.deficiency(penalty) == spectrum.deficiency(penalty)
+        np.testing.assert_allclose(
+            factors.residual_sums(penalty), spectrum.residual_sums(penalty), rtol=1e-5
+        )
+        for a, b in zip(
+            factors.left_out(rows, y[:3], penalty),
+            spectrum.left_out(spectrum.rotated(rows), y[:3], penalty),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert spectrum.rank(1e-9) < 20
+    assert factors.rank(10.0) == 20
+    np.testing.assert_allclose(
+        factors.left_out(rows, y[:3], 10.0)[1],
+        spectrum.left_out(spectrum.rotated(rows), y[:3], 10.0)[1],
+        atol=1e-8,
+    )
+
+
+def test_zero_features_have_zero_weights(factored, features_type):
+    factored(True)
+    feature_map = lambda x: features_type(None, 0 * x)  # noqa: E731
+    x = np.ones((30, 4), np.float32)
+    with pytest.warns(RuntimeWarning, match="4 of 4 eigenvalues"):
+        solution = ns.ridge(feature_map, x, x[:, 0] - 1, diag_reg=0.1)
+    np.testing.assert_array_equal(solution.weights, 0)
+
+
+def test_which_decomposition_a_size_takes(monkeypatch):
+    """A single regulariser from 1,024 features, a path from 4,097."""
+    sizes = []
+    for name in ("PrimalSpectrum", "CholeskyFactors"):
+        monkeypatch.setattr(examples, name, lambda equations, name=name: name)
+
+    class Equations:
+        @staticmethod
+        def of(state, fit_intercept):
+            sizes.append(state)
+            return type("E", (), {"gram": np.empty((state, 0))})
+
+    monkeypatch.setattr(examples, "NormalEquations", Equations)
+    keys = [(1023, 1, False), (1024, 1, False), (4096, 3, False)]
+    keys += [(4097, 3, False), (4097, 3, True), (9000, 1, True)]
+    taken = {key: examples.decomposed(key[0], False, key[2], key[1]) for key in keys}
+    assert [key for key, value in taken.items() if value == "CholeskyFactors"] == [
+        (1024, 1, False),
+        (4097, 3, False),
+    ]
+
+
+# ---- paths that go on ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("select", ["gcv", "loo", "validation"])
+@pytest.mark.parametrize("path", [[10.0, 30.0], [1e-9, 1e-8], [1e-8, 1e-9]])
+def test_a_path_goes_on_until_its_best_is_inside(select, path):
+    feature_map, x, y = problem(False)
+    y = y + 0.3 * np.random.default_rng(3).normal(size=y.shape)
+    chosen = HoldOut(0.3, key=jax.random.key(0)) if select == "validation" else select
+    solution = ns.ridge(
+        feature_map, x, y, diag_reg=path, select=chosen, fit_intercept=True, extend_path=True
+    )
+    values = [fit.diag_reg for fit in solution.fits]
+    assert len(values) == len(solution.scores) == len(solution.path_weights) > 2
+    assert len(values) <= 10
+    assert sorted(values, reverse=path[0] > path[1]) == values
+    ratios = np.array(values[1:]) / values[:-1]
+    np.testing.assert_allclose(ratios, path[1] / path[0])
+    if len(values) < 10:
+        assert min(values) < solution.diag_reg < max(values)
+    whole = ns.ridge(feature_map, x, y, diag_reg=values, select=chosen, fit_intercept=True)
+    np.testing.assert_allclose(solution.scores, whole.scores, rtol=1e-6)
+    assert whole.diag_reg == solution.diag_reg
+
+
+def test_a_path_that_data_do_not_end_is_said_to_be_one():
+    """Targets without noise: the smaller, the better."""
+    feature_map, x, _ = problem(False)
+    y = np.asarray(feature_map(x).ntk)[:, :2]
+    with pytest.warns(RuntimeWarning, match="extended 8 times"):
+        solution = ns.ridge(feature_map, x, y, diag_reg=[0.3, 1], select="loo", extend_path=True)
+    assert len(solution.fits) == 10
+
+
+def test_solve_extends_too():
+    feature_map, x, y = problem(False)
+    state = accumulate(feature_map, x, y)
+    options = {"fit_intercept": True, "extend_path": True}
+    for select in (GCV(), LeaveOneOut(x, y)):
+        solution = solve(feature_map, state, diag_reg=[10, 30], select=select, **options)
+        assert len(solution.fits) > 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"diag_reg": [0.1, 1.0]},
+        {"diag_reg": 0.1, "select": "gcv"},
+        {"diag_reg": [0.0, 1.0], "select": "gcv"},
+        {"diag_reg": [1.0, 1.0], "select": "gcv"},
+    ],
+)
+def test_a_path_that_cannot_go_on_is_refused(options):
+    feature_map, x, y = problem(False)
+    with pytest.raises(ValueError, match="two or more different diag_reg above 0"):
+        ns.ridge(feature_map, x, y, extend_path=True, **options)
