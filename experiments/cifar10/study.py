@@ -206,16 +206,17 @@ def run(settings: Settings) -> dict[str, Any]:
     x, x_test = ((part / 255).astype(np.float32) for part in (x, x_test))
     images = Images(x, labels, x_test, test_labels)
     results: dict[str, Any] = {}
+    record: dict[str, Any] = {}
+    file = f"study-{settings.train}+{settings.test}-{settings.seeds}keys"
     for name in settings.variants:
         found = [measure(VARIANTS[name], images, seed) for seed in range(settings.seeds)]
         results[name] = {
             "accuracy": mean_and_std([one["accuracy"] for one in found]),
             "features": found[0]["features"],
             "seconds": np.median([one["seconds"] for one in found], axis=0).tolist(),
-        }
-        print(name, results[name], flush=True)
-    name = f"study-{settings.train}+{settings.test}-{settings.seeds}keys"
-    return finish("cifar10 study", settings, name, results, table(results))
+        }  # with a record after each, so that nothing is lost
+        record = finish("cifar10 study", settings, file, results, table(results))
+    return record
 
 
 def table(results: dict[str, Any]) -> str:
