@@ -107,7 +107,8 @@ class CholeskyFactors(PrimalDecomposition):
         w = inverse.T @ (inverse @ cross)
         w += inverse.T @ (inverse @ (cross - gram @ w - penalty * w))  # one step of refinement
         condition = (self._largest + penalty) / smallest
-        self._found[penalty] = _Found(w, float(np.sum(inverse**2)), condition)
+        entries = inverse.reshape(-1, order="F")
+        self._found[penalty] = _Found(w, float(entries @ entries), condition)
 
     def _inverse_factor(self, penalty: float) -> Float[np.ndarray, "p p"]:
         """L⁻¹."""
@@ -134,5 +135,5 @@ def _largest_eigenvalue(product: Callable[[np.ndarray], np.ndarray], size: int) 
     """To a hundredth, by Lanczos; of a positive semi-definite matrix."""
     operator = scipy.sparse.linalg.LinearOperator((size, size), product, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     start = np.random.default_rng(0).normal(size=size)
-    options = {"k": 1, "v0": start, "tol": 1e-2, "which": "LA", "return_eigenvectors": False}
-    return float(scipy.sparse.linalg.eigsh(operator, **options)[0])
+    options = {"k": 1, "ncv": min(8, size), "v0": start, "tol": 1e-2, "which": "LA"}
+    return float(scipy.sparse.linalg.eigsh(operator, return_eigenvectors=False, **options)[0])
