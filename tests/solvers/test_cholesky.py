@@ -8,7 +8,7 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.solvers import GCV, HoldOut, LeaveOneOut, accumulate, solve
 from ntk_sketch.solvers import _examples as examples
-from ntk_sketch.solvers._cholesky import CholeskyFactors
+from ntk_sketch.solvers._cholesky import CholeskyFactors, _largest_eigenvalue
 from ntk_sketch.solvers._gram_state import GramState
 from ntk_sketch.solvers._normal_equations import NormalEquations
 from ntk_sketch.solvers._primal_spectrum import PrimalSpectrum
@@ -218,3 +218,17 @@ def test_a_path_that_cannot_go_on_is_refused(options):
     feature_map, x, y = problem(False)
     with pytest.raises(ValueError, match="two or more different diag_reg above 0"):
         ns.ridge(feature_map, x, y, extend_path=True, **options)
+
+
+@pytest.mark.parametrize("kind", ["close together", "one far away", "rank 2"])
+def test_the_largest_eigenvalue(kind):
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+    values = {
+        "close together": np.linspace(0.1, 1.0, 300),
+        "one far away": np.append(np.linspace(0.1, 1.0, 299), 3.0),
+        "rank 2": np.append(np.zeros(298), [0.5, 1.0]),
+    }[kind]
+    matrix = (rotation * values) @ rotation.T
+    found = _largest_eigenvalue(matrix.__matmul__, 300)
+    assert 0.98 * values.max() < found <= values.max() * (1 + 1e-12)
