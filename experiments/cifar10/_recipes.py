@@ -88,7 +88,7 @@ RECIPES: dict[str, Recipe] = {
         flip=True,
         diag_reg=_powers(-7, -4),  # thousands of features: each value costs a factor
         sizes={
-            "cpu": Size(50_000, 10_000, (32, 32, 1280), 9 * 2**24),
+            "cpu": Size(50_000, 10_000, (32, 32, 1024), 2**27),
             "gpu": Size(50_000, 10_000, (256, 256, 1536), 2**33),
         },
         model=patch_net,

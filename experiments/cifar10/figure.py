@@ -59,16 +59,18 @@ def run(settings: Settings) -> dict[str, Any]:
         for series, values in found.items():
             axis.plot(*zip(*[value[:2] for value in values], strict=True), "o", label=series)
             for seconds, accuracy, widths in values:
-                axis.annotate(widths, (seconds, accuracy), (4, -10), textcoords="offset points")
+                place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8}
+                axis.annotate(widths, (seconds, accuracy), **place)
         for name, accuracy in PUBLISHED.items():
             axis.axhline(accuracy, color="gray", linestyle=":")
             axis.text(
                 0.01, accuracy, name, transform=axis.get_yaxis_transform(), va="bottom", fontsize=8
             )
+        axis.margins(x=0.15)
         axis.set_xscale("log")
         axis.set_xlabel("seconds, from reading to predictions")
         axis.set_ylabel("test accuracy on CIFAR-10")
-        axis.legend(loc="lower right")
+        axis.legend(loc="lower left")
     print(f"figure: {settings.out}")
     return found
 
