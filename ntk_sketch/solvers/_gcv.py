@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .._arguments import checked_examples
 from ..streaming._feature_stream import FeatureStream
@@ -61,7 +61,10 @@ class GCV:
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
         n, units = decomposition.n_examples, decomposition.units
-        rows, targets = self._landmarks(decomposition, features)
+        left = np.zeros(0, int)
+        if self.x is not None:
+            left = np.flatnonzero(~counted(features, self.x, n))
+        rows, targets = self._rows(decomposition, features, left)
         n -= len(targets)
         sums = []
         for penalty in penalties:  # all of one before the next: see `CholeskyFactors`
@@ -76,15 +79,12 @@ class GCV:
             score = n * residual / freedom**2 / len(units.shift) * units.scale**2
         return np.where(freedom <= least, np.inf, score)
 
-    def _landmarks(
-        self, decomposition: Decomposition, features: FeatureStream
+    def _rows(
+        self, decomposition: Decomposition, features: FeatureStream, left: Int[np.ndarray, " b"]
     ) -> tuple[Float[np.ndarray, "b r"], Float[np.ndarray, "b k"]]:
-        """Rows and targets of the examples that do not count."""
-        none = np.zeros((0, 0)), np.zeros((0, 0))
-        if self.x is None or self.y is None:
-            return none
-        x, left = self.x, np.flatnonzero(~counted(features, self.x, decomposition.n_examples))
-        if not len(left):
-            return none
+        """Those of the examples that do not count, and their targets."""
+        if self.x is None or self.y is None or not len(left):
+            return np.zeros((0, 0)), np.zeros((0, 0))
+        x = self.x
         parts = decomposition.example_rows(lambda order: features(x, order), left)
         return np.concatenate([rows for _, _, rows in parts]), self.y[left]

@@ -38,7 +38,7 @@ class Regression:
         With `extend`, while the best is the smallest or the largest of them the path goes on there
         by its own ratio, `_EXTENSIONS` times at most.
         """
-        scores = self._scores(selector, features, self.diag_regs)
+        scores = selector.scores(self.decomposition, self._penalties(self.diag_regs), features)
         if not np.any(np.isfinite(scores)):
             raise ValueError(
                 f"every score is infinite for diag_reg={self.diag_regs}: the"
@@ -49,7 +49,7 @@ class Regression:
             if further is None:
                 return scores
             place, diag_reg = further
-            new = self._scores(selector, features, [diag_reg])
+            new = selector.scores(self.decomposition, self._penalties([diag_reg]), features)
             scores = np.insert(scores, place, new)
             self.diag_regs.insert(place, diag_reg)
         if extend and _beyond(self.diag_regs, int(np.argmin(scores))):
@@ -62,9 +62,8 @@ class Regression:
             )
         return scores
 
-    def _scores(self, selector: Selector, features: FeatureStream, diag_regs: list[float]):
-        penalties = [d * self._scale for d in diag_regs]
-        return selector.scores(self.decomposition, penalties, features)
+    def _penalties(self, diag_regs: list[float]) -> list[float]:
+        return [d * self._scale for d in diag_regs]
 
     def solution(
         self,

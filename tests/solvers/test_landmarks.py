@@ -130,3 +130,13 @@ def test_a_group_with_a_landmark_is_not_counted(make_map, make_data):
         weights = np.linalg.solve(system, z[keep].T @ y[keep])
         total += np.sum((z[~keep] @ weights - y[~keep]) ** 2)
     np.testing.assert_allclose(solution.scores, [total / y[~marked].size], rtol=1e-9)
+
+
+@pytest.mark.parametrize("select", ["gcv", "loo"])
+def test_the_warning_of_too_few_examples_names_the_callers_line(select):
+    model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    feature_map = ns.feature_map(model, x, ns.Nystroem(20), key=jax.random.key(0))
+    with pytest.warns(RuntimeWarning, match="too few others") as caught:
+        ns.ridge(feature_map, x, x[:, 0] - x[:, 0].mean(), diag_reg=[0.1, 1.0], select=select)
+    assert [w.filename for w in caught if "too few others" in str(w.message)] == [__file__]
