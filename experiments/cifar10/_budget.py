@@ -1,11 +1,12 @@
 """Widths of the patch net that end within a number of seconds, from rates measured on the spot."""
 
 import os
-import time
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from experiments._common._measure import interleaved_seconds, large_product
 
 #: Widths, each with about twice the cost of the one before.
 LADDER = ((16, 256), (32, 512), (32, 1024), (48, 1536), (64, 2048), (128, 2048))
@@ -56,24 +57,17 @@ def widths_within(
 
 
 def _rate() -> float:
-    """FLOPs a second of a float32 matrix product on the device."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    matrix = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    return _flops_per_second(lambda: product(matrix).block_until_ready(), size)
+    """FLOPs a second of a matrix product on the device, in full precision as maps have it."""
+    with jax.default_matmul_precision("highest"):
+        return _flops_per_second(*large_product())
 
 
 def _host_rate() -> float:
     """The same of NumPy in float64."""
     matrix = np.ones((2048, 2048))
-    return _flops_per_second(lambda: matrix @ matrix, len(matrix))
+    return _flops_per_second(lambda: matrix @ matrix, 2 * len(matrix) ** 3)
 
 
-def _flops_per_second(product, size: int) -> float:
+def _flops_per_second(product: Callable[[], object], flops: int) -> float:
     product()
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+    return flops / min(interleaved_seconds({"": product}, 3)[""])

@@ -18,6 +18,7 @@ import ntk_sketch as ns
 from experiments._common import data
 from experiments._common._arguments import count, option, settings_from
 from experiments._common._command import exit_code
+from experiments._common._given import GivenFeatures
 from experiments._common._networks import activation, patch_net
 from experiments._common._patches import fit_patches
 from experiments._common._study import finish, markdown, mean_and_std
@@ -109,25 +110,6 @@ class Settings:
     out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
 
 
-class Given(NamedTuple):
-    """Features that are there already, in the shape that `ridge` takes."""
-
-    nngp: Any
-    ntk: Any
-
-
-class Features(NamedTuple):
-    """Their map, which may say which training examples are landmarks."""
-
-    landmarks: np.ndarray
-
-    def __call__(self, z):
-        return Given(z, None)
-
-    def is_landmark(self, z):
-        return self.landmarks
-
-
 class Images(NamedTuple):
     """Images in [0, 1] and labels."""
 
@@ -169,7 +151,7 @@ def predictions(parts, images: Images, fit_intercept: bool) -> np.ndarray:
         z, z_test = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
         landmarks = np.any([part[2] for part in parts], axis=0)
     solution = ns.ridge(
-        Features(landmarks),
+        GivenFeatures(landmarks),
         z,
         np.eye(10, dtype=np.float32)[images.labels] - 0.1,
         get="nngp",

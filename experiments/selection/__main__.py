@@ -8,7 +8,7 @@ and the test error of the regulariser that each chooses.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ import ntk_sketch as ns
 from experiments._common import _uci
 from experiments._common._arguments import count, option, settings_from
 from experiments._common._command import exit_code
+from experiments._common._given import GivenFeatures
 from experiments._common._study import finish, markdown
 from ntk_sketch import stax
 from ntk_sketch.streaming import stream
@@ -34,25 +35,6 @@ class Settings:
     width: int = option(256, count, "landmarks at most")
     data_dir: str | None = option(None, str, "folder of the npz files", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of results", "DIR")
-
-
-class Given(NamedTuple):
-    """Features that are already there, in the shape that `ridge` takes."""
-
-    nngp: Any
-    ntk: Any
-
-
-class Features(NamedTuple):
-    """The map z → z, which may say which training examples are landmarks."""
-
-    landmarks: np.ndarray
-
-    def __call__(self, z):
-        return Given(z, z)
-
-    def is_landmark(self, z):
-        return self.landmarks
 
 
 def measure(x, y, rows: int, width: int, seed: int) -> dict[str, Any]:
@@ -76,7 +58,12 @@ def measure(x, y, rows: int, width: int, seed: int) -> dict[str, Any]:
     for name, left_out in (("all", np.zeros_like(landmarks)), ("others", landmarks)):
         for select in ("loo", "gcv"):
             solution = ns.ridge(
-                Features(left_out), z, y[train], diag_reg=DIAG_REG, select=select, batch_size=1024
+                GivenFeatures(left_out),
+                z,
+                y[train],
+                diag_reg=DIAG_REG,
+                select=select,
+                batch_size=1024,
             )
             errors = [float(np.mean((s.predict(z_test) - y[test]) ** 2)) for s in solution.path]
             assert solution.scores is not None

@@ -134,8 +134,10 @@ class CholeskyFactors(PrimalDecomposition):
 
 
 def _largest_eigenvalue(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:
-    """Of a positive semi-definite matrix, by `_STEPS` steps of Lanczos: from below, and within a
-    few hundredths also where the largest eigenvalues lie close together.
+    """Of a positive semi-definite matrix, by k = `_STEPS` steps of Lanczos: from below, with a mean
+    relative error of at most 0.103 (log n / (k - 1))², whatever the spectrum.
+
+    J. Kuczyński, H. Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), 1094-1122.
     """
     vector = np.random.default_rng(0).normal(size=size)
     basis = np.zeros((0, size))

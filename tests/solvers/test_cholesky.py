@@ -191,9 +191,10 @@ def test_a_path_that_data_do_not_end_is_said_to_be_one():
     """Targets without noise: the smaller, the better."""
     feature_map, x, _ = problem(False)
     y = np.asarray(feature_map(x).ntk)[:, :2]
-    with pytest.warns(RuntimeWarning, match="extended 8 times"):
+    with pytest.warns(RuntimeWarning, match="extended 8 times") as caught:
         solution = ns.ridge(feature_map, x, y, diag_reg=[0.3, 1], select="loo", extend_path=True)
     assert len(solution.fits) == 10
+    assert [w.filename for w in caught if "extended" in str(w.message)] == [__file__]
 
 
 def test_solve_extends_too():
