@@ -87,7 +87,10 @@ class CholeskyFactors(PrimalDecomposition):
             spectrum = self._by_spectrum()
             return spectrum.left_out(spectrum.rotated(rows), y, penalty)
         residuals = self.units.of(y) - rows @ self._found[penalty].weights
-        leverages = np.sum((rows @ self._inverse_factor(penalty).T) ** 2, axis=1)
+        inverse = self._inverse_factor(penalty)
+        (product,) = scipy.linalg.get_blas_funcs(("trmm",), (inverse,))
+        turned = product(1.0, inverse, rows.T, lower=1)
+        leverages = np.einsum("ij,ij->j", turned, turned)
         return residuals, 1.0 - self.fit_intercept / self.n_examples - leverages
 
     def _of(self, penalty: float) -> _Found | None:

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._arguments import checked_examples
+from .._arguments import checked_examples, checked_integer, checked_key
+from .._typing import PRNGKey
+from ..numerics._host_random import generator
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
 from ._checks import checked_groups, checked_targets
 from ._decomposition import Decomposition
 from ._left_out import LeftOut, counted
+from ._loss import checked_loss
 from ._spectrum import Spectrum
 
 
 class LeaveOneOut:
-    """Exact leave-one-out, or leave-one-group-out, mean squared error at fixed λ.
+    """Exact leave-one-out, or leave-one-group-out, mean error at fixed λ.
 
     With H(λ) = Z (ZᵀZ + λI)⁻¹ Zᵀ and e = (I - H) Y, the residual of example i under the regression
     that never saw it is eᵢ / (1 - Hᵢᵢ), that of a group g is (I - H_gg)⁻¹ e_g. λ is kept as it
@@ -32,12 +35,18 @@ class LeaveOneOut:
 
     Cost in the primal form: a second pass over the features and 2 n p² FLOPs on the device, then
     2 n p m (k + size of the groups) on the host for m regularisers. Nothing of that size in the
-    dual form.
+    dual form. With a `sample` of b examples, one at a time: a pass over these, and beyond 4,096
+    features b p² FLOPs on the host for each regulariser and its factor, without eigenvectors.
 
     Args:
       x, y: the examples of the statistics.
       groups: integers (n,); examples with equal numbers are left out together, as augmented copies
         of one image must be.
+      loss: 'squared', in the units of y²; or, with one column of y for each class, 'zero_one': the
+        share of examples whose largest prediction is not that of their class. The regulariser
+        that is best for one is not best for the other.
+      sample: the mean runs over so many examples, or groups; None: over all.
+      key: of `jax.random`, which the sample is drawn with.
 
     Source: R. D. Cook, S. Weisberg, Residuals and Influence in Regression (1982), eq. 2.2.23; the
     block form is the same Woodbury identity.
@@ -57,36 +66,85 @@ class LeaveOneOut:
       3
     """
 
-    def __init__(self, x: Inputs, y: Inputs, groups: Inputs | None = None):
+    def __init__(
+        self,
+        x: Inputs,
+        y: Inputs,
+        groups: Inputs | None = None,
+        *,
+        loss: str = "squared",
+        sample: int | None = None,
+        key: PRNGKey | None = None,
+    ):
         self.x = checked_examples(x)
         self.y = checked_targets(y, len(self.x))[0]
         self.groups = checked_groups(groups, len(self.x))
+        self.loss = checked_loss(loss, self.y)
+        self.sample = None if sample is None else checked_integer(sample, "sample")
+        if (sample is None) != (key is None):
+            raise ValueError(
+                "LeaveOneOut: sample=count and key=jax.random.key(...) go together, count examples"
+                f" are drawn with the key; got sample={sample!r} and key={key!r}"
+            )
+        self.key = None if key is None else checked_key(key)
+
+    @property
+    def takes_any_decomposition(self) -> bool:
+        """A factor for every λ costs less where few examples are left out, one at a time."""
+        return self.sample is not None and self.groups is None
+
+    def order(
+        self, features: FeatureStream, stacklevel: int = 4
+    ) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " g"]]:
+        """The examples that the mean runs over, those of a group together, and sizes of groups."""
+        n = len(self.x)
+        groups = np.arange(n) if self.groups is None else self.groups
+        counts = counted(features, self.x, n, groups, stacklevel=stacklevel + 1)
+        if self.sample is not None and self.key is not None:
+            names = np.unique(groups[counts])
+            counts &= np.isin(groups, generator(self.key).permutation(names)[: self.sample])
+        order = np.argsort(groups, kind="stable")
+        order = order[counts[order]]
+        return order, np.unique(groups[order], return_counts=True)[1]
 
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
-        if not isinstance(decomposition, Spectrum):
-            raise TypeError(f"leave-one-out needs a Spectrum, got {type(decomposition).__name__}")
-        n, k = self.y.shape
-        if n != decomposition.n_examples:
+        if len(self.y) != decomposition.n_examples:
             raise ValueError(
-                f"leave-one-out was given {n} examples but the statistics are of "
+                f"leave-one-out was given {len(self.y)} examples but the statistics are of "
                 f"{decomposition.n_examples}; needed: the same examples"
             )
-        groups = np.arange(n) if self.groups is None else self.groups
-        counts = counted(features, self.x, n, groups)
-        order = np.argsort(groups, kind="stable")
-        order = order[counts[order]]
-        sizes = np.unique(groups[order], return_counts=True)[1]
-        system = LeftOut(decomposition, penalties)
-
-        total = np.zeros(len(penalties))
+        order, sizes = self.order(features, stacklevel=5)
         chunks = decomposition.example_rows(lambda order: features(self.x, order), order)
+        if isinstance(decomposition, Spectrum):
+            total = self._by_spectrum(decomposition, penalties, chunks, order, sizes)
+        elif self.groups is None:
+            rows = np.concatenate([rows for _, _, rows in chunks])
+            total = [self._of_one(decomposition, p, rows, self.y[order]) for p in penalties]
+        else:
+            raise TypeError(
+                f"leaving groups out needs a Spectrum, got {type(decomposition).__name__}"
+            )
+        return np.asarray(total) / len(order)
+
+    def _by_spectrum(self, spectrum: Spectrum, penalties, chunks, order, sizes):
+        """Losses for all λ in one pass over the rows."""
+        system = LeftOut(spectrum, penalties, self.loss)
+        total = np.zeros(len(penalties))
         for start, rows, chunk_sizes in _whole_groups(chunks, sizes):
             targets = self.y[order[start : start + len(rows)]]
             for index in _by_size(chunk_sizes):
-                total += system.sum_squares(rows[index], targets[index])
-        return total / (len(order) * k) * decomposition.units.scale**2
+                total += system.sum_losses(rows[index], targets[index])
+        return total
+
+    def _of_one(self, decomposition: Decomposition, penalty: float, rows, y) -> float:
+        """Losses for one λ, before the next: decompositions may keep one factor alone."""
+        residuals, complement = decomposition.left_out(rows, y, penalty)
+        if complement.min() <= decomposition.leverage_tolerance:
+            return np.inf
+        residuals = decomposition.units.scale * residuals / complement[:, None]
+        return float(self.loss(residuals, y).sum())
 
 
 def _whole_groups(

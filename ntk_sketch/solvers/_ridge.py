@@ -90,8 +90,9 @@ def ridge(
       progress: of each pass over examples. None: a bar on a terminal, for a pass of more than a
         second. True: a bar. False: none. A function: called with the number of examples of every
         batch.
-      keep_features: features that are needed twice, those of x for 'loo' and of the examples held
-        out for `refit`, stay in the host's memory (n p numbers) and are not computed again.
+      keep_features: features that are needed twice, those of x for 'loo' (or of its sample) and of
+        the examples held out for `refit`, stay in the host's memory (n p numbers) and are not
+        computed again.
       refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
         these included.
       extend_path: while the choice is the smallest or the largest of the path, the path goes on
@@ -141,7 +142,10 @@ def ridge(
     if fit_intercept and len(fitted) < 2:
         raise ValueError("fit_intercept=True needs at least two examples, got one")
     if keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
-        features.keep(x, also=selector.x)
+        if selector.sample is None:
+            features.keep(x, also=selector.x)
+        elif selector.x is x and selector.groups is None:
+            features.keep_some(x, selector.order(features)[0])
     elif keep_features and refit and isinstance(selector, Validation):
         features.keep(selector.x)
     sums = Examples(features, spec, one_output).plus(x, fitted, order)

@@ -17,8 +17,8 @@ _ANY = "takes_any_decomposition"
 
 @runtime_checkable
 class Selector(Protocol):
-    """One number for each λ, smaller is better, in the units of Y² and averaged over examples and
-    outputs, so that scores of different selectors can be compared.
+    """One number for each λ, smaller is better: a mean over examples and outputs in the units of
+    Y², or of the loss that was asked for, so that scores of different selectors can be compared.
     """
 
     def scores(

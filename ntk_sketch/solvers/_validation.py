@@ -16,11 +16,16 @@ from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
 from ._checks import checked_groups, checked_targets
 from ._decomposition import Decomposition
+from ._loss import checked_loss
 from ._sums import project
 
 
 class Validation:
-    """Mean squared error on other examples (x, y). One pass over their features.
+    """Mean error on other examples (x, y). One pass over their features.
+
+    Args:
+      x, y: the examples.
+      loss: 'squared' or 'zero_one', as in `LeaveOneOut`.
 
     Example:
       >>> import numpy as np
@@ -39,9 +44,10 @@ class Validation:
 
     takes_any_decomposition = True
 
-    def __init__(self, x: Inputs, y: Inputs):
+    def __init__(self, x: Inputs, y: Inputs, *, loss: str = "squared"):
         self.x = checked_examples(x, "x_val")
         self.y = checked_targets(y, len(self.x), "y_val")[0]
+        self.loss = checked_loss(loss, self.y)
 
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
@@ -57,13 +63,14 @@ class Validation:
         total = np.zeros(m)
         for start, stop, z in features(self.x):
             mean = np.asarray(project(z, every))[: stop - start].astype(np.float64)
-            error = mean.reshape(-1, m, k) - at_mean - units.of(self.y[start:stop])[:, None, :]
-            total += np.sum(error**2, axis=(0, 2))
-        return total / self.y.size * units.scale**2
+            targets = self.y[start:stop]
+            residuals = units.of(targets)[:, None, :] - (mean.reshape(-1, m, k) - at_mean)
+            total += self.loss(units.scale * residuals, targets[:, None, :]).sum(axis=0)
+        return total / len(self.y)
 
 
 class HoldOut:
-    """Mean squared error on a random share of the examples of `ridge`, which are not fitted.
+    """Mean error on a random share of the examples of `ridge`, which are not fitted.
 
     Landmarks of the map are always fitted, with what is in their groups: left out, they would be
     predicted far worse than new examples (`LeaveOneOut` says why).
@@ -74,6 +81,7 @@ class HoldOut:
     Args:
       share: of the examples, or of the groups, whose examples stay together; 0 < share < 1.
       key: of `jax.random`, for the choice.
+      loss: 'squared' or 'zero_one', as in `LeaveOneOut`.
 
     Example:
       >>> import numpy as np
@@ -90,10 +98,11 @@ class HoldOut:
       60
     """
 
-    def __init__(self, share: float = 0.2, *, key: PRNGKey):
+    def __init__(self, share: float = 0.2, *, key: PRNGKey, loss: str = "squared"):
         if not (isinstance(share, numbers.Real) and 0 < share < 1):
             raise ValueError(f"HoldOut(share): a share, 0 < share < 1, is needed; got {share!r}")
-        self.share, self.key = float(share), checked_key(key)
+        checked_loss(loss)
+        self.share, self.key, self.loss = float(share), checked_key(key), loss
 
     def split(
         self,
@@ -122,7 +131,7 @@ class HoldOut:
         count = min(max(round(self.share * len(names)), 1), len(free), len(names) - 1)
         held = generator(self.key).permutation(free)[:count]
         out = np.isin(group, held)
-        return np.flatnonzero(~out), Validation(x[out], y[out])
+        return np.flatnonzero(~out), Validation(x[out], y[out], loss=self.loss)
 
 
 def validation(select: Sequence) -> Validation:

@@ -79,6 +79,33 @@ def test_scores_weights_and_conditions_are_those_of_the_spectrum(
         assert fit.condition == pytest.approx(other.condition, rel=0.05)  # by Lanczos
 
 
+@pytest.mark.parametrize("loss", ["squared", "zero_one"])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("landmarks", [False, True])
+def test_a_sample_left_out_needs_no_spectrum(factored, spectra, loss, fit_intercept, landmarks):
+    feature_map, x, y = problem(landmarks)
+    select = LeaveOneOut(x, y, loss=loss, sample=50, key=jax.random.key(1))
+    found = []
+    for value in (False, True):
+        factored(value)
+        spectra.clear()
+        options = {"select": select, "fit_intercept": fit_intercept}
+        found.append(ns.ridge(feature_map, x, y, diag_reg=PATH, **options))
+        assert bool(spectra) is not value
+    a, b = found
+    np.testing.assert_allclose(b.scores, a.scores, rtol=1e-5)
+    assert b.diag_reg == a.diag_reg
+
+
+def test_groups_left_out_of_a_sample_take_the_spectrum(factored, spectra):
+    factored(True)
+    feature_map, x, y = problem(False)
+    groups = np.arange(len(x)) // 2
+    select = LeaveOneOut(x, y, groups, sample=50, key=jax.random.key(1))
+    ns.ridge(feature_map, x, y, diag_reg=PATH, select=select)
+    assert spectra
+
+
 def test_leave_one_out_and_no_regulariser_take_the_spectrum(factored, spectra):
     factored(True)
     feature_map, x, y = problem(False)

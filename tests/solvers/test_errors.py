@@ -74,6 +74,11 @@ CASES = {
     "y_val is too short": ({"select": (X, Y[:2])}, ValueError, "2 rows of y_val"),
     "y_val is integer": ({"select": (X, np.arange(N))}, TypeError, "y_val = jax.nn.one_hot"),
     "y_val of other width": ({"select": (X, Y[:, 0])}, ValueError, "y_val has 1 outputs .* has 3"),
+    "classes in one column": (
+        {"y": Y[:, :1], "select": HoldOut(0.5, key=jax.random.key(0), loss="zero_one")},
+        ValueError,
+        "one column: give one for each class",
+    ),
     "groups without loo": ({"groups": np.arange(N)}, ValueError, "together by select='loo'"),
     "groups with gcv": (
         {"select": "gcv", "groups": np.arange(N)},
@@ -122,6 +127,21 @@ def test_share_held_out(share):
         HoldOut(share, key=jax.random.key(0))
     with pytest.raises(TypeError, match=r"jax.random.key\(0\)"):
         HoldOut(0.5, key=0)
+
+
+def test_losses_and_samples():
+    with pytest.raises(ValueError, match="loss='log' is unknown; known: 'squared', 'zero_one'"):
+        LeaveOneOut(X, Y, loss="log")
+    for selector in (LeaveOneOut, Validation):
+        with pytest.raises(ValueError, match="one column: give one for each class"):
+            selector(X, Y[:, :1], loss="zero_one")
+    with pytest.raises(ValueError, match="loss='log' is unknown"):
+        HoldOut(0.5, key=jax.random.key(0), loss="log")
+    with pytest.raises(ValueError, match="sample"):
+        LeaveOneOut(X, Y, sample=0, key=jax.random.key(0))
+    for options in ({"sample": 5}, {"key": jax.random.key(0)}):
+        with pytest.raises(ValueError, match="go together"):
+            LeaveOneOut(X, Y, **options)
 
 
 def test_unselected_path_does_not_predict(make_map):

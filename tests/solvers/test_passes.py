@@ -114,6 +114,23 @@ def test_kept_features_serve_leave_one_out(make_map, make_data, fit_intercept):
     assert (again.examples, once.examples) == (120, 60)
 
 
+@pytest.mark.parametrize("keep_features", [False, True])
+def test_a_sample_is_kept_as_it_goes_by(make_map, make_data, keep_features):
+    x, y = make_data(60)
+    select = LeaveOneOut(x, y, sample=7, key=KEY)
+    options = {"diag_reg": [1.0, 3.0], "extend_path": True, "batch_size": 8}
+    again, count = Counter(), Counter()
+    computed = ridge(make_map(), x, y, progress=again, select=select, **options)
+    kept = ridge(
+        make_map(), x, y, progress=count, select=select, keep_features=keep_features, **options
+    )
+    passes = len(kept.scores) - 1  # those of the path given, and each that it goes on by
+    assert passes > 1
+    np.testing.assert_allclose(kept.scores, computed.scores, rtol=1e-5)
+    assert again.examples == 60 + 7 * passes
+    assert count.examples == (60 if keep_features else again.examples)
+
+
 def test_every_pass_reports(make_map, make_data):
     x, y = make_data(30)
     for run in (

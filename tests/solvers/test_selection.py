@@ -1,10 +1,12 @@
 """Scores against their definitions, by dense algebra and by refitting."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import GCV, LeaveOneOut, Validation, accumulate, ridge, solve
+from ntk_sketch.solvers import GCV, HoldOut, LeaveOneOut, Validation, accumulate, ridge, solve
+from ntk_sketch.streaming._feature_stream import FeatureStream
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -104,6 +106,81 @@ def test_validation_is_the_error_there(make_map, make_data, n):
     solution = ridge(feature_map, x, y, diag_reg=VALUES, select=other, batch_size=8)
     expected = [np.mean((one.predict(other[0]) - other[1]) ** 2) for one in solution.path]
     np.testing.assert_allclose(solution.scores, expected, rtol=RTOL)
+
+
+def _left_out_wrong(z, y, penalty, groups, counted=None):
+    """Share of examples whose largest prediction, under a fit without their group, is not that of
+    their target."""
+    wrong = []
+    for group in np.unique(groups if counted is None else groups[counted]):
+        out = groups == group
+        predictions = z[out] @ _refit(z, y, penalty, ~out)
+        wrong.extend(predictions.argmax(axis=1) != y[out].argmax(axis=1))
+    return np.mean(wrong)
+
+
+def _classes(x):
+    labels = np.asarray(3 * np.sin(2 * x[:, 0]) + x[:, 1]).astype(int) % 3
+    return np.eye(3)[labels] - 1 / 3
+
+
+@SIZES
+@pytest.mark.parametrize("grouped", [False, True])
+def test_wrong_classes_left_out_are_those_of_refitting(make_map, make_data, n, grouped):
+    feature_map, (x, _) = make_map(6, 20, np.float64), make_data(n, np.float64)
+    y, groups = _classes(x), np.arange(n) // (2 if grouped else 1)
+    select = LeaveOneOut(x, y, groups if grouped else None, loss="zero_one")
+    scores = ridge(feature_map, x, y, diag_reg=VALUES, select=select, batch_size=8).scores
+    expected = []
+    for value in VALUES:
+        z, _, penalty = _dense(feature_map, x, value)
+        expected.append(_left_out_wrong(z, y, penalty, groups))
+    assert 0 < min(expected) <= max(expected) < 1
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+
+
+@SIZES
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_sample_is_the_mean_over_it(make_map, make_data, n, grouped):
+    feature_map, (x, y) = make_map(6, 20, np.float64), make_data(n, np.float64)
+    groups = np.arange(n) // 2 if grouped else None
+    select = LeaveOneOut(x, y, groups, sample=5, key=jax.random.key(3))
+    order = select.order(FeatureStream(feature_map, "ntk", 8))[0]
+    assert len(order) == (10 if grouped else 5)
+    assert np.all(np.diff(order) > 0)
+    scores = ridge(feature_map, x, y, diag_reg=VALUES, select=select, batch_size=8).scores
+    expected, names = [], np.arange(n) if groups is None else groups
+    for value in VALUES:
+        z, _, penalty = _dense(feature_map, x, value)
+        errors = []
+        for group in np.unique(names[order]):
+            out = names == group
+            errors.append(np.mean((z[out] @ _refit(z, y, penalty, ~out) - y[out]) ** 2))
+        expected.append(np.mean(errors))
+    np.testing.assert_allclose(scores, expected, rtol=RTOL)
+    other = LeaveOneOut(x, y, groups, sample=5, key=jax.random.key(4))
+    assert not np.array_equal(order, other.order(FeatureStream(feature_map, "ntk", 8))[0])
+
+
+@SIZES
+def test_wrong_classes_among_others(make_map, make_data, n):
+    feature_map, (x, _), (other, _) = (
+        make_map(6, 20, np.float64),
+        make_data(n, np.float64),
+        make_data(33, np.float64, seed=5),
+    )
+    y, y_other = _classes(x), _classes(other)
+    select = Validation(other, y_other, loss="zero_one")
+    solution = ridge(feature_map, x, y, diag_reg=VALUES, select=select, batch_size=8)
+    wrong = [np.asarray(s.predict(other)).argmax(1) != y_other.argmax(1) for s in solution.path]
+    expected = np.mean(wrong, axis=1)
+    np.testing.assert_allclose(solution.scores, expected, rtol=1e-12)
+    held = HoldOut(0.4, key=jax.random.key(0), loss="zero_one")
+    scores = ridge(feature_map, x, y, diag_reg=VALUES, select=held).scores
+    order, validation = held.split(x, y)
+    by_hand = ridge(feature_map, x[order], y[order], diag_reg=VALUES, select=validation).scores
+    np.testing.assert_allclose(scores, by_hand, rtol=1e-12)
+    assert np.all(scores * len(validation.x) % 1 < 1e-9)  # counts
 
 
 @pytest.mark.parametrize("select", ["gcv", "loo"])
