@@ -9,4 +9,9 @@ source "$here/_setup.sh"
 ensure_environment "tfds,experiments"
 # -P and PYTHONPATH: run from any folder, so that paths among the arguments mean what they say.
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+# glibc gives blocks beyond 32 MiB back after every use, and takes the others in pages of 4 KiB: the
+# kernel then clears memory as long as the job computes.
+malloc=glibc.malloc
+export GLIBC_TUNABLES="$malloc.hugetlb=1:$malloc.mmap_max=0:$malloc.arena_max=1:\
+$malloc.trim_threshold=137438953472:$malloc.top_pad=67108864${GLIBC_TUNABLES:+:$GLIBC_TUNABLES}"
 exec "$VENV_PYTHON" -P -m experiments.cifar10 "$@"

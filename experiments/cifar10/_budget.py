@@ -9,17 +9,24 @@ import numpy as np
 from experiments._common._measure import interleaved_seconds, large_product
 
 #: Widths, each with about twice the cost of the one before.
-LADDER = ((16, 256), (32, 512), (32, 1024), (48, 1536), (64, 2048), (128, 2048))
+LADDER = ((16, 256), (32, 512), (32, 1024), (32, 1536), (48, 2048), (64, 2560))
 
 _FIXED = 30.0  # seconds: reading, compiling, fitting the map
 # Shares of a matrix product's rate: of the map, of the Gram matrix, and in float64 of factors.
-_MAP, _GRAM, _FACTORS = 0.5, 0.7, 0.5
+_MAP, _GRAM, _FACTORS = 0.35, 0.7, 0.5
 _VALUES = 5  # of the regulariser: three, and two that the path goes on by
 _COPIES = 4.5  # of the Gram matrix in float64, at the peak
 
 
 def widths_within(
-    seconds: float, images: int, train: int, shape: tuple[int, int, int], grid: int, views: int
+    seconds: float,
+    images: int,
+    train: int,
+    shape: tuple[int, int, int],
+    *,
+    grid: int,
+    views: int,
+    rank: int | None,
 ) -> tuple[int, int]:
     """The last of `LADDER` whose estimate is within `seconds` and the machine's memory.
 
@@ -27,6 +34,7 @@ def widths_within(
         images: training and test images together, `train` of them for training.
         shape: of an image.
         views: of each image, that features are averaged over.
+        rank: of patches before their products with landmarks.
 
     Raises:
         ValueError: not even the first is; the message has its estimate.
@@ -38,7 +46,9 @@ def widths_within(
     def estimate(widths: tuple[int, int]) -> float:
         first, last = widths
         p = grid * grid * last
-        view = positions * 9 * shape[2] * first + positions // 4 * 9 * first * last + p * last
+        patch = 9 * first
+        products = patch * last if rank is None else min(rank * (patch + last), patch * last)
+        view = positions * 9 * shape[2] * first + positions // 4 * products + p * last
         features = 2 * view * views * images / (_MAP * rate)
         gram = train * p**2 / (_GRAM * rate)
         return _FIXED + features + gram + _VALUES * 2 / 3 * p**3 / (_FACTORS * rate64)

@@ -37,7 +37,8 @@ def accuracy_figure(path: Path, results: dict[str, Any], score_name: str, title:
         twin = axis.twinx()
         twin.plot(diag_reg, scores, "s--", color="tab:orange", markersize=4)
         twin.set_yscale("log")
-        twin.set_ylabel(f"{score_name} score, from training data", color="tab:orange")
+        what = "share left out wrong" if score_name == "accuracy" else f"{score_name} score"
+        twin.set_ylabel(f"{what}, from training data", color="tab:orange")
         twin.legend(*axis.get_legend_handles_labels(), fontsize="small", loc="center left")
 
 

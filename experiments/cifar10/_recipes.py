@@ -20,6 +20,7 @@ class Size:
     test: int
     widths: tuple[int, int, int]  # of the early nonlinearities, the last but one, the last
     batch_bytes: int | None = None  # None: what `FeatureMap.batch_size` takes itself
+    rank: int | None = None  # of `Nystroem`; None: all directions
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Recipe:
 
     Attributes:
         nonlinearities: how many widths a schedule has.
-        activation, kernel, flip, diag_reg: defaults of the settings of these names.
+        activation, kernel, flip, diag_reg, select: defaults of the settings of these names.
         sizes: defaults on "cpu" and on "gpu".
         model: called as `model(shape, nonlinearity=, grid=, W_std=, b_std=, classes=)`.
         prepared: from training images, test images and steps to both as inputs of the map, and
@@ -40,6 +41,7 @@ class Recipe:
     kernel: str
     flip: bool
     diag_reg: tuple[float, ...]
+    select: str
     sizes: dict[str, Size]
     model: Callable[..., stax.Layer]
     prepared: Callable[[np.ndarray, np.ndarray, Steps], tuple[np.ndarray, np.ndarray, Any]]
@@ -77,7 +79,17 @@ def _myrtle(name: str) -> Recipe:
         return myrtle(name, shape, **options)
 
     path = _powers(-12, 1)  # few features: one decomposition serves them all
-    return Recipe(sum(BLOCKS[name]), "relu", "ntk", False, path, _MYRTLE, model, _whitened_images)
+    return Recipe(
+        nonlinearities=sum(BLOCKS[name]),
+        activation="relu",
+        kernel="ntk",
+        flip=False,
+        diag_reg=path,
+        select="gcv",
+        sizes=_MYRTLE,
+        model=model,
+        prepared=_whitened_images,
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -87,8 +99,9 @@ RECIPES: dict[str, Recipe] = {
         kernel="nngp",
         flip=True,
         diag_reg=_powers(-7, -4),  # thousands of features: each value costs a factor
+        select="accuracy",
         sizes={
-            "cpu": Size(50_000, 10_000, (32, 32, 1024), 2**27),
+            "cpu": Size(50_000, 10_000, (32, 32, 1280), 2**27, rank=96),
             "gpu": Size(50_000, 10_000, (256, 256, 1536), 2**33),
         },
         model=patch_net,

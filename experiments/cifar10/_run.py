@@ -14,15 +14,16 @@ from experiments._common._phases import Phases
 from experiments._common._study import finish
 from ntk_sketch import stax
 from ntk_sketch.maps import mirrored
-from ntk_sketch.solvers import HoldOut
+from ntk_sketch.solvers import HoldOut, LeaveOneOut
 
 from ._budget import widths_within
 from ._figures import accuracy_figure, mistakes_figure
 from ._methods import METHODS
-from ._recipes import RECIPES
+from ._recipes import RECIPES, Size
 from ._settings import Settings
 
 SAMPLE = 256  # training images that a method may look at
+LEFT_OUT = 5000  # training images whose accuracy chooses a regulariser
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Resolved:
     kernel: str
     flip: bool
     diag_reg: tuple[float, ...]
+    select: str
+    rank: int | None
     batch_bytes: int | None
 
 
@@ -63,17 +66,18 @@ def run(settings: Settings) -> dict[str, Any]:
         batch_size = settings.batch_size or feature_map.batch_size(resolved.batch_bytes)
         batch_size = min(batch_size, len(x))
     with phases("regression"):
+        y = np.eye(len(source.classes), dtype=np.float32)[labels] - 1 / len(source.classes)
         solution = ns.ridge(
             feature_map,
             x,
-            np.eye(len(source.classes), dtype=np.float32)[labels] - 1 / len(source.classes),
+            y,
             get=resolved.kernel,
             diag_reg=resolved.diag_reg,
             extend_path=len(resolved.diag_reg) > 1 and min(resolved.diag_reg) > 0,
             batch_size=batch_size,
             progress=True,
             fit_intercept=True,
-            **_selection(settings),
+            **_selection(resolved.select, settings.seed, x, y),
         )
     with phases("predictions"):
         outputs = np.asarray(solution.predict_path(x_test, progress=True))
@@ -87,7 +91,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
     def draw(path: Path) -> list[Path]:
         paths = [path.with_name(f"{path.stem}-{what}.png") for what in ("accuracy", "mistakes")]
-        accuracy_figure(paths[0], results, settings.select, title)
+        accuracy_figure(paths[0], results, resolved.select, title)
         mistakes_figure(paths[1], test_images, chosen, test_labels, source.classes, title)
         return paths
 
@@ -122,11 +126,13 @@ def _resolve(settings: Settings, source: data.Source) -> Resolved:
     flip = recipe.flip if settings.flip is None else settings.flip
     return Resolved(
         **sizes,
-        width=settings.width or _widths(settings, sizes, source, default.widths, flip),
+        width=settings.width or _widths(settings, sizes, source, default, flip),
         activation=settings.activation or recipe.activation,
         kernel=settings.kernel or recipe.kernel,
         flip=flip,
         diag_reg=settings.diag_reg or recipe.diag_reg,
+        select=settings.select or recipe.select,
+        rank=(settings.rank or default.rank) if settings.method == "Nystroem" else None,
         batch_bytes=default.batch_bytes,
     )
 
@@ -135,20 +141,26 @@ def _widths(
     settings: Settings,
     sizes: dict[str, int],
     source: data.Source,
-    widths: tuple[int, int, int],
+    default: Size,
     flip: bool,
 ) -> tuple[int, ...]:
     """A schedule: small where positions are many, large last, where it costs little.
 
     At most a quarter of the sample's positions at the last convolution: small images have few.
     """
-    early, late, last = widths
+    early, late, last = default.widths
     schedule = (early,) * (RECIPES[settings.recipe].nonlinearities - 2) + (late, last)
     if settings.budget is not None:
         images, views = sizes["train"] + sizes["test"], 1 + flip
         try:
             schedule = widths_within(
-                settings.budget, images, sizes["train"], source.shape, settings.grid, views
+                settings.budget,
+                images,
+                sizes["train"],
+                source.shape,
+                grid=settings.grid,
+                views=views,
+                rank=settings.rank or default.rank,
             )
         except ValueError as error:
             raise data.DataError(f"--budget: {error}") from error
@@ -177,7 +189,8 @@ def _feature_map(
         model,
         jnp.asarray(x[:SAMPLE]),
         METHODS[settings.method](
-            width=resolved.width[0] if len(resolved.width) == 1 else resolved.width
+            width=resolved.width[0] if len(resolved.width) == 1 else resolved.width,
+            **({} if resolved.rank is None else {"rank": resolved.rank}),
         ),
         key=jax.random.key(settings.seed),
         get=(resolved.kernel,),
@@ -186,12 +199,15 @@ def _feature_map(
     return feature_map.averaged(mirrored) if resolved.flip else feature_map
 
 
-def _selection(settings: Settings) -> dict[str, Any]:
+def _selection(select: str, seed: int, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     """How `ns.ridge` chooses `diag_reg`."""
-    if settings.select == "validation":
-        held_out = HoldOut(0.2, key=jax.random.key(settings.seed))
-        return {"select": held_out, "refit": True, "keep_features": True}
-    return {"select": settings.select, "keep_features": settings.select == "loo"}
+    key = jax.random.key(seed)
+    if select == "validation":
+        return {"select": HoldOut(0.2, key=key), "refit": True, "keep_features": True}
+    if select == "accuracy":
+        left_out = LeaveOneOut(x, y, loss="zero_one", sample=LEFT_OUT, key=key)
+        return {"select": left_out, "keep_features": True}
+    return {"select": select, "keep_features": select == "loo"}
 
 
 def _results(solution: ns.RidgeSolution, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -238,7 +254,7 @@ def _report(
     return (
         f"\ntest accuracy {results['accuracy']:.4f} on {resolved['test']:,} images of "
         f"{source.dataset}\n"
-        f"diag_reg {results['diag_reg']:.3g}, chosen by {settings.select} on "
+        f"diag_reg {results['diag_reg']:.3g}, chosen by {resolved['select']} on "
         f"{resolved['train']:,} training images\n"
         f"{resolved['n_features']:,} features, {results['images_per_second']:.1f} images per second"
         f" (batches of {resolved['batch_size']})\n\n{phases.table()}"

@@ -65,7 +65,7 @@ def calibrated(
     """
     space = features.nngp_vectors().space
     examples = features.nngp[0].shape[0]
-    width = expansion.filters.shape[1]
+    width = expansion.width
     wanted = max(_POSITIONS, _POSITIONS_PER_FEATURE * width)
     owner = candidates // max(math.prod(space), 1)
     owners = rng.permutation(np.unique(owner))
@@ -108,7 +108,7 @@ def _features_and_kernels(
     if features.ntk is not None and expansion.filters_ntk is not None:
         z_ntk = features.ntk_vectors().at(index)
         v = matmul(z_ntk, expansion.filters_ntk, "full")
-    u = matmul(z, expansion.filters, "full")
+    u, v = expansion.mixed(matmul(z, expansion.filters, "full"), v)
     norms = None, None
     if expansion.function is not None:
         norm, derivative = dual(independent, q, q)

@@ -28,10 +28,11 @@ class LandmarkExpansion(eqx.Module):
 
     Attributes:
         filters: `[Z, Wᵀ]` (d, m₁ + m₂), projected in one pass; with the roots of the features
-            before it multiplied in (`folded`) where they were left out.
+            before it multiplied in (`folded`) where they were left out. Or a basis (d, r) of `Z`.
+        mixing: `Z` in that basis (r, m₁), or `None`.
         q: variances of the landmarks (m₁,).
         roots: of the NNGP features.
-        filters_ntk, roots_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
+        filters_ntk, roots_ntk, mixing_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
         examples: of the sample that landmarks come from: their indices, in order, each once.
         function: `σ` and `σ'` at random directions, or `None` without residual features.
         normalize: what the landmarks miss has its exact norm at every position.
@@ -49,6 +50,13 @@ class LandmarkExpansion(eqx.Module):
     precision: Precision = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
     asked: int | None = eqx.field(static=True, default=None)
+    mixing: Array | None = None
+    mixing_ntk: Array | None = None
+
+    @property
+    def width(self) -> int:
+        """m₁ + m₂."""
+        return (self.filters if self.mixing is None else self.mixing).shape[1]
 
     def __call__(
         self, features: HiddenFeatures, exact: Variances | None
@@ -56,10 +64,18 @@ class LandmarkExpansion(eqx.Module):
         if self.precision == "full":
             ntk = None if self.filters_ntk is None else self.filters_ntk.shape[1]
             features = features.raw(self.filters.shape[1], ntk)
-        u, v = features.project(self.filters, self.filters_ntk, self.precision)
+        u, v = self.mixed(*features.project(self.filters, self.filters_ntk, self.precision))
         q, _, _ = features.variances.diagonals()
         norms = (None, None) if exact is None else exact.diagonals()[1:]
         return self.of_projections(u, v, q, norms)
+
+    def mixed(self, u: Array, v: Array | None) -> tuple[Array, Array | None]:
+        """Products of φ and of ψ with landmarks and directions, from those with `filters`."""
+        if self.mixing is not None:
+            u = matmul(u, self.mixing, self.precision)
+        if self.mixing_ntk is not None and v is not None:
+            v = matmul(v, self.mixing_ntk, self.precision)
+        return u, v
 
     def folded(self, features: HiddenFeatures) -> "LandmarkExpansion":
         """The same behind `features` whose roots are multiplied into its filters: once, in
@@ -146,6 +162,12 @@ def expansion(
             landmarks.seen_ntk,
             landmarks.traced_ntk,
         )
+    mixing = mixing_ntk = None
+    basis, basis_ntk = landmarks.bases
+    if basis is not None:
+        filters, mixing = basis, matmul(basis.T, landmarks.z, "full")
+    if basis_ntk is not None and landmarks.z_ntk is not None:
+        filters_ntk, mixing_ntk = basis_ntk, matmul(basis_ntk.T, landmarks.z_ntk, "full")
     return LandmarkExpansion(
         filters,
         landmarks.q,
@@ -158,6 +180,8 @@ def expansion(
         precision,
         normalize,
         asked,
+        mixing,
+        mixing_ntk,
     )
 
 

@@ -14,7 +14,7 @@ from .._typing import Array, Inputs, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
-from ..numerics._precision import Precision, float64, matmul
+from ..numerics._precision import Precision, float64, matmul, on_device
 from ._roots import Values, on_host
 from ._sampling import check_kernel
 
@@ -51,6 +51,8 @@ class Landmarks(eqx.Module):
         seen, seen_ntk: values of both kernels at other positions, to measure rounding by, or
             `None`.
         traced, traced_ntk: both Gram matrices again while they are differentiated, or `None`.
+        bases: of `z` and of `z_ntk`, orthonormal columns (d, r) that span them, where products with
+            these cost less; `None` elsewhere.
     """
 
     z: Array
@@ -63,6 +65,7 @@ class Landmarks(eqx.Module):
     seen_ntk: Values | None = None
     traced: Array | None = None
     traced_ntk: Array | None = None
+    bases: tuple[Array | None, Array | None] = (None, None)
 
 
 def landmarks_at(
@@ -71,6 +74,7 @@ def landmarks_at(
     index: tuple[np.ndarray, ...],
     others: tuple[np.ndarray, ...] | None = None,
     precision: Precision = "full",
+    rank: int | None = None,
 ) -> Landmarks:
     """The positions `index` = (example, *position) of the sample as landmarks.
 
@@ -83,13 +87,23 @@ def landmarks_at(
     Args:
         others: positions at which kernel values show the rounding of the map, whose projections
             have inputs of `precision`. `None`: it is not measured.
+        rank: vectors of landmarks are replaced by their projections on so many principal
+            directions, where products with these cost less (`principal_directions`).
     """
+    bases = None, None
+    if rank is not None:
+        found = values_of(_vectors_at(features, index))
+        psi = found.z_ntk
+        bases = (
+            principal_directions(found.z, found.q, rank),
+            None if psi is None else principal_directions(psi, found.q, rank),
+        )
     if features.nngp[0].dtype == np.float64:
         others = None
     together = index
     if others is not None:
         together = tuple(np.concatenate(pair) for pair in zip(index, others, strict=True))
-    found = _at(dual, features, together, len(index[0]), precision)
+    found = _at(dual, features, together, len(index[0]), precision, bases)
     own, other, applied, (z, z_ntk) = found
     with float64():
         grams, accurate = _accurate(*promoted((dual, own, other)))
@@ -113,17 +127,35 @@ def landmarks_at(
         seen_ntk=seen_ntk,
         traced=traced,
         traced_ntk=traced_ntk,
+        bases=bases,
     )
 
 
+def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
+    """The `rank` orthonormal directions (d, rank) that hold most of the vectors `z / √q` (m, d).
+
+    `None` where two products, with these and from these, cost no less than one with all.
+    """
+    m, d = z.shape
+    if rank * (d + m) >= d * m:
+        return None
+    unit = on_host(z) / np.sqrt(on_host(q))[:, None]
+    return on_device(np.linalg.eigh(unit.T @ unit)[1][:, -rank:], z.dtype)
+
+
 @functools.partial(fitting_jit, level=0)
-def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision):
+def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision, bases):
     """`Vectors` at the first `count` positions and at the others, if there are any, the kernels of
     these with the first as the map computes them, and both kinds of vectors of the first in
     columns.
     """
     found = vectors_at(features, index)
     own = jax.tree.map(lambda rows: rows[:count], found)
+    z, z_ntk = (
+        rows if basis is None else matmul(matmul(rows, basis, "full"), basis.T, "full")
+        for rows, basis in zip((own.z, own.z_ntk), bases, strict=True)
+    )
+    own = Vectors(z, own.q, own.independent, z_ntk)
     other = jax.tree.map(lambda rows: rows[count:], found)
     columns = own.z.T, None if own.z_ntk is None else own.z_ntk.T
     if count == len(index[0]):
@@ -176,6 +208,9 @@ def vectors_at(features: HiddenFeatures, index: tuple[Inputs, ...]) -> Vectors:
         variances.diagonal(variances.independent)[index],
         z_ntk,
     )
+
+
+_vectors_at = functools.partial(fitting_jit, level=0)(vectors_at)
 
 
 def promoted(tree: Any) -> Any:

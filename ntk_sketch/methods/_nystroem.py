@@ -19,7 +19,7 @@ from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
 from ._method import Method
 from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
-from ._schedule import Schedule, shares, widths
+from ._schedule import Schedule, ranks, shares, widths
 
 #: Share of residual features at the last nonlinearity before positions are flattened.
 _BEFORE_FLATTEN = 0.5
@@ -70,14 +70,21 @@ class Nystroem(Method):
             `None`: features are left out whose rounding, measured at positions that are no
             landmarks, would add more to the kernel's error than they take away: more than 0.64 of
             the feature itself (`LARGEST_NOISE`). In float64 those below `m₁ eps`.
+        rank: of the vectors that landmarks are projected on, through so many of their principal
+            directions where that costs less, or a schedule. `None`: all. Patches of smooth maps
+            have few: on CIFAR-10, 96 of 288 behind a 3x3 convolution hold 98 % of the energy, and a
+            regression is as accurate (`experiments/cifar10`). The exact variances keep what is
+            left out. Residual features need all
+            directions: it goes without them.
         precision: of the inputs of the projections: "full" (that of the features),
             "tensorfloat32" or "bfloat16". What
             is decomposed and what multiplies kernel values stays in full precision.
 
     Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
-    and d_ψ. Roots cost nothing where they are multiplied into the filters of the next nonlinearity,
-    and `4 n |space'| width²` at the end, with the positions that are left after the last pool. To
-    fit: O(width³) and the sample's features, decomposed in float64 on the host.
+    and d_ψ, or with a rank `2 n |space| rank (d + d_ψ + 2 width)`. Roots cost nothing where they
+    are multiplied into the filters of the next nonlinearity, and `4 n |space'| width²` at the end,
+    with the positions that are left after the last pool. To fit: O(width³) and the sample's
+    features, decomposed in float64 on the host.
 
     Landmarks are the sample's: to choose them yourself give `feature_map` your own centres and
     their number, `feature_map(model, x[index], Nystroem(len(index)), key=key)`. A dense network
@@ -118,6 +125,7 @@ class Nystroem(Method):
     sampling: Sampling = eqx.field(static=True)
     calibrate: bool = eqx.field(static=True)
     rcond: float | None = eqx.field(static=True)
+    rank: Schedule = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
     looks_at_data = True
@@ -130,6 +138,7 @@ class Nystroem(Method):
         sampling: Sampling = "leverage",
         calibrate: bool = True,
         rcond: float | None = None,
+        rank: int | Sequence[int | None] | Schedule | None = None,
         precision: Precision = "full",
     ):
         self.width = widths(width)
@@ -137,6 +146,12 @@ class Nystroem(Method):
         self.sampling = checked_choice(sampling, "sampling", SAMPLINGS)
         self.calibrate = bool(calibrate)
         self.rcond = checked_share(rcond, "rcond")
+        self.rank = ranks(rank)
+        if any(self.rank.entries) and any(self.residual.entries):
+            raise ValueError(
+                f"Nystroem(rank={self.rank}, residual={self.residual}): residual features are"
+                " functions of all directions; leave out one of the two"
+            )
         self.precision = checked_precision(precision)
 
     def expand(
@@ -147,7 +162,7 @@ class Nystroem(Method):
     def expand_before_flatten(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
-        if self.residual.one is not None or not dual.has_function:
+        if self.residual.one is not None or self.rank.one or not dual.has_function:
             return self.expand(dual, features, key=key)
         return self._expanded(dual, features, key, _BEFORE_FLATTEN)
 
@@ -168,7 +183,8 @@ class Nystroem(Method):
         seen = rng.permutation(others if len(others) else chosen)[:HELD_OUT]
         shape = (features.nngp[0].shape[0], *features.nngp_vectors().space)
         index, seen = (np.unravel_index(where, shape) for where in (chosen, seen))
-        z, directions = landmarks_at(dual, features, index, seen, self.precision), (None, None)
+        rank, directions = self.rank.one, (None, None)
+        z = landmarks_at(dual, features, index, seen, self.precision, rank)
         if residual:
             sizes = len(z.z), None if z.z_ntk is None else len(z.z_ntk)
             directions = self.directions(*sizes, residual, rng_residual)

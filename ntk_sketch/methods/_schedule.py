@@ -69,3 +69,14 @@ def shares(value: Any, name: str) -> Schedule:
     """
     hint = ", of the width, or one for each nonlinearity"
     return Schedule.of(value, name, lambda entry: checked_share(entry, name, hint))
+
+
+def ranks(value: Any) -> Schedule:
+    """Of numbers of directions, `None` for all.
+
+    Raises:
+        TypeError, ValueError: entries that are neither positive integers nor `None`.
+    """
+    return Schedule.of(
+        value, "rank", lambda entry: None if entry is None else checked_integer(entry, "rank")
+    )

@@ -43,7 +43,7 @@ def _reason(node: LandmarkExpansion) -> str:
     asked, positions = node.asked, len(node.q)
     if asked is None:
         return ""
-    extra = node.filters.shape[1] - positions
+    extra = node.width - positions
     if positions + extra < asked:
         return f"width {asked} asked for, {positions} used, all usable positions of the sample"
     kernels = (("NNGP", node.roots), ("NTK", node.roots_ntk))

@@ -18,7 +18,7 @@ def rates(monkeypatch):
 
 
 def widths(seconds, images=60_000, train=50_000):
-    return widths_within(seconds, images, train, (32, 32, 3), grid=3, views=2)
+    return widths_within(seconds, images, train, (32, 32, 3), grid=3, views=2, rank=96)
 
 
 def test_more_seconds_give_wider_maps(rates):

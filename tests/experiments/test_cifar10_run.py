@@ -44,14 +44,17 @@ def record_of(folder):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("arguments", ["", "--recipe myrtle5"])
-def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "select"),
+    [("", "accuracy"), ("--recipe myrtle5", "gcv"), ("--rank 20 --select gcv", "gcv")],
+)
+def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys, arguments, select):
     size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path} "
     assert entry.main((size + arguments).split()) == 0
     record = record_of(tmp_path)
     assert record["data"]["dataset"] == "digits"
     assert record["resolved"]["train"] == 400
-    assert record["settings"]["select"] == "gcv"
+    assert record["resolved"]["select"] == select
     assert record["settings"]["seed"] == 1
     assert record["environment"]["backend"] == jax.default_backend()
     results = record["results"]
@@ -65,6 +68,7 @@ def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys, arguments):
     assert len(list(tmp_path.glob("*.png"))) == 2
     printed = capsys.readouterr()
     assert f"test accuracy {results['accuracy']:.4f}" in printed.out
+    assert f"chosen by {select} on" in printed.out
     assert "NO CIFAR-10: no network" in printed.err
     assert "examples/s" in printed.err
 
@@ -81,9 +85,7 @@ def test_digits_by_name(tmp_path, monkeypatch, capsys):
 def test_the_default_schedule_fits_small_images(no_cifar10):
     source = data.find(None)
     found = {
-        name: _run._widths(
-            Settings(recipe=name), {}, source, recipe.sizes["cpu"].widths, flip=recipe.flip
-        )
+        name: _run._widths(Settings(recipe=name), {}, source, recipe.sizes["cpu"], flip=recipe.flip)
         for name, recipe in RECIPES.items()
     }
     assert found["myrtle5"] == (64, 64, 128, 256)  # 256 images of 2x2 positions, a quarter of them
@@ -106,7 +108,7 @@ def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatc
     assert record["results"]["accuracy"] > 0.5
 
 
-@pytest.mark.parametrize("select", ["validation", "loo"])
+@pytest.mark.parametrize("select", ["validation", "loo", "accuracy"])
 def test_selection(no_cifar10, tmp_path, select):
     words = f"--select {select} --no-flip --train 200 --test 200 --width 16"
     assert entry.main([*words.split(), "--out", str(tmp_path)]) == 0
