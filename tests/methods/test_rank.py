@@ -62,6 +62,31 @@ def _expansions(feature_map):
 
 
 @pytest.mark.usefixtures("float64")
+def test_features_are_those_of_projected_landmarks():
+    """By the definition, for one ReLU and every example a landmark."""
+    rng = np.random.default_rng(0)
+    x, other = (rng.normal(size=(n, 20)) * np.arange(1, 21) ** -0.5 for n in (30, 12))
+    model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+    method = ns.Nystroem(30, rank=8, residual=0.0, calibrate=False)
+    z = np.asarray(ns.feature_map(model, x, method, key=KEY)(other).nngp)
+
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    u = np.linalg.svd(unit)[2][:8].T  # principal directions
+    landmarks = x @ u @ u.T
+
+    def relu(a, b, qa, qb):  # arc-cosine kernel of order one, halved, with norms of its own
+        scale = np.sqrt(qa[:, None] * qb[None])
+        c = np.clip(a @ b.T / 20 / scale, -1, 1)
+        return scale * (np.sqrt(1 - c**2) + c * (np.pi - np.arccos(c))) / (2 * np.pi)
+
+    q, q_other = (np.mean(a**2, axis=1) for a in (x, other))
+    gram = relu(landmarks, landmarks, q, q)
+    np.fill_diagonal(gram, q / 2)  # exact variances
+    values = relu(other, landmarks, q_other, q)
+    np.testing.assert_allclose(z @ z.T, values @ np.linalg.solve(gram, values.T), rtol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
 def test_error_falls_to_that_of_all_directions():
     x, other = images(), images(16, seed=1)
     exact = net()[2](other, None, KERNELS)
