@@ -28,6 +28,7 @@ METHODS = {
     "leverage score": ns.LeverageScore(16),
     "nystroem": ns.Nystroem(3, residual=0.0),
     "nystroem, residual": ns.Nystroem(2, residual=0.5),
+    "nystroem, network": ns.Nystroem(3, scope="network"),
     "poly sketch": ns.PolySketch(3, 16),
     "gegenbauer": ns.Gegenbauer(3, 16),
     "exact": ns.Exact(),
@@ -38,6 +39,17 @@ NETS = ["linear", "dense Relu", "nested serial", "layer norm"]
 over_nets = pytest.mark.parametrize("net", NETS)
 over_methods = pytest.mark.parametrize("method", METHODS)
 over_oblivious = pytest.mark.parametrize("method", OBLIVIOUS)
+
+
+@pytest.fixture(autouse=True)
+def vectors_for_whole_networks(request):
+    """Methods that expand a whole network take inputs without positions."""
+    row = getattr(getattr(request.node, "callspec", None), "params", {})
+    if METHODS.get(row.get("method"), METHODS["exact"]).whole_network:
+        if "net" not in row:
+            return
+        if len(ARCHITECTURES[row["net"]].shape) > 1:
+            pytest.skip("inputs with positions")
 
 
 def inputs(net, n=4, seed=1):
