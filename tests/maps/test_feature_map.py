@@ -34,6 +34,7 @@ METHODS = {
     "exact": ns.Exact(),
 }
 OBLIVIOUS = [name for name, method in METHODS.items() if not method.looks_at_data]
+LAYER_BY_LAYER = [name for name, method in METHODS.items() if not method.whole_network]
 NETS = ["linear", "dense Relu", "nested serial", "layer norm"]
 
 over_nets = pytest.mark.parametrize("net", NETS)
@@ -45,11 +46,9 @@ over_oblivious = pytest.mark.parametrize("method", OBLIVIOUS)
 def vectors_for_whole_networks(request):
     """Methods that expand a whole network take inputs without positions."""
     row = getattr(getattr(request.node, "callspec", None), "params", {})
-    if METHODS.get(row.get("method"), METHODS["exact"]).whole_network:
-        if "net" not in row:
-            return
-        if len(ARCHITECTURES[row["net"]].shape) > 1:
-            pytest.skip("inputs with positions")
+    vectors = "net" not in row or len(ARCHITECTURES[row["net"]].shape) == 1
+    if not vectors and row.get("method") not in (None, *LAYER_BY_LAYER):
+        pytest.skip("inputs with positions")
 
 
 def inputs(net, n=4, seed=1):
@@ -291,7 +290,7 @@ def test_what_is_not_asked_for_is_not_drawn():
     assert sizes[1] < 0.6 * sizes[0]
 
 
-@over_methods
+@pytest.mark.parametrize("method", LAYER_BY_LAYER)
 def test_output_shapes(method):
     """(n, p) after Flatten or a global pool, (n, *space, p) without; p is that of the method."""
     conv = stax.Conv(4, (3, 2), strides=(2, 1), padding="SAME")
