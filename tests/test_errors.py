@@ -348,6 +348,7 @@ def test_kernel_without_a_network(no_work):
         ns.LeverageScore(4),
         ns.Nystroem(4),
         ns.Nystroem(4, residual=0.5),
+        ns.Nystroem(4, scope="network"),
         ns.PolySketch(3, 8),
         ns.PolySketch(3, 8, scope="network"),
         ns.PolySketch(3, 8, normalize=False),

@@ -10,6 +10,7 @@ from ._recipe import TensorSRHTRecipe
 METHODS: dict[str, Callable] = {
     "Nystroem": ns.Nystroem,
     "Nystroem-half-residual": functools.partial(ns.Nystroem, residual=0.5),
+    "Nystroem-network": functools.partial(ns.Nystroem, scope="network"),
     "Nystroem-uncalibrated": functools.partial(ns.Nystroem, calibrate=False),
     "RandomFeatures": ns.RandomFeatures,
     "LeverageScore": ns.LeverageScore,

@@ -11,10 +11,11 @@ from .._nt import Kernel
 from .._typing import Array, Inputs
 from ..identity._specification import Given, Specification, in_dtype
 from ..identity._structure import once_per_structure
+from ._dual_kernels import DualKernels
 from ._entrywise import entrywise, of_one_entry
 
 
-class DualActivation(eqx.Module):
+class DualActivation(DualKernels):
     """The nonlinearity `σ` of an NT layer and its dual kernels.
 
     With `(u, v)` Gaussian of mean zero, variances `q, q'` and covariance `c`,

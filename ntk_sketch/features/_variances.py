@@ -7,6 +7,7 @@ x_{s+δ})` over a set of position offsets `δ`, planned backwards from the last 
 is linear in positions.
 """
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -99,6 +100,22 @@ class Variances(eqx.Module):
         times = times.reshape(1, len(first), *(1,) * (2 * k - 1))
         axes = tuple(range(1, 1 + 2 * k))
         return self.linear(lambda values: jnp.sum(values * times.astype(values.dtype), axes), ())
+
+    def plus(self, others: "list[Variances]") -> "Variances":
+        """Of a sum of independent branches, all at the same offsets."""
+        branches = [self, *others]
+
+        def total(values):
+            return functools.reduce(jnp.add, values)
+
+        dropped = any(branch.other is not None for branch in branches)
+        ntk = [branch.ntk for branch in branches if not isinstance(branch.ntk, tuple)]
+        return Variances(
+            same=total(branch.same for branch in branches),
+            other=total(branch.independent for branch in branches) if dropped else None,
+            ntk=() if not ntk else None if self.ntk is None else total(ntk),
+            offsets=self.offsets,
+        )
 
     def affine(self, weight, bias, ntk_weight, ntk_bias) -> "Variances":
         """`K' = weight² K + bias²`, `Θ' = weight² Θ + ntk_weight² K + ntk_bias²`."""

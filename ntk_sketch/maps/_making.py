@@ -16,7 +16,7 @@ from ..methods._widths import warn_of_widths
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import promoted
 from ..stax import Layer
-from ..stax._whole_network import WholeNetwork
+from ..stax._whole_network import rule_under
 from ._checks import (
     KERNELS,
     check_method,
@@ -101,7 +101,7 @@ def feature_map(
     dtype = promoted(dtype, jnp.float32)
     if not kwargs:
         check_scale(model, x, get, str(dtype), stacklevel=2)
-    rule = WholeNetwork(model) if method.whole_network else model.rule
+    rule = rule_under(model, method)
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
     entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets)

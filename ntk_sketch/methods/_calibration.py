@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jax.core import Tracer
 
 from .._typing import Inputs
-from ..activations import DualActivation
+from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..features._rooted import formed
 from ..numerics._compiling import fitting_jit
@@ -34,7 +34,7 @@ _RIDGE, _RIDGE_RANDOM = 1e-4, 3.0
 
 def calibrated(
     expansion: LandmarkExpansion,
-    dual: DualActivation,
+    dual: DualKernels,
     features: HiddenFeatures,
     candidates: np.ndarray,
     rng: np.random.Generator,
@@ -95,7 +95,7 @@ def calibrated(
 @fitting_jit
 def _features_and_kernels(
     expansion: LandmarkExpansion,
-    dual: DualActivation,
+    dual: DualKernels,
     features: HiddenFeatures,
     index: tuple[Inputs, ...],
 ):

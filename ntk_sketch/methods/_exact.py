@@ -37,7 +37,9 @@ class Exact(Method):
         True
     """
 
-    looks_at_data = True
+    @property
+    def looks_at_data(self) -> bool:
+        return True
 
     def expand(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 
 from .._typing import Array, Inputs
 from ..activations import DualActivation
+from ..activations._dual_kernels import DualKernels
 from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
 from ..features._rooted import Rooted
@@ -46,7 +47,7 @@ class LandmarkExpansion(eqx.Module):
     roots_ntk: Roots | None
     examples: Array
     function: RandomFunction | None
-    dual: DualActivation
+    dual: DualKernels
     precision: Precision = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
     asked: int | None = eqx.field(static=True, default=None)
@@ -114,6 +115,7 @@ class LandmarkExpansion(eqx.Module):
         k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
         value = derivative = None
         if self.function is not None:
+            assert isinstance(self.dual, DualActivation)
             value, derivative = self.function(self.dual, u[..., m:])
         norm, norm_ntk = norms if self.normalize else (None, None)
         nngp = self.roots(k, value, norm)
@@ -129,7 +131,7 @@ def _is_rooted(block) -> bool:
 
 def expansion(
     landmarks: Landmarks,
-    dual: DualActivation,
+    dual: DualKernels,
     w: Inputs | None = None,
     s: Inputs | None = None,
     precision: Precision = "full",
@@ -148,11 +150,13 @@ def expansion(
     position x instead of on average: a bias of order `1 / m₂`, and less variance.
     """
     filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
+    function, dtype, roots_ntk = None, landmarks.q.dtype, None
     if w is not None:
+        assert isinstance(dual, DualActivation)
+        function = RandomFunction(dual, dtype)
         w, s = on_device(w, filters.dtype), None if s is None else on_device(s, filters.dtype)
         random = _with_directions(landmarks.z, landmarks.z_ntk, dual, w, s)
         (filters, values), (filters_ntk, values_ntk) = random
-    dtype, roots_ntk = landmarks.q.dtype, None
     if landmarks.gram_ntk is not None:
         roots_ntk = fitted_roots(
             landmarks.gram_ntk,
@@ -175,7 +179,7 @@ def expansion(
         filters_ntk,
         roots_ntk,
         on_device(landmarks.examples),
-        None if w is None else RandomFunction(dual, dtype),
+        function,
         dual,
         precision,
         normalize,

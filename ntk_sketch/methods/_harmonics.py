@@ -1,6 +1,7 @@
 """Features of zonal kernels: all spherical harmonics of a degree, or a sample of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -133,7 +134,7 @@ class HarmonicExpansion(eqx.Module):
 
     parts: tuple[HarmonicFeatures, ...]
 
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Any) -> tuple[Array, Array | None]:
         z = [part(features) for part in self.parts]
         return z[0], z[1] if len(z) > 1 else None
 

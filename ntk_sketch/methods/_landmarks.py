@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from .._typing import Array, Inputs, PRNGKey
-from ..activations import DualActivation
+from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, float64, matmul, on_device
@@ -69,7 +69,7 @@ class Landmarks(eqx.Module):
 
 
 def landmarks_at(
-    dual: DualActivation,
+    dual: DualKernels,
     features: HiddenFeatures,
     index: tuple[np.ndarray, ...],
     others: tuple[np.ndarray, ...] | None = None,
@@ -225,7 +225,7 @@ def values_of(tree: Any) -> Any:
     )
 
 
-def check_values(method: str, dual: DualActivation, features: HiddenFeatures, key: PRNGKey) -> None:
+def check_values(method: str, dual: DualKernels, features: HiddenFeatures, key: PRNGKey) -> None:
     """Refuses to look at data whose values are not known yet."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values_of(features), key))):
         raise TypeError(

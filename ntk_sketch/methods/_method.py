@@ -9,8 +9,10 @@ import equinox as eqx
 
 from .._typing import PRNGKey
 from ..activations import DualActivation
-from ..features._hidden import HiddenFeatures
+from ..activations._dual_kernels import DualKernels
+from ..features._hidden import HiddenFeatures, is_abstract
 from ..features._variances import MAX_POSITIONS_ALL_PAIRS
+from ._network import Network
 from ._schedule import Schedule
 
 
@@ -18,9 +20,6 @@ class Method(eqx.Module):
     """How the kernel of one nonlinearity becomes features. Holds settings only; `expand` draws.
 
     Attributes:
-        looks_at_data: the method takes its sample from the examples given to `feature_map`. It then
-            decomposes matrices on the host, in NumPy float64, and fitting it cannot be jitted;
-            applying it can.
         schedules: the settings that may be tuples, one entry for each nonlinearity.
         everywhere: the method replaces those that layers were given by `stax.with_method`.
         max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
@@ -35,9 +34,17 @@ class Method(eqx.Module):
         [64, 256]
     """
 
-    looks_at_data: ClassVar[bool] = False
     everywhere: ClassVar[bool] = False
     max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Whether `expand` is to be given the examples of `feature_map`, not shapes alone.
+
+        A method that takes its sample from them decomposes matrices on the host, in NumPy float64,
+        and fitting it cannot be jitted; applying it can.
+        """
+        return False
 
     @property
     def uses_variances(self) -> bool:
@@ -66,14 +73,34 @@ class Method(eqx.Module):
 
     @property
     def whole_network(self) -> bool:
-        """Whether one expansion stands for the whole model (`SeriesMethod.expand_series`)."""
+        """Whether one expansion stands for the whole model: that of `expand_network`."""
         return False
 
-    def check_sample(self, dual: DualActivation, positions: int) -> None:
+    def expand_network(self, network: Network, features: HiddenFeatures, *, key: PRNGKey) -> Any:
+        """Draws an expansion of the kernels of a whole fully connected net: `expansion(features,
+        None)` gives φ' and ψ' (or `None`).
+
+        Args:
+            network: what to know of the net.
+            features: of the inputs, the sample's or shapes alone, with `Θ = 1`: as they enter a
+                nonlinearity, whose kernels the net's are.
+            key: of `jax.random`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} expands nonlinearities one by one.")
+
+    def check_examples(self, dual: DualKernels, features: HiddenFeatures) -> None:
+        """Refuses shapes alone where examples are needed."""
+        if self.looks_at_data and is_abstract(features):
+            raise TypeError(
+                f"{type(self).__name__} at {dual.name} takes its sample from the data, but `x` is a"
+                " jax.ShapeDtypeStruct. Pass example inputs."
+            )
+
+    def check_sample(self, dual: DualKernels, positions: int) -> None:
         """Refuses a sample that cannot do, before anything is computed.
 
         Args:
-            dual: a nonlinearity.
+            dual: a nonlinearity, or a whole net.
             positions: of the sample there; later, some may turn out to be equal or zero.
 
         Raises:

@@ -10,6 +10,7 @@ import numpy as np
 from .._arguments import checked_choice, checked_share
 from .._typing import PRNGKey
 from ..activations import DualActivation
+from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._host_random import generator
 from ..numerics._precision import Precision, checked_precision
@@ -18,6 +19,7 @@ from ._directions import host_orthogonal_directions
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
 from ._method import Method
+from ._network import Network, Scope, checked_scope
 from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
 from ._schedule import Schedule, ranks, shares, widths
 
@@ -48,12 +50,23 @@ class Nystroem(Method):
     average, as those of `RandomFeatures`, at landmarks too: there the features are 0 and their
     derivatives are not. The rescaling to exact norms is not differentiated.
 
+    With `scope="network"` a whole fully connected net is one nonlinearity of its inputs. Examples
+    of the sample become landmarks Z, and with the exact kernels K and Θ of the net
+
+        φ' = K(x, Z) R,        ψ' = Θ(x, Z) R_ψ.
+
+    No layer then adds an error to that of the Nyström approximation itself. Use it for dense nets
+    of any nonlinearities and branches: their kernel of a pair costs an inner product of inputs and
+    a few numbers for every layer. Convolutional nets need "layer": exact kernels of all pairs of
+    positions are what features are there to avoid.
+
     Args:
         width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer where
             the sample has fewer positions, or features would be rounding); or a schedule, one
             number for each nonlinearity in the order of the model. Early nonlinearities have many
             positions and cost most, late ones decide about the rank of the features: small early
-            and large late.
+            and large late. With `scope="network"` the number of features of either kernel, all in
+            all, where layer by layer those of the NTK are those of φ' and of ψ' together.
         residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. A share lowers the
             error of the centred kernel, and of kernels close to diagonal; it takes rank from a
             regression. `None`: one half at the last nonlinearity before a `Flatten` of positions
@@ -74,17 +87,20 @@ class Nystroem(Method):
             directions where that costs less, or a schedule. `None`: all. Patches of smooth maps
             have few: on CIFAR-10, 96 of 288 behind a 3x3 convolution hold 98 % of the energy, and a
             regression is as accurate (`experiments/cifar10`). The exact variances keep what is
-            left out. Residual features need all
-            directions: it goes without them.
+            left out. Residual features need all directions: it goes without them.
         precision: of the inputs of the projections: "full" (that of the features),
-            "tensorfloat32" or "bfloat16". What
-            is decomposed and what multiplies kernel values stays in full precision.
+            "tensorfloat32" or "bfloat16". What is decomposed and what multiplies kernel values
+            stays in full precision.
+        scope: "layer"; or "network" for inputs (n, d) and layers that act on vectors: `Dense`,
+            nonlinearities, `LayerNorm`, `Dropout`, branches.
 
     Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
     and d_ψ, or with a rank `2 n |space| rank (d + d_ψ + 2 width)`. Roots cost nothing where they
     are multiplied into the filters of the next nonlinearity, and `4 n |space'| width²` at the end,
     with the positions that are left after the last pool. To fit: O(width³) and the sample's
-    features, decomposed in float64 on the host.
+    features, decomposed in float64 on the host. With `scope="network"`: `2 n d width` for inner
+    products, O(n width) for every layer and the same `4 n width²`; of kernels, those of n examples
+    with the landmarks are all that is formed.
 
     Landmarks are the sample's: to choose them yourself give `feature_map` your own centres and
     their number, `feature_map(model, x[index], Nystroem(len(index)), key=key)`. A dense network
@@ -100,13 +116,16 @@ class Nystroem(Method):
 
     Raises, from `feature_map`:
         ValueError: all positions of the sample have variance 0, or the schedule does not fit the
-            model. A note says which layer of how many it is.
+            model. A note says which layer of how many it is. "network" with inputs that have
+            positions.
+        NotImplementedError: "network" with a layer that has a method of its own.
         TypeError: the sample is a `jax.ShapeDtypeStruct`, or the map is made under `jax.jit` or
             `jax.vmap`.
 
     Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
     Zhang 2016; landmarks for convolutional NTKs with exact variances and residual features:
-    derived here and in `expansion`.
+    derived here and in `expansion`; landmark examples, with Gaussian and Laplace kernels: Falkon
+    (Rudi, Carratino and Rosasco 2017).
 
     Example:
         >>> import jax
@@ -127,8 +146,7 @@ class Nystroem(Method):
     rcond: float | None = eqx.field(static=True)
     rank: Schedule = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
-
-    looks_at_data = True
+    scope: Scope = eqx.field(static=True)
 
     def __init__(
         self,
@@ -140,9 +158,17 @@ class Nystroem(Method):
         rcond: float | None = None,
         rank: int | Sequence[int | None] | Schedule | None = None,
         precision: Precision = "full",
+        scope: Scope = "layer",
     ):
         self.width = widths(width)
+        self.scope = checked_scope(scope, self.width)
         self.residual = shares(residual, "residual")
+        if scope == "network" and any(self.residual.entries):
+            raise ValueError(
+                f'residual={residual!r} with scope="network": random functions whose covariance is'
+                " the kernel of a whole network would be wide networks themselves. Leave residual"
+                ' out, or use scope="layer".'
+            )
         self.sampling = checked_choice(sampling, "sampling", SAMPLINGS)
         self.calibrate = bool(calibrate)
         self.rcond = checked_share(rcond, "rcond")
@@ -152,7 +178,27 @@ class Nystroem(Method):
                 f"Nystroem(rank={self.rank}, residual={self.residual}): residual features are"
                 " functions of all directions; leave out one of the two"
             )
+        if any(self.rank.entries) and scope == "network":
+            raise ValueError(
+                f'rank={self.rank} with scope="network": landmarks are examples there, and products'
+                " with them cost little. Leave rank out, or project the examples themselves"
+            )
         self.precision = checked_precision(precision)
+
+    @property
+    def looks_at_data(self) -> bool:
+        return True
+
+    @property
+    def whole_network(self) -> bool:
+        return self.scope == "network"
+
+    def expand_network(
+        self, network: Network, features: HiddenFeatures, *, key: PRNGKey
+    ) -> LandmarkExpansion:
+        dual = network.kernels(features)
+        self.check_examples(dual, features)
+        return self._expanded(dual, features, key, 0.0)
 
     def expand(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
@@ -167,7 +213,7 @@ class Nystroem(Method):
         return self._expanded(dual, features, key, _BEFORE_FLATTEN)
 
     def _expanded(
-        self, dual: DualActivation, features: HiddenFeatures, key: PRNGKey, share: Any
+        self, dual: DualKernels, features: HiddenFeatures, key: PRNGKey, share: Any
     ) -> LandmarkExpansion:
         check_values(type(self).__name__, dual, features, key)
         rng, rng_landmarks, rng_residual = generator(key).spawn(3)
@@ -196,7 +242,7 @@ class Nystroem(Method):
 
     def choose(
         self,
-        dual: DualActivation,
+        dual: DualKernels,
         features: HiddenFeatures,
         survey: Survey,
         count: int,
@@ -213,7 +259,7 @@ class Nystroem(Method):
         """
         return residual_directions(d, d_ntk, count, rng)
 
-    def check_sample(self, dual: DualActivation, positions: int) -> None:
+    def check_sample(self, dual: DualKernels, positions: int) -> None:
         if not positions:
             raise ValueError(
                 f"{type(self).__name__}(width={self.width}) at {dual.name}: all positions of the"
@@ -221,7 +267,7 @@ class Nystroem(Method):
                 " are 0 in this dtype. Give feature_map other examples, or scale them up."
             )
 
-    def shares(self, dual: DualActivation, positions: int, share: Any) -> tuple[int, int]:
+    def shares(self, dual: DualKernels, positions: int, share: Any) -> tuple[int, int]:
         """Numbers of landmarks and of residual features where the sample has so many positions:
         where these are fewer than the width, or as many, all of them and none.
         """

@@ -119,7 +119,7 @@ class NetworkExpansion(eqx.Module):
     sums: tuple["SignedPowers", ...]
     normalize: bool = eqx.field(static=True)
 
-    def __call__(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Any) -> tuple[Array, Array | None]:
         radius = input_radius(features)
         powers, _ = self.projection(features, None, radius)
         z = [

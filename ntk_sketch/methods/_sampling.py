@@ -10,7 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
-from ..activations import DualActivation
+from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import USE_FLOAT64, matmul
@@ -32,8 +32,8 @@ class Survey:
     Attributes:
         q: exact variances (N,).
         diagonal: of the kernel (N,), `k_σ(x, x)`.
-        usable: flat indices of the positions that can be landmarks: variance above 0, equal ones
-            once.
+        usable: flat indices of the positions that can be landmarks: variance above 0 (for a whole
+            net, a kernel above 0), equal ones once.
     """
 
     q: np.ndarray
@@ -41,7 +41,7 @@ class Survey:
     usable: np.ndarray
 
 
-def surveyed(dual: DualActivation, features: HiddenFeatures) -> Survey:
+def surveyed(dual: DualKernels, features: HiddenFeatures) -> Survey:
     """Two positions are the same if their variances and the directions of their vectors, seen in
     random projections, agree to √eps. Rounding may part a pair that a cell's border runs through,
     but hardly twice: cells are laid out twice.
@@ -49,8 +49,11 @@ def surveyed(dual: DualActivation, features: HiddenFeatures) -> Survey:
     d, dtype = features.nngp_vectors().dimension, features.nngp[0].dtype
     projections = np.random.default_rng(0).normal(size=(d, 3)).astype(dtype)
     directions, q, diagonal = map(np.asarray, _survey(dual, features, projections))
-    usable = np.flatnonzero(q > 0)
-    coordinates = np.concatenate([directions[usable], np.log(q[usable])[:, None]], axis=1)
+    smallest = jnp.finfo(q.dtype).tiny
+    zeros = dual.sees_zero & (diagonal > smallest / jnp.finfo(q.dtype).eps)
+    usable = np.flatnonzero((q > 0) | zeros)
+    sizes = np.log(np.maximum(q[usable], smallest))
+    coordinates = np.concatenate([directions[usable], sizes[:, None]], axis=1)
     cells = coordinates.astype(np.float64) / float(jnp.finfo(q.dtype).eps) ** 0.5
     kept = np.arange(len(usable))
     for shift in (0.0, 0.5):
@@ -62,7 +65,7 @@ def surveyed(dual: DualActivation, features: HiddenFeatures) -> Survey:
 
 @functools.partial(fitting_jit, level=0)
 def _survey(
-    dual: DualActivation, features: HiddenFeatures, matrix: Inputs
+    dual: DualKernels, features: HiddenFeatures, matrix: Inputs
 ) -> tuple[Array, Array, Array]:
     """The direction of every position's vector times `matrix` (N, 3), variances (N,) and kernels of
     every position with itself (N,).
@@ -74,7 +77,7 @@ def _survey(
 
 
 def sample_positions(
-    dual: DualActivation,
+    dual: DualKernels,
     features: HiddenFeatures,
     survey: Survey,
     count: int,
@@ -100,7 +103,7 @@ def sample_positions(
     return weighted_sample(pool, scores, count, rng)
 
 
-def check_kernel(values: Inputs, dual: DualActivation, q: Any) -> None:
+def check_kernel(values: Inputs, dual: DualKernels, q: Any) -> None:
     """Refuses kernel values that are NaN or infinite, at positions of variances `q`."""
     if not np.isfinite(np.asarray(values)).all():
         raise ValueError(
@@ -149,7 +152,7 @@ def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray,
 
 @fitting_jit
 def _block(
-    dual: DualActivation, features: HiddenFeatures, flat, index, flat_other, index_other
+    dual: DualKernels, features: HiddenFeatures, flat, index, flat_other, index_other
 ) -> Array:
     """`k_σ` of positions with others; a position with itself has its exact variance."""
     variances, vectors = features.variances, features.nngp_vectors()

@@ -3,13 +3,13 @@
 import abc
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from .._arguments import checked_choice, checked_integer
+from .._arguments import checked_integer
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
@@ -19,11 +19,10 @@ from ..series import KernelSeries
 from ..series._checks import checked_degree
 from ._directions import orthogonal_directions
 from ._method import Method
+from ._network import Network, Scope, checked_scope
+from ._network_series import network_series
 from ._norms import safe_sqrt, with_exact_norms
 from ._schedule import Schedule, widths
-
-Scope: TypeAlias = Literal["layer", "network"]
-SCOPES: tuple[str, ...] = get_args(Scope)
 
 
 class SeriesMethod(Method):
@@ -78,11 +77,7 @@ class SeriesMethod(Method):
     ):
         self.degree = checked_degree(checked_integer(degree, "degree"))
         self.width = widths(width)
-        if scope == "network" and self.width.each:
-            raise ValueError(
-                f'scope="network" makes one expansion, got width={width!r}: give one integer.'
-            )
-        self.scope = checked_choice(scope, "scope", SCOPES)
+        self.scope = checked_scope(scope, self.width)
         self.normalize = bool(normalize)
         self.radii = _checked_radii(radii)
         if max_tail is not None and not max_tail >= 0:
@@ -93,6 +88,15 @@ class SeriesMethod(Method):
     @property
     def whole_network(self) -> bool:
         return self.scope == "network"
+
+    @property
+    def looks_at_data(self) -> bool:
+        """For the norms of the inputs of a network."""
+        return self.whole_network and self.radii is None
+
+    @property
+    def uses_variances(self) -> bool:
+        return not self.whole_network
 
     @property
     def table(self) -> dict[str, Any]:
@@ -147,8 +151,7 @@ class SeriesMethod(Method):
         *,
         key: PRNGKey,
     ) -> Any:
-        """Draws an expansion of the kernels of a whole fully connected net: `expansion(features)`
-        gives φ' and ψ' (or `None`).
+        """`expand_network`, from series of its kernels.
 
         Args:
             series: the kernels, at the norms of a uniform grid of log r.
@@ -156,6 +159,11 @@ class SeriesMethod(Method):
             features: shapes of the inputs.
             key: of `jax.random`.
         """
+
+    def expand_network(self, network: Network, features: HiddenFeatures, *, key: PRNGKey) -> Any:
+        series, radii = network_series(network, features, self.radii, self.degree)
+        shapes = eqx.filter_eval_shape(lambda features: features, features)
+        return self.expand_series(series, radii, shapes, key=key)
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         key_projection, key_sums, key_ntk = jax.random.split(key, 3)

@@ -1,6 +1,7 @@
 """No features at all: the exact variances of a network, by their own recursion."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 from jax import numpy as jnp
@@ -8,7 +9,6 @@ from jax import numpy as jnp
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
-from ..features._variances import Variances
 from ._method import Method
 
 
@@ -29,10 +29,16 @@ class VariancesOnly(Method):
         return NoFeatures()
 
 
+class KernelsOnly(VariancesOnly):
+    """The same for all layers of a net at once: none may have a method of its own."""
+
+    @property
+    def whole_network(self) -> bool:
+        return True
+
+
 class NoFeatures(eqx.Module):
-    def __call__(
-        self, features: HiddenFeatures, exact: Variances | None
-    ) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Any) -> tuple[Array, Array | None]:
         del exact
         nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)
         return nothing, None if features.ntk is None else nothing

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ..activations import DualActivation
+from ..activations._dual_kernels import DualKernels
 from ..numerics._precision import USE_FLOAT64
 from ._expansion import LandmarkExpansion
 
@@ -30,10 +30,11 @@ def warn_of_widths(transform: Any, stacklevel: int) -> None:
             found.append(f"{node.dual.name}, the {_ordinal(place)} of {len(nodes)}: {reason}")
     if found:
         warnings.warn(
-            "Fewer features than the width asks for, at these nonlinearities:\n  "
+            "Fewer features than the width asks for:\n  "
             + "\n  ".join(found)
             + "\nFor more positions give feature_map a larger sample. For less rounding standardise"
-            f" the examples, or {USE_FLOAT64}. Or ask for less there, by a schedule width=(...).",
+            f" the examples, or {USE_FLOAT64}. Or ask for less there"
+            + (", by a schedule width=(...)." if len(nodes) > 1 else "."),
             UserWarning,
             stacklevel=stacklevel + 1,
         )
@@ -59,7 +60,7 @@ def _reason(node: LandmarkExpansion) -> str:
     return f"width {asked} asked for, {kept} features used, the others are rounding in {dtype}"
 
 
-def _has_derivative(dual: DualActivation) -> bool:
+def _has_derivative(dual: DualKernels) -> bool:
     """Whether `k_σ'` is not 0 everywhere, as that of `Sign` is."""
     one = jnp.ones((), jnp.float32)
     return bool(dual(one, one, one)[1] != 0)

@@ -8,7 +8,6 @@ from jax import numpy as jnp
 
 from .._typing import Offsets
 from ..features._hidden import HiddenFeatures
-from ..features._variances import Variances
 from ..features._windows import union
 from ._linear import selected
 from ._rule import NoRule, Rule
@@ -68,25 +67,12 @@ def add(branches: list[HiddenFeatures], offsets: Offsets) -> HiddenFeatures:
     first = branches[0]
     variances = None
     if offsets is not None:
-        variances = add_variances([branch.variances.select(offsets) for branch in branches])
+        variances, *others = (branch.variances.select(offsets) for branch in branches)
+        variances = variances.plus(others)
     return first.replace(
         nngp=sum((branch.nngp for branch in branches), ()),
         ntk=None if first.ntk is None else sum((branch.ntk for branch in branches), ()),
         variances=variances,
-    )
-
-
-def add_variances(branches: list[Variances]) -> Variances:
-    def total(values):
-        return functools.reduce(jnp.add, values)
-
-    dropped = any(branch.other is not None for branch in branches)
-    ntk = [branch.ntk for branch in branches if not isinstance(branch.ntk, tuple)]
-    return Variances(
-        same=total(branch.same for branch in branches),
-        other=total(branch.independent for branch in branches) if dropped else None,
-        ntk=() if not ntk else None if branches[0].ntk is None else total(ntk),
-        offsets=branches[0].offsets,
     )
 
 

@@ -9,7 +9,7 @@ import equinox as eqx
 
 from .._typing import Offsets
 from ..activations import DualActivation
-from ..features._hidden import HiddenFeatures, is_abstract
+from ..features._hidden import HiddenFeatures
 from ..features._windows import union
 from ..identity._specification import Specification
 from ._rule import Rule
@@ -37,11 +37,7 @@ class Nonlinearity(Rule):
         return method.looks_at_data
 
     def fit(self, features, *, method, offsets, key):
-        if method.looks_at_data and is_abstract(features):
-            raise TypeError(
-                f"{type(method).__name__} at {self.dual.name} takes its sample from the data, but"
-                " `x` is a jax.ShapeDtypeStruct. Pass example inputs."
-            )
+        method.check_examples(self.dual, features)
         flattened = self.flattened and math.prod(features.space) > 1
         expand = method.expand_before_flatten if flattened else method.expand
         expansion = expand(self.dual, features, key=key)

@@ -106,8 +106,8 @@ class Rule:
     def series(self, series: Any) -> Any:
         """The kernels after the layer as power series of the cosine of the network's inputs.
 
-        Only methods that expand a whole fully connected net at once need it
-        (`PolySketch(scope="network")`).
+        Only methods that expand the kernels of a whole fully connected net
+        in series need it (`scope="network"`).
 
         Args:
             series: a `KernelSeries`, of the kernels before the layer.
@@ -163,14 +163,13 @@ class WithMethod(Rule):
     def fit(self, features, *, method, **kwargs):
         return self.rule.fit(features, method=self._own(method), **kwargs)
 
-    def series(self, series):
-        raise NotImplementedError(
-            f"This layer has a method of its own (stax.with_method, {type(self.method).__name__}),"
-            ' but scope="network" expands all layers of a model at once. Give the layer itself, or'
-            ' use scope="layer".'
-        )
-
     def _own(self, method: Method) -> Method:
+        if method.whole_network:
+            raise NotImplementedError(
+                "This layer has a method of its own (stax.with_method,"
+                f' {type(self.method).__name__}), but scope="network" expands all layers of a model'
+                ' at once. Give the layer itself, or use scope="layer".'
+            )
         return method if method.everywhere else self.method
 
 

@@ -1,63 +1,83 @@
 """The rule of a whole fully connected net under a method that expands its kernels at once."""
 
-import math
 from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
+from jax import numpy as jnp
 
+from .._typing import Array
+from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures, is_abstract
-from ..methods._norms import input_radius
-from ..series import input_series
+from ..features._paired_variances import PairedVariances, paired_variances
+from ..methods import Method
+from ..methods._variances_only import KernelsOnly
+from ..series import KernelSeries
+from ._combinators import finite_shape, output_shape
 from ._layer import Layer, naming
 from ._rule import Rule, Transform
 from ._sample import abstracted
 
-#: Of the power series that layers are composed by, at least.
-_LEAST_DEGREE, _MOST_DEGREE = 64, 200
 
-#: Norms for each factor e between the least and the largest, and at least.
-_NORMS_PER_E, _LEAST_NORMS = 8, 12
-
-#: How far the norms of the grid go beyond those of the example inputs; and without examples.
-_MARGIN, _DEFAULT_NORMS = 1.5, (1e-3, 1e2)
+def rule_under(model: Layer, method: Method) -> Rule:
+    """The rule of a model: its own, or that of one expansion for all of its layers."""
+    return WholeNetwork(model) if method.whole_network else model.rule
 
 
 class WholeNetwork(Rule):
-    """Both kernels of a model as power series of the cosine of its inputs, expanded at once.
+    """A net as one nonlinearity of its inputs: `K' = k(c, q, q')`, `Θ' = θ(c, q, q')`.
 
-    The series are computed at pairs of norms of a grid around those of the example inputs.
+    What a method may ask about the net is `methods._network.Network`.
     """
+
+    nonlinearities = 1
 
     def __init__(self, layer: Layer):
         self.layer = layer
 
-    def needs(self, offsets, shape, *, method):
+    def needs(self, offsets, shape, *, method, **kwargs):
         if len(shape) != 2:
             raise ValueError(
                 f'{type(method).__name__} with scope="network" takes inputs (n, d) of fully'
-                f' connected nets, got shape {tuple(shape)}. Use scope="layer".'
+                f" connected nets, got shape {tuple(shape)}. With positions an exact kernel is one"
+                " of all pairs of these, which features are there to avoid. Use"
+                ' scope="layer".'
             )
-        return offsets
+        if kwargs:
+            raise NotImplementedError(
+                f'scope="network" takes no call-time arguments, got {", ".join(sorted(kwargs))}.'
+                ' Use scope="layer".'
+            )
+        self.layer.rule.needs((), shape, method=KernelsOnly())  # what layers refuse
+        return () if method.uses_variances else None
 
-    def looks_at_data(self, method: Any):
-        return method.radii is None
+    def looks_at_data(self, method):
+        return method.looks_at_data
 
-    def fit(self, features, *, method: Any, offsets, key) -> Transform:
-        least, largest = radii = method.radii or _norms_of(features)
-        count = max(_LEAST_NORMS, math.ceil(_NORMS_PER_E * math.log(largest / least))) + 1
-        degree = min(max(_LEAST_DEGREE, 2 * method.degree), _MOST_DEGREE)
-        series = input_series(
-            np.geomspace(least, largest, count),
-            degree,
-            ntk=features.ntk is not None,
-            channels=features.channels,
+    def fit(self, features, *, method, offsets, key) -> Transform:
+        unit = with_unit_ntk
+        entering = (
+            eqx.filter_eval_shape(unit, features) if is_abstract(features) else unit(features)
         )
-        series = naming(self.layer.rule.series, self.layer.name)(series)
-        return WholeNetworkTransform(
-            method.expand_series(series, radii, abstracted(features), key=key), series.channels
+        expansion = method.expand_network(self, entering, key=key)
+        *_, channels = output_shape(self.layer, finite_shape(features))
+        return WholeNetworkTransform(expansion, channels)
+
+    def series(self, series: KernelSeries) -> KernelSeries:
+        return naming(self.layer.rule.series, self.layer.name)(series)
+
+    def kernels(self, features: HiddenFeatures) -> "NetworkKernels":
+        transform = self.layer.rule.fit(
+            abstracted(features), method=KernelsOnly(), offsets=(), key=jax.random.key(0)
         )
+        return NetworkKernels(transform, features.channels)
+
+
+def with_unit_ntk(features: HiddenFeatures) -> HiddenFeatures:
+    """Inputs as they enter a nonlinearity that makes `θ Θ` of Θ: with Θ = 1."""
+    if features.ntk is None:
+        return features
+    return features.replace(ntk=(jnp.ones((*features.nngp[0].shape[:-1], 1), features.dtype),))
 
 
 class WholeNetworkTransform(eqx.Module):
@@ -65,21 +85,38 @@ class WholeNetworkTransform(eqx.Module):
     channels: int = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        nngp, ntk = self.expansion(features)
+        nngp, ntk = self.expansion(with_unit_ntk(features), None)
         ntk = None if ntk is None else (ntk,)
-        return features.replace(nngp=(nngp,), ntk=ntk, channels=self.channels)
+        return features.replace(nngp=(nngp,), ntk=ntk, variances=None, channels=self.channels)
 
 
-def _norms_of(features: HiddenFeatures) -> tuple[float, float]:
-    """A range around the norms of the example inputs; without these a wide one."""
-    if is_abstract(features):
-        return _DEFAULT_NORMS
-    with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
-        norms = np.asarray(input_radius(features), np.float64)
-    positive = norms[norms > 0]
-    if len(positive) == 0:
-        raise ValueError(
-            'all example inputs are 0, so that the norms at which scope="network" tabulates the'
-            " kernel are not known. Give other examples, or radii=(least, largest)."
-        )
-    return float(positive.min()) / _MARGIN, float(positive.max()) * _MARGIN
+class NetworkKernels(DualKernels):
+    """Both kernels of a net, of the covariances and variances of its inputs, by the recursion that
+    its layers' rules have for exact variances.
+
+    Args:
+        transform: of the net, with no features.
+        channels: of its inputs.
+    """
+
+    transform: Transform
+    channels: int = eqx.field(static=True)
+
+    sees_zero = True
+
+    @property
+    def name(self) -> str:
+        return "the whole network"
+
+    def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
+        variances: Any = paired_variances(c, q, q_other)
+        nothing = jnp.zeros((*variances.same.shape, 1), c.dtype)
+        features = HiddenFeatures((nothing,), (), variances, self.channels)
+        variances = self.transform(features).variances
+        if not isinstance(variances, PairedVariances):
+            raise NotImplementedError(
+                "a layer's rule makes new variances of those that it is given. For"
+                ' scope="network" let it use their own methods, such as `linear`; or use'
+                ' scope="layer".'
+            )
+        return variances.kernels()

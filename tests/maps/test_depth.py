@@ -19,6 +19,7 @@ METHODS = {
     "random": ns.RandomFeatures(8),
     "leverage score": ns.LeverageScore(8),
     "nystroem": ns.Nystroem(8),
+    "whole network": ns.Nystroem(8, scope="network"),
     "half residual": ns.Nystroem(8, residual=0.5),
     "poly sketch": ns.PolySketch(3, 8),
     "gegenbauer": ns.Gegenbauer(3, 8),

@@ -28,16 +28,27 @@ METHODS = {
     "leverage score": ns.LeverageScore(16),
     "nystroem": ns.Nystroem(3, residual=0.0),
     "nystroem, residual": ns.Nystroem(2, residual=0.5),
+    "nystroem, network": ns.Nystroem(3, scope="network"),
     "poly sketch": ns.PolySketch(3, 16),
     "gegenbauer": ns.Gegenbauer(3, 16),
     "exact": ns.Exact(),
 }
 OBLIVIOUS = [name for name, method in METHODS.items() if not method.looks_at_data]
+LAYER_BY_LAYER = [name for name, method in METHODS.items() if not method.whole_network]
 NETS = ["linear", "dense Relu", "nested serial", "layer norm"]
 
 over_nets = pytest.mark.parametrize("net", NETS)
 over_methods = pytest.mark.parametrize("method", METHODS)
 over_oblivious = pytest.mark.parametrize("method", OBLIVIOUS)
+
+
+@pytest.fixture(autouse=True)
+def vectors_for_whole_networks(request):
+    """Methods that expand a whole network take inputs without positions."""
+    row = getattr(getattr(request.node, "callspec", None), "params", {})
+    vectors = "net" not in row or len(ARCHITECTURES[row["net"]].shape) == 1
+    if not vectors and row.get("method") not in (None, *LAYER_BY_LAYER):
+        pytest.skip("inputs with positions")
 
 
 def inputs(net, n=4, seed=1):
@@ -279,7 +290,7 @@ def test_what_is_not_asked_for_is_not_drawn():
     assert sizes[1] < 0.6 * sizes[0]
 
 
-@over_methods
+@pytest.mark.parametrize("method", LAYER_BY_LAYER)
 def test_output_shapes(method):
     """(n, p) after Flatten or a global pool, (n, *space, p) without; p is that of the method."""
     conv = stax.Conv(4, (3, 2), strides=(2, 1), padding="SAME")

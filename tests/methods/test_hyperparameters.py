@@ -15,6 +15,7 @@ METHODS = {
     "landmarks": ns.Nystroem(8, calibrate=False),
     "calibrated": ns.Nystroem(8),
     "uniform": ns.Nystroem(8, sampling="uniform"),
+    "network": ns.Nystroem(8, scope="network"),
 }
 
 #: Of one nonlinearity: in a deeper one random functions see the features, not their kernel alone,

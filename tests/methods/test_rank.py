@@ -164,6 +164,8 @@ def test_ranks_that_are_none(rank):
 def test_residual_features_need_all_directions():
     with pytest.raises(ValueError, match="leave out one of the two"):
         ns.Nystroem(8, rank=4, residual=0.5)
+    with pytest.raises(ValueError, match="landmarks are examples there"):
+        ns.Nystroem(8, rank=4, scope="network")
     x = images().astype(np.float32)  # and before a Flatten there are none by themselves
     method = ns.Nystroem(32, rank=12)
     for node in _expansions(ns.feature_map(net(), x, method, key=KEY)):
