@@ -19,13 +19,12 @@ class Scaling(eqx.Module):
     factor: np.float32
     half: jax.Array
     spectrum: np.ndarray
-    reversed_bytes: np.ndarray
     key: jax.Array
 
     def __call__(self, x):
         noise = jax.random.uniform(self.key, x.shape[1:], x.dtype)
         shift = self.shift.astype(x.dtype) + self.half.astype(x.dtype)
-        shift += np.abs(self.spectrum).astype(x.dtype) + self.reversed_bytes.astype(x.dtype)
+        shift += jnp.abs(self.spectrum).astype(x.dtype)
         return x * self.scale.astype(x.dtype) * self.factor.astype(x.dtype) + shift + noise[None]
 
 
@@ -37,7 +36,6 @@ def scaling():
         factor=np.float32(0.7),
         half=jnp.asarray(x, jnp.bfloat16),
         spectrum=(x + 1j).astype(np.complex64),
-        reversed_bytes=x.astype(">f4"),
         key=jax.random.key(5),
     )
 

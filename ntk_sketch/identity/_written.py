@@ -47,7 +47,7 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
         raise TypeError(f"{value!r} has no value yet: save outside of functions under jit or vmap.")
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         key = {"array": _number_of(jax.random.key_data(value), arrays)}
-        return key | {"key": str(jax.random.key_impl(value))}
+        return key | {"key": _implementation(value)}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         array = {"array": _number_of(value, arrays)}
         on_host = strict and not isinstance(value, jax.Array)
@@ -71,6 +71,14 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
 
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+def _implementation(key: jax.Array) -> str:
+    """The name that `jax.random.key(seed, impl=name)` takes; `key_impl` is no name in JAX 0.4."""
+    for name in ("threefry2x32", "rbg", "unsafe_rbg"):
+        if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == key.dtype:
+            return name
+    return str(jax.random.key_impl(key))
 
 
 def _number_of(array: Any, arrays: list) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import warnings
 from typing import Any
 
@@ -12,6 +13,8 @@ from .._version import __version__
 from ..identity._written import read, written
 from . import _file
 from ._atomic import replacing
+
+_INNER = ("ntk_sketch", "equinox")
 
 
 def save(value: Any, path: str | os.PathLike, fingerprint: str | None) -> None:
@@ -34,7 +37,7 @@ def save(value: Any, path: str | os.PathLike, fingerprint: str | None) -> None:
             f"{own[0]} is defined in the script or notebook that saves: only a script that defines"
             " it too can load the file. Define it in a module and import it from there",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=_callers_level(),
         )
     about = {
         "kind": type(value).__name__,
@@ -45,6 +48,14 @@ def save(value: Any, path: str | os.PathLike, fingerprint: str | None) -> None:
     }
     with replacing(path) as temporary:
         _file.write(temporary, about, arrays)
+
+
+def _callers_level() -> int:
+    """Of a warning: the line outside of this package and of Equinox, which wraps methods."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] in _INNER:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def load(path: str | os.PathLike) -> Any:
