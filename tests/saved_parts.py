@@ -89,7 +89,7 @@ def images(dtype=np.float32):
 
 
 def rows(dtype=np.float32):
-    return inputs(12, 4, dtype=dtype)
+    return inputs(40, 4, dtype=dtype)
 
 
 def image_map(method, dtype=np.float32, **options):
@@ -100,12 +100,16 @@ def dense_map(method=METHODS["nystroem"], dtype=np.float32, **options):
     return ns.feature_map(dense_net(), rows(dtype), method, key=KEY, **options)
 
 
-def maps(dtype):
-    """Names, maps and examples of all kinds of maps."""
-    for name, method in METHODS.items():
-        yield name, image_map(method, dtype), images(dtype)
+def dense_maps(dtype):
+    """Names, maps and examples of maps that exist for dense nets alone."""
     for name, method in NETWORK.items():
         yield name, dense_map(method, dtype), rows(dtype)
+
+
+def image_maps(dtype):
+    """Names, maps and examples of all other kinds of maps."""
+    for name, method in METHODS.items():
+        yield name, image_map(method, dtype), images(dtype)
     user = image_map(METHODS["nystroem"], dtype, preprocess=scaling())
     yield "preprocessed", user, images(dtype)
     both = user.averaged([ns.maps.mirrored, turned])
@@ -114,7 +118,7 @@ def maps(dtype):
 
 def solutions(dtype):
     """Names, solutions and examples of all kinds of solutions."""
-    feature_map, x, y = dense_map(dtype=dtype), rows(dtype), inputs(12, 2, dtype=dtype, seed=1)
+    feature_map, x, y = dense_map(dtype=dtype), rows(dtype), inputs(40, 2, dtype=dtype, seed=1)
     path = {"diag_reg": (1e-2, 1e-1, 1.0)}
     yield "one", ns.ridge(feature_map, x, y, diag_reg=0.1), x
     yield "path", ns.ridge(feature_map, x, y, **path), x

@@ -50,14 +50,14 @@ def same(a, b):
 
 @pytest.mark.default_flags
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_answers_of_a_fresh_process_are_the_same_bit_for_bit(dtype, tmp_path):
-    expected, context = {}, float64() if dtype == "float64" else jax.numpy_dtype_promotion("strict")
-    with context:
-        for made in (saved_parts.maps, saved_parts.solutions):
-            for name, value, x in made(dtype):
-                value.save(tmp_path / f"{name}.safetensors")
-                np.save(tmp_path / f"{name}.x.npy", x)
-                expected[name] = {k: np.asarray(v) for k, v in answers(value, x).items()}
+@pytest.mark.parametrize("kinds", ["image_maps", "dense_maps", "solutions"])
+def test_answers_of_a_fresh_process_are_the_same_bit_for_bit(kinds, dtype, tmp_path):
+    expected = {}
+    with float64() if dtype == "float64" else jax.numpy_dtype_promotion("strict"):
+        for name, value, x in getattr(saved_parts, kinds)(dtype):
+            value.save(tmp_path / f"{name}.safetensors")
+            np.save(tmp_path / f"{name}.x.npy", x)
+            expected[name] = {k: np.asarray(v) for k, v in answers(value, x).items()}
     environment = dict(os.environ, JAX_ENABLE_X64=str(dtype == "float64"))
     environment["PYTHONPATH"] = f"{TESTS}{os.pathsep}{TESTS.parent}"
     subprocess.run([sys.executable, "-c", ANSWERING, tmp_path], env=environment, check=True)
@@ -66,9 +66,8 @@ def test_answers_of_a_fresh_process_are_the_same_bit_for_bit(dtype, tmp_path):
         assert set(found) == set(arrays), name
         for key, array in arrays.items():
             assert found[key].dtype == array.dtype, (name, key)
+            assert array.dtype in (dtype, bool) or key == "scores", (name, key)
             np.testing.assert_array_equal(found[key], array, err_msg=f"{name} {key}")
-    assert len(expected) == len(METHODS) + len(saved_parts.NETWORK) + 2 + 5
-    assert expected["one"]["predict"].dtype == dtype
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -113,7 +112,7 @@ def test_solutions(tmp_path):
 def test_statistics(dtype, tmp_path):
     """They merge as what was not saved does, to the last bit, and with no other map's."""
     with float64() if dtype == "float64" else jax.numpy_dtype_promotion("strict"):
-        feature_map, x, y = dense_map(dtype=dtype), rows(dtype), inputs(12, 2, dtype=dtype, seed=1)
+        feature_map, x, y = dense_map(dtype=dtype), rows(dtype), inputs(40, 2, dtype=dtype, seed=1)
         first, second = accumulate(feature_map, x[:7], y[:7]), accumulate(feature_map, x[7:], y[7:])
         loaded = saved_and_loaded(first, tmp_path)
         assert type(loaded) is GramState
@@ -140,7 +139,7 @@ def test_statistics_without_a_map(tmp_path):
 
 def test_a_saved_map_takes_saved_statistics(tmp_path):
     feature_map = dense_map()
-    state = saved_and_loaded(accumulate(feature_map, rows(), inputs(12, 2, seed=1)), tmp_path)
+    state = saved_and_loaded(accumulate(feature_map, rows(), inputs(40, 2, seed=1)), tmp_path)
     solve(saved_and_loaded(feature_map, tmp_path), state)
 
 
