@@ -18,13 +18,11 @@ class Scaling(eqx.Module):
     shift: np.ndarray
     factor: np.float32
     half: jax.Array
-    spectrum: np.ndarray
     key: jax.Array
 
     def __call__(self, x):
         noise = jax.random.uniform(self.key, x.shape[1:], x.dtype)
         shift = self.shift.astype(x.dtype) + self.half.astype(x.dtype)
-        shift += jnp.abs(self.spectrum).astype(x.dtype)
         return x * self.scale.astype(x.dtype) * self.factor.astype(x.dtype) + shift + noise[None]
 
 
@@ -35,7 +33,6 @@ def scaling():
         shift=x,
         factor=np.float32(0.7),
         half=jnp.asarray(x, jnp.bfloat16),
-        spectrum=(x + 1j).astype(np.complex64),
         key=jax.random.key(5),
     )
 
