@@ -6,6 +6,7 @@ examples.
 
 from . import _nt  # first: it makes Neural Tangents importable
 from . import stax as stax
+from ._version import __version__ as __version__
 from .diagnostics import approximation_error as approximation_error
 from .features import Features as Features
 from .maps import FeatureMap as FeatureMap
@@ -18,5 +19,4 @@ from .methods import PolySketch as PolySketch
 from .methods import RandomFeatures as RandomFeatures
 from .solvers import RidgeSolution as RidgeSolution
 from .solvers import ridge as ridge
-
-__version__ = "0.1.0"
+from .storage import load as load

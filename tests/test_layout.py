@@ -12,6 +12,7 @@ PACKAGE = Path(ntk_sketch.__file__).parent
 ROOMS = [
     "numerics",
     "identity",
+    "storage",
     "sketches",
     "activations",
     "series",
@@ -24,7 +25,7 @@ ROOMS = [
     "diagnostics",
 ]
 #: At the root: what every room may use. None of them uses a room.
-ROOT = ["_arguments", "_nt", "_typing"]
+ROOT = ["_arguments", "_nt", "_typing", "_version"]
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -48,7 +49,7 @@ def test_every_module_has_its_room():
     inside = {name.split("/")[0] for name in MODULES if "/" in name}
     assert inside == {*ROOMS, "_nt"}
     outside = {name.removesuffix(".py") for name in MODULES if "/" not in name}
-    assert outside == {"_arguments", "_typing", "__init__"}
+    assert outside == {"_arguments", "_typing", "_version", "__init__"}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__.py"])

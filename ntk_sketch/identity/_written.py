@@ -9,18 +9,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
 
 from ._specification import Specification
 
 #: Where functions of JAX are public, whatever module they are defined in.
 _PUBLIC = ("jax", "jax.numpy", "jax.nn", "jax.lax", "jax.scipy.special")
 
+#: Packages whose functions do what their names say, in every version.
+_KNOWN_BY_NAME = ("ntk_sketch.", "neural_tangents.", "jax.", "numpy.")
+
 
 def written(value: Any, arrays: list, strict: bool = True) -> Any:
     """`value` as what JSON knows; its arrays are appended to `arrays` and referred to by number.
 
     Written down are pytrees of `equinox.Module`s and other dataclasses, specifications of layers,
-    functions and classes by their import path, and Python's plain values.
+    functions and classes by their import path, keys of `jax.random`, and Python's plain values.
 
     Args:
         strict: refuse what could not be read again. Otherwise a name stands for it.
@@ -38,9 +43,15 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
         return _written_layer(value, inner, path_of)
     if isinstance(value, enum.Enum):
         return {"enum": path_of(type(value)), "name": value.name}
-    if isinstance(value, jax.Array | np.ndarray):
-        arrays.append(value)
-        return {"array": len(arrays) - 1}
+    if isinstance(value, Tracer):
+        raise TypeError(f"{value!r} has no value yet: save outside of functions under jit or vmap.")
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        key = {"array": _number_of(jax.random.key_data(value), arrays)}
+        return key | {"key": _implementation(value)}
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        array = {"array": _number_of(value, arrays)}
+        on_host = strict and not isinstance(value, jax.Array)
+        return array | ({"numpy": type(value).__name__} if on_host else {})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: inner(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"class": path_of(type(value)), "fields": fields}
@@ -60,6 +71,19 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
 
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+def _implementation(key: jax.Array) -> str:
+    """The name that `jax.random.key(seed, impl=name)` takes; `key_impl` is no name in JAX 0.4."""
+    for name in ("threefry2x32", "rbg", "unsafe_rbg"):
+        if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == key.dtype:
+            return name
+    return str(jax.random.key_impl(key))
+
+
+def _number_of(array: Any, arrays: list) -> int:
+    arrays.append(array)
+    return len(arrays) - 1
 
 
 def _written_layer(specification: Specification, inner, path_of) -> dict:
@@ -85,7 +109,14 @@ def _written_layer(specification: Specification, inner, path_of) -> dict:
 
 
 def read(data: Any, arrays) -> Any:
-    """The object that `written` wrote."""
+    """The object that `written` wrote, with arrays of either NumPy or JAX in the place of its own.
+
+    Nothing is run but imports: classes are filled, not called.
+
+    Raises:
+        ImportError: a function or class is not here.
+        ValueError: a class here has other fields, or JAX here has no float64.
+    """
     inner = functools.partial(read, arrays=arrays)
     if not isinstance(data, dict):
         return data
@@ -95,17 +126,13 @@ def read(data: Any, arrays) -> Any:
         arguments = {name: inner(value) for name, value in data["arguments"].items()}
         return Specification.of(imported(data["layer"]), arguments)
     if "enum" in data:
-        return imported(data["enum"])[data["name"]]
+        return _class(data["enum"], enum.Enum)[data["name"]]
     if "array" in data:
-        return arrays[data["array"]]
+        return _read_array(data, arrays)
     if "class" in data:
-        kind = imported(data["class"])
-        value = object.__new__(kind)
-        for name, item in data["fields"].items():
-            object.__setattr__(value, name, inner(item))
-        return value
+        return _filled(_class(data["class"]), data["class"], data["fields"], inner)
     if "named tuple" in data:
-        return imported(data["named tuple"])(*map(inner, data["items"]))
+        return tuple.__new__(_class(data["named tuple"], tuple), map(inner, data["items"]))
     if "dict" in data:
         return {inner(key): inner(item) for key, item in data["dict"]}
     if "dtype" in data:
@@ -116,18 +143,63 @@ def read(data: Any, arrays) -> Any:
     return {"tuple": tuple, "list": list, "frozenset": frozenset}[kind](map(inner, items))
 
 
+def _read_array(data: dict, arrays) -> Any:
+    array = arrays[data["array"]]
+    if "key" in data:
+        return jax.random.wrap_key_data(jax.device_put(array), impl=data["key"])
+    if "numpy" in data:
+        return np.asarray(array) if data["numpy"] == "ndarray" else np.asarray(array)[()]
+    if isinstance(array, jax.Array):
+        return array
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise ValueError(
+            f"It holds arrays of {array.dtype}, which JAX has only after"
+            " jax.config.update('jax_enable_x64', True)."
+        )
+    return jax.device_put(array)
+
+
+def _class(path: str, base: type = object) -> Any:
+    kind = imported(path)
+    if isinstance(kind, type) and issubclass(kind, base):
+        return kind
+    raise ImportError(f"{path} is {kind!r} here, and was another kind of class")
+
+
+def _filled(kind: type, path: str, fields: dict, inner) -> Any:
+    """An object with these fields, without a call of its class."""
+    known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    if {f.name for f in known} != set(fields):
+        raise ValueError(
+            f"{path} had the fields {', '.join(fields)} and has"
+            f" {', '.join(f.name for f in known) or 'none'} here: it was written by another version"
+            " of it, which is needed to read it."
+        )
+    value = object.__new__(kind)
+    for name, item in fields.items():
+        object.__setattr__(value, name, inner(item))
+    return value
+
+
 def import_path(value: Any) -> str:
-    """`module:name` of a function or class that can be imported by it.
+    """`module:name` of a function or class that can be imported by it, public if there is one.
 
     Raises:
         TypeError: it cannot.
     """
     name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
-    modules = (*_PUBLIC, getattr(value, "__module__", None))
+    own = (getattr(value, "__module__", None) or "").split(".")
+    modules = (*_PUBLIC, *(".".join(own[: i + 1]) for i in range(len(own))))
     for module in modules:
         path = f"{module}:{name}"
         if module and name and _found(path) is value:
             return path
+    if not name:
+        raise TypeError(
+            f"{value!r} of type {type(value).__name__} cannot be written down. Needed: a function"
+            " at the top level of a module, or an equinox.Module, whose arrays are written with it;"
+            " equinox.Partial(function, ...) in place of functools.partial."
+        )
     raise TypeError(
         f"{value!r} cannot be written down, since it cannot be imported as {modules[-1]}.{name}."
         " Define it at the top level of a module, under that name; for a layer of your own give"
@@ -136,10 +208,15 @@ def import_path(value: Any) -> str:
 
 
 def _any_path(value: Any) -> str:
-    """A name, also of what cannot be imported; for a function with a digest of its code."""
+    """A name, also of what cannot be imported; for a function of users with a digest of its code,
+    which differs between versions of Python.
+    """
     name = getattr(value, "__qualname__", getattr(value, "__name__", type(value).__name__))
+    path = f"{getattr(value, '__module__', None)}:{name}"
+    if path.startswith(_KNOWN_BY_NAME):
+        return path
     code = getattr(getattr(value, "__code__", None), "co_code", b"")
-    return f"{getattr(value, '__module__', None)}:{name}:{hashlib.sha256(code).hexdigest()[:16]}"
+    return f"{path}:{hashlib.sha256(code).hexdigest()[:16]}"
 
 
 def imported(path: str) -> Any:
@@ -148,15 +225,22 @@ def imported(path: str) -> Any:
     Raises:
         ImportError: there is no such thing here.
     """
-    value = _found(path)
-    if value is None:
-        raise ImportError(f"{path} was written down, but cannot be imported here.")
-    return value
+    try:
+        return _import(path)
+    except Exception as error:  # whatever a module does when it is imported
+        raise ImportError(
+            f"{path} was written down, but cannot be imported here"
+            f" ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _found(path: str) -> Any:
-    module, name = path.split(":")
     try:
-        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        return _import(path)
     except (ImportError, AttributeError):
         return None
+
+
+def _import(path: str) -> Any:
+    module, name = path.split(":")
+    return functools.reduce(getattr, name.split("."), importlib.import_module(module))

@@ -1,5 +1,6 @@
 """What a feature map is made of: written down, made again, and told from others."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from ..identity._fingerprint import Fingerprint, fingerprint
 from ..identity._specification import Specification
 from ..identity._written import read, written
 from ..methods import Method
+from ..storage._saved import save
 from ._views import Views
 
 M = TypeVar("M", bound="Parts")
@@ -69,6 +71,42 @@ class Parts(eqx.Module):
         """
         settings = (self.method, self.input_shape, self.get, self.dtype, self.views)
         return fingerprint(self.model, settings, self.transform)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the map to a file, which `ntk_sketch.load` reads: in another process, without the
+        sample and without drawing or fitting anything.
+
+        One safetensors file holds the arrays and, in its header, `specification` and `fingerprint`.
+        It is written beside `path`, then takes its place at once: an error leaves what was there.
+
+        Args:
+            path: of the file. Its folder must be there.
+
+        Raises:
+            TypeError: a function or class that cannot be imported, such as a lambda in
+                `preprocess`; a note says which layer it belongs to.
+            OSError: the folder is not there, or the disk is full.
+
+        Warns:
+            RuntimeWarning: a function or class of the script that runs, which others do not have.
+
+        Example:
+            >>> import os
+            >>> import tempfile
+            >>> import jax
+            >>> import numpy as np
+            >>> import ntk_sketch as ns
+            >>> from ntk_sketch import stax
+            >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+            >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+            >>> features = ns.feature_map(model, x, ns.Nystroem(16), key=jax.random.key(0))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     features.save(os.path.join(folder, "map.safetensors"))
+            ...     loaded = ns.load(os.path.join(folder, "map.safetensors"))
+            >>> bool(np.array_equal(loaded(x).ntk, features(x).ntk))
+            True
+        """
+        save(self, path, str(self.fingerprint))
 
     def is_landmark(self, x: Inputs) -> np.ndarray:
         """Which examples of x the last nonlinearity has landmarks from: booleans (n,).

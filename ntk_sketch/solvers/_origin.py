@@ -30,6 +30,12 @@ def origin_of(feature_map: Any, get: str) -> np.ndarray:
     return np.concatenate([fingerprint.numbers(), kernel[None]])
 
 
+def fingerprint_of(origin: Any) -> str | None:
+    """The text of the feature map's fingerprint; `None` if it is unknown."""
+    digests = np.asarray(origin)[:-1]
+    return "-".join(digest.tobytes().hex() for digest in digests) if digests.any() else None
+
+
 def check_same(ours: Any, theirs: Any, what: str) -> None:
     """Refuses two known origins that differ; under `jit` nothing is known.
 

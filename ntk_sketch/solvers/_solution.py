@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._arguments import checked_examples
+from ..storage._saved import save
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs, kernel_features
@@ -123,6 +125,49 @@ class RidgeSolution(eqx.Module):
                 "select=(x_val, y_val)"
             )
         return self.fits[self.chosen]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes weights, scores and feature map to a file, which `ntk_sketch.load` reads: for
+        predictions elsewhere, without the training data.
+
+        The file is as `FeatureMap.save` makes it. A path saves all of its regressions, and each of
+        `solution.path` can be saved alone.
+
+        Args:
+          path: of the file. Its folder must be there.
+
+        Raises:
+          TypeError: the feature map is a function of your own, or a function in it cannot be
+            imported.
+          OSError: the folder is not there, or the disk is full.
+
+        Example:
+          >>> import os
+          >>> import tempfile
+          >>> import jax
+          >>> import numpy as np
+          >>> import ntk_sketch as ns
+          >>> from ntk_sketch import stax
+          >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+          >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+          >>> features = ns.feature_map(model, x, ns.Nystroem(16), key=jax.random.key(0))
+          >>> solution = ns.ridge(features, x, np.sin(x[:, 0]), diag_reg=[1e-3, 1e-2])
+          >>> with tempfile.TemporaryDirectory() as folder:
+          ...     solution.save(os.path.join(folder, "path.safetensors"))
+          ...     loaded = ns.load(os.path.join(folder, "path.safetensors"))
+          >>> [one.diag_reg for one in loaded.path]
+          [0.001, 0.01]
+        """
+        fingerprint = getattr(self.feature_map, "fingerprint", None)
+        if fingerprint is None:
+            raise TypeError(
+                f"the feature map of this solution is {self.feature_map!r}, of which nothing is"
+                " known that could be saved; needed: a map of ntk_sketch.feature_map, which takes a"
+                " function of your own as preprocess=. Or save solution.weights and"
+                " solution.intercept yourself (numpy.savez): predictions are"
+                " features @ weights + intercept"
+            )
+        save(self, path, str(fingerprint))
 
     def predict(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "n ..."]:
         """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).

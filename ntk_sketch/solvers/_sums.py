@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from ..numerics._precision import promoted
 from ..streaming._stream import Batch
-from ._gram_state import GramState, HostSums, with_block
+from ._gram_state import GramState, with_block
+from ._host_sums import HostSums
 from ._targets import Units, centred_units
 
 BLOCK_ROWS = 1024  # rows of one update of the Gram matrix, see GramState.update
