@@ -112,7 +112,9 @@ def log_evidence(
     directions = training.statistics((get,)).directions(get)
     spectrum = directions.spectrum
     scale = 1.0 if diag_reg_absolute_scale else spectrum.mean_square_norm
-    found = [_of(training, directions, value * scale, value) for value in values]
+    found = []
+    for value in values:
+        found.append(_of(training, directions, value * scale, value))
     return np.array(found) if is_path else found[0]
 
 
@@ -146,6 +148,6 @@ def _rest(total: float, explained: float, dtype: np.dtype, diag_reg: float) -> f
             f" targets, less than {dtype} resolves: the evidence is rounding there. Use a larger"
             " diag_reg, or float64 features",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     return rest

@@ -46,9 +46,8 @@ class Missing:
         """Takes the features of a batch, with rows of zeros behind the last example."""
         rows = len(next(iter(z.values())))
         index = np.minimum(np.arange(start, start + rows), stop - 1)  # of one shape, as the batch
-        exact: dict[str, Any] = dict(
-            zip(("nngp", "ntk"), self._diagonals(self._x[index]), strict=True)
-        )
+        nngp, ntk = self._diagonals(self._x[index])
+        exact = {"nngp": nngp, "ntk": ntk}
         for kernel, variances in self.variances.items():
             features = np.asarray(z[kernel])[: stop - start].astype(np.float64)
             whole = np.asarray(exact[kernel])[: stop - start].astype(np.float64)

@@ -111,11 +111,11 @@ class Predictor:
     def _result(self, mean: np.ndarray, cov: np.ndarray | None, shape: tuple[int, ...]) -> Any:
         dtype, (_, m, k) = self._training.dtype, mean.shape
         outputs = () if self._training.one_output else (k,)
-        outputs = jax.device_put(mean.reshape(*shape, m, *outputs).astype(dtype))
+        found = jax.device_put(mean.reshape(*shape, m, *outputs).astype(dtype))
         if cov is None:
-            return outputs
+            return found
         cov = cov.reshape(*shape, *cov.shape[1:])
-        return Gaussian(outputs, jax.device_put(cov.astype(dtype)))
+        return Gaussian(found, jax.device_put(cov.astype(dtype)))
 
     def _sampled(self, x_test: Any, key: Any, n_samples: Any, t: Any, get: Any) -> Any:
         checked_key(key)
