@@ -66,11 +66,9 @@ class Process:
     def noise_size(self) -> int:
         return self._statistics.widths[self.prior]
 
-    def sample_weights(
-        self, noise: Float[np.ndarray, "p q"], tau: float
-    ) -> dict[str, Float[np.ndarray, "p q"]]:
-        """Weights of a random function of mean 0 with the covariance, from standard normal
-        numbers: of the features of each kernel."""
+    def sample_weights(self, noise: Float[np.ndarray, "p q"], tau: float) -> dict[str, np.ndarray]:
+        """Weights (p, q) of the features of each kernel: of random functions of mean 0 with the
+        covariance, from standard normal numbers."""
         if self.kernel == self.prior:
             return {self.kernel: self.directions.own_weights(noise, self.flow, tau)}
         initial = self.crossed() @ noise

@@ -14,8 +14,8 @@ from ._gaussians import Parts, Process
 from ._kernel_stream import KernelStream
 from ._missing import Missing
 
-Weights = dict[str, Float[np.ndarray, "p q"]]
-"""Of a function that is linear in the features of some kernels."""
+Weights = dict[str, np.ndarray]
+"""Of q functions that are linear in the features of some kernels: (p, q) for each of these."""
 
 
 def evaluate(
@@ -24,7 +24,7 @@ def evaluate(
     functions: Sequence[Weights],
     dtype: np.dtype,
     each: Callable[[int, int, dict[str, Any]], None] | None = None,
-) -> list[Float[np.ndarray, "m q"]]:
+) -> list[np.ndarray]:
     """Values of the functions at x.
 
     Args:
@@ -75,13 +75,11 @@ class Spread:
                 factor = process.factor(parts, tau)
                 self._variances[i][t, start:stop] = np.sum(factor**2, axis=1)
 
-    def covariances(self) -> list[Float[np.ndarray, "t ..."]]:
+    def covariances(self) -> list[np.ndarray]:
         """(times, m, m) or (times, m) for each process, after the last batch."""
-        found = (
-            self._variances
-            if not self._full
-            else list(map(self._of_pairs, self._processes, self._parts))
-        )
+        found = self._variances
+        if self._full:
+            found = list(map(self._of_pairs, self._processes, self._parts))
         if self._missing is None:
             return found
         added = [self._missing.variances[process.prior] for process in self._processes]

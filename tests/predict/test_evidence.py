@@ -65,7 +65,7 @@ def test_without_noise(feature_map):
     z = np.asarray(feature_map(x).ntk)
     found = log_evidence(feature_map, x, y, diag_reg=0.0, get="ntk")
     np.testing.assert_allclose(found, dense(z, y, 0.0), rtol=1e-8)
-    with pytest.raises(ValueError, match=r"90 examples with 16 features .* must be > 0"):
+    with pytest.raises(ValueError, match=r"90 examples with 17 features .* must be > 0"):
         log_evidence(feature_map, *data(90), diag_reg=[0.0, 0.1])
     with pytest.raises(ValueError, match="no density under such a kernel: give diag_reg > 0"):
         log_evidence(feature_map, np.repeat(x, 2, axis=0), y[[0] * 12], diag_reg=0.0)

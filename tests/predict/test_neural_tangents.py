@@ -201,3 +201,46 @@ def test_targets_without_an_axis(side):
     column, flat = paths[0](TIMES, y, y[:M], x_test), paths[1](TIMES, y[:, 0], y[:M, 0], x_test)
     for a, b in zip(column, flat, strict=True):
         np.testing.assert_array_equal(a[..., 0], b)
+
+
+def test_without_regulariser():
+    """As Neural Tangents by default; finite times too."""
+    model, feature_map = made("dense Erf")
+    x, y, x_test = data("dense Erf", "n < p")
+    assert np.linalg.cond(model[2](x, None, "nngp")) < 1e5  # ten digits are left
+    ours = predict.gradient_descent_mse_ensemble(feature_map, x, y)
+    theirs = nt.predict.gradient_descent_mse_ensemble(model[2], x, y)
+    for t in (TIMES, None):
+        for where in (x_test, None):
+            expected = theirs(t, where, ("nngp", "ntk"), True)
+            for a, b in pairs_of(ours(t, where, None, True), expected):
+                np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+@pytest.mark.parametrize("n", [20, 50])
+@pytest.mark.parametrize("widths", [(30, 10), (10, 30), (30, 30)])
+def test_maps_of_your_own(features_type, n, widths):
+    """Any function that gives features, whichever of the two kernels has more of them."""
+    weights = [np.random.default_rng(p).normal(size=(4, p)) / 2 for p in widths]
+
+    def feature_map(x):
+        return features_type(*(jax.numpy.tanh(x @ w) for w in weights))
+
+    def kernel_fn(x1, x2=None, get=None):
+        a, b = feature_map(x1), feature_map(x1 if x2 is None else x2)
+        found = features_type(a.nngp @ b.nngp.T, a.ntk @ b.ntk.T)
+        return getattr(found, get) if isinstance(get, str) else found
+
+    x, x_test = inputs("dense", n, 5), inputs("dense", M, 6)
+    y = np.sin(x[:, :2])
+    options = {"batch_size": 16, "exact_diagonal": False}
+    ours = predict.gradient_descent_mse_ensemble(feature_map, x, y, diag_reg=0.02, **options)
+    theirs = nt.predict.gradient_descent_mse_ensemble(kernel_fn, x, y, diag_reg=0.02)
+    for t in (TIMES, None):
+        for where in (x_test, None):
+            expected = theirs(t, where, ("nngp", "ntk"), True)
+            for a, b in pairs_of(ours(t, where, None, True), expected):
+                np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
+            variances = ours(t, where, "ntk", "diagonal").covariance
+            diagonal = np.diagonal(expected.ntk.covariance, axis1=-2, axis2=-1)
+            np.testing.assert_allclose(variances, diagonal, rtol=1e-8, atol=1e-9)
