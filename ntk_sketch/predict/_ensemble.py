@@ -72,8 +72,9 @@ def gradient_descent_mse_ensemble(
     has a map `averaged` over transforms: a warning says that its variances are those of the
     features alone.
 
-    The first call streams the training examples once, for all kernels it needs, and decomposes
-    their statistics in float64 on the host; later calls use them again.
+    The first call streams the training examples once, for the kernels it needs, and decomposes
+    their statistics in float64 on the host. Later calls use them again, unless they need the other
+    kernel too: ask for both, or for a covariance of 'ntk', first.
 
     Cost: with n > p examples n p² FLOPs (p the features of both kernels together where the
     covariance of 'ntk' is asked for) and about 24 p² bytes, 9 p³ FLOPs for each kernel; else
