@@ -83,20 +83,20 @@ def test_ensemble(net, side, train):
     ours = predict.gradient_descent_mse_ensemble(feature_map, x, y, **args)
     theirs = nt.predict.gradient_descent_mse_ensemble(model[2], x, y, **args)
     where = None if train else x_test
-    for t in (TIMES, 5.0, None):
-        for get in (("ntk", "nngp"), "ntk", "nngp"):
-            expected = theirs(t, where, get, True)
-            found = ours(t, where, get, True)
-            for a, b in pairs_of(found, expected):
-                np.testing.assert_allclose(a, b, **TOLERANCE)
-            variances = ours(t, where, get, "diagonal")
-            means = ours(t, where, get)
-            several = isinstance(get, tuple)
-            for i in range(len(get) if several else 1):
-                one, some = (expected[i], variances[i]) if several else (expected, variances)
-                diagonal = np.diagonal(one.covariance, axis1=-2, axis2=-1)
-                np.testing.assert_allclose(some.covariance, diagonal, **TOLERANCE)
-                np.testing.assert_allclose(means[i] if several else means, one.mean, **TOLERANCE)
+    for t in (TIMES, None):
+        expected, found = (f(t, where, ("ntk", "nngp"), True) for f in (theirs, ours))
+        variances = ours(t, where, ("ntk", "nngp"), "diagonal")
+        means = ours(t, where, ("ntk", "nngp"))
+        for a, b in pairs_of(found, expected):
+            np.testing.assert_allclose(a, b, **TOLERANCE)
+        for i, one in enumerate(expected):
+            diagonal = np.diagonal(one.covariance, axis1=-2, axis2=-1)
+            np.testing.assert_allclose(variances[i].covariance, diagonal, **TOLERANCE)
+            np.testing.assert_allclose(variances[i].mean, one.mean, **TOLERANCE)
+            np.testing.assert_allclose(means[i], one.mean, **TOLERANCE)
+    for get in ("ntk", "nngp"):
+        for a, b in pairs_of(ours(5.0, where, get, True), theirs(5.0, where, get, True)):
+            np.testing.assert_allclose(a, b, **TOLERANCE)
 
 
 @over_sides
