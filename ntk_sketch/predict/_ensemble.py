@@ -62,15 +62,19 @@ def gradient_descent_mse_ensemble(
                                φ_τ(s) = (1 - exp(-(s + λ) τ)) / (s + λ)
 
     as in Neural Tangents, whose results on `feature_map.kernel_fn` these are. At t = ∞ the second
-    is the posterior of Bayesian networks with noise of variance λ. Both are computed as F Fᵀ, so
-    that no variance is negative.
+    is the posterior of Bayesian networks with noise of variance λ. At test examples both are
+    computed as F Fᵀ, so that no variance is negative.
 
-    *What features miss.* A test variance has a part `k(x, x) - |z(x)|²` that a map of few features
-    does not have. By default it is added to the diagonal, as if it were independent for each
-    example and training did not reduce it: variances are then never too small for want of
-    features. It takes the exact variances of `FeatureMap`. A callable of your own has none, nor
-    has a map `averaged` over transforms: a warning says that its variances are those of the
-    features alone.
+    *What features miss.* Of a test variance, features of too few landmarks lack the part
+    `k(x, x) - |z(x)|²`. By default it is added to the diagonal, as if it were independent for each
+    example and training did not reduce it, so that variances of `Nystroem` maps are too large
+    rather than too small for want of landmarks. (At single examples calibrated features of few
+    landmarks may be longer than k(x, x); nothing is added to these.) Use landmarks for variances:
+    features that are normalised to the exact diagonal (`RandomFeatures`, `PolySketch`) miss nothing
+    by this measure, and yet n > p examples leave hardly any variance in their p directions.
+
+    Exact variances are there for a `FeatureMap`. A callable of your own has none, nor has a map
+    `averaged` over transforms: a warning says that its variances are those of the features alone.
 
     The first call streams the training examples once, for the kernels it needs, and decomposes
     their statistics in float64 on the host. Later calls use them again, unless they need the other

@@ -108,6 +108,22 @@ def test_exact_features_miss_nothing():
     assert np.all(added < 1e-5 * prior)
 
 
+@pytest.mark.usefixtures("float64")
+def test_normalised_features_miss_nothing_by_this_measure():
+    """Random features have the exact norms: nothing is added, and their variances stay a small part
+    of the exact ones, as the documentation says."""
+    (x, y), (x_test, _) = data(200, 0), data(30, 1)
+    feature_map = ns.feature_map(net(), x, ns.RandomFeatures(16), key=KEY)
+    found, without = (
+        predict.gp_inference(feature_map, x, y, diag_reg=1e-3, exact_diagonal=added)(
+            "nngp", x_test, "diagonal"
+        ).covariance
+        for added in (True, False)
+    )
+    np.testing.assert_allclose(found, without, atol=1e-12)
+    assert np.median(found) < 0.1 * np.median(exact_variances(x, y, x_test, 1e-3)["nngp"])
+
+
 def test_maps_without_exact_variances(make_map, make_data):
     """Users' own callables, and maps averaged over transforms: a warning, or a word that the
     features alone are meant."""
