@@ -23,6 +23,7 @@ ROOMS = [
     "streaming",
     "solvers",
     "diagnostics",
+    "predict",
 ]
 #: At the root: what every room may use. None of them uses a room.
 ROOT = ["_arguments", "_nt", "_typing", "_version"]

@@ -168,6 +168,7 @@ class FeatureMap(Parts):
             beside the features.
 
         Example: predictive variances by `nt.predict`, mean and weights those of the features.
+        `ntk_sketch.predict` gives the same at a cost linear in examples.
 
             kernel_fn = feature_map.kernel_fn
 

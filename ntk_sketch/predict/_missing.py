@@ -1,0 +1,54 @@
+"""The part of a prior variance that features miss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..streaming._stream import FeatureMapLike
+from ._training import Training
+
+
+def has_diagonals(feature_map: FeatureMapLike) -> bool:
+    """Whether the map knows the exact kernel of each example with itself: one that is averaged
+    over transforms does not."""
+    averaged = getattr(getattr(feature_map, "views", None), "transforms", ())
+    return callable(getattr(feature_map, "diagonals", None)) and not averaged
+
+
+def warn_without_diagonals(feature_map: FeatureMapLike, stacklevel: int) -> None:
+    if has_diagonals(feature_map):
+        return
+    warnings.warn(
+        "this feature map does not know the exact variances k(x, x): predictive variances are those"
+        " of the features alone, too small by whatever the features miss, k(x, x) - |z(x)|². Pass"
+        " exact_diagonal=False where that is meant",
+        RuntimeWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
+class Missing:
+    """max(k(x, x) - |z(x)|², 0) of test examples, batch by batch.
+
+    Attributes:
+      variances: for each kernel, (m,), after the last batch.
+    """
+
+    def __init__(self, training: Training, kernels: Iterable[str], x: Any):
+        self._diagonals, self._x = training.feature_map.diagonals, x
+        self.variances = {kernel: np.zeros(len(x)) for kernel in kernels}
+
+    def __call__(self, start: int, stop: int, z: dict[str, Any]) -> None:
+        """Takes the features of a batch, with rows of zeros behind the last example."""
+        rows = len(next(iter(z.values())))
+        index = np.minimum(np.arange(start, start + rows), stop - 1)  # of one shape, as the batch
+        nngp, ntk = self._diagonals(self._x[index])
+        exact = {"nngp": nngp, "ntk": ntk}
+        for kernel, variances in self.variances.items():
+            features = np.asarray(z[kernel])[: stop - start].astype(np.float64)
+            whole = np.asarray(exact[kernel])[: stop - start].astype(np.float64)
+            variances[start:stop] = np.maximum(whole - np.sum(features**2, axis=1), 0.0)

@@ -1,0 +1,172 @@
+"""Training examples, and their statistics when somebody asks for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from .._arguments import checked_examples, warn_of_lost_variation
+from ..numerics._precision import promoted
+from ..numerics._two_sum import Pair
+from ..solvers._checks import check_feature_map, check_range, checked_targets
+from ..solvers._gram_state import GramState
+from ..solvers._sums import gram_of_stream
+from ..streaming._feature_stream import FeatureStream, batches_of
+from ..streaming._progress import Progress
+from ..streaming._stream import FeatureMapLike, Inputs
+from . import _checks
+from ._directions import (
+    Directions,
+    DualDirections,
+    PrimalDirections,
+    gram_between,
+    rotated_rows,
+)
+from ._flow import Flow
+from ._kernel_stream import KernelStream, kernels_of
+
+
+class Training:
+    """Examples x (n, ...) and targets y (n, k) of a feature map, checked; nothing is computed.
+
+    Attributes:
+      kernels: those that the map has features of.
+      dtype: of predictions.
+    """
+
+    def __init__(
+        self,
+        feature_map: FeatureMapLike,
+        x: Any,
+        y: Any,
+        *,
+        diag_reg: Any,
+        absolute: bool,
+        batch_size: int | None,
+        progress: Progress,
+        names: tuple[str, str] = ("x_train", "y_train"),
+    ):
+        check_feature_map(feature_map)
+        _checks.refuse_traced(feature_map, x, y)
+        self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
+        self.feature_map, self.batch_size, self.progress = feature_map, batch_size, progress
+        self.x = checked_examples(x, names[0])
+        self.y, self.one_output = checked_targets(y, len(self.x), names[1])
+        warn_of_lost_variation(self.x, names[0])
+        self.kernels = kernels_of(feature_map, self.x)
+        spec = FeatureStream(feature_map, self.kernels[0], batch_size).spec(self.x)
+        check_range(self.y, spec.dtype)
+        self.dtype = np.dtype(promoted(spec.dtype, jnp.float32))
+        self._statistics: list[Statistics] = []
+        self._warned: set[str] = set()
+
+    def stream(self, kernels: tuple[str, ...], what: str = "predictions") -> KernelStream:
+        return KernelStream(self.feature_map, kernels, self.batch_size, self.progress, what)
+
+    def statistics(self, kernels: tuple[str, ...]) -> Statistics:
+        """Those of these kernels and of products between them: one pass over the examples, unless
+        an earlier one was of these kernels too."""
+        for found in self._statistics:
+            if set(kernels) <= set(found.stream.names):
+                return found
+        found = Statistics(self.stream(kernels, "features"), self.x, self.y)
+        # whatever is of fewer kernels goes, with its memory
+        self._statistics = [s for s in self._statistics if not set(s.stream.names) <= set(kernels)]
+        self._statistics.append(found)
+        return found
+
+    def flow(self, statistics: Statistics, kernel: str) -> Flow:
+        spectrum = statistics.directions(kernel).spectrum
+        penalty = self.diag_reg * (1.0 if self._absolute else spectrum.mean_square_norm)
+        return Flow(spectrum.values, spectrum.kept(penalty), penalty)
+
+    def warn_of_rank(self, statistics: Statistics, kernel: str, stacklevel: int) -> None:
+        """Once for each kernel, where directions are dropped."""
+        what = statistics.directions(kernel).spectrum.deficiency(
+            self.flow(statistics, kernel).penalty
+        )
+        if what and kernel not in self._warned:
+            self._warned.add(kernel)
+            warnings.warn(
+                f"the {kernel} kernel of the training features is numerically rank-deficient at"
+                f" diag_reg={self.diag_reg:g}: {what}. If they matter, use a larger diag_reg or"
+                " float64 features",
+                RuntimeWarning,
+                stacklevel=stacklevel + 1,
+            )
+
+
+class Statistics:
+    """What one pass over the features of some kernels leaves.
+
+    Of few examples, n <= p for the widest kernel, all features (n, p); else ZᵀZ of all kernels'
+    features side by side. Each kernel is decomposed by its smaller side.
+    """
+
+    def __init__(self, stream: KernelStream, x: Inputs, y: Float[np.ndarray, "n k"]):
+        self.stream, self._y, self.rows = stream, y, stream.features.rows(len(x))
+        self._spec, self._slices = stream.features.spec(x), stream.slices(x)
+        self.widths = stream.widths(x)
+        self.z: dict[str, np.ndarray] = {}
+        self._state: GramState | None = None
+        if len(x) <= max(self.widths.values()):
+            self.z = stream.all_of(x)
+        else:
+            parts = stream.features(x)
+            self._state = gram_of_stream(parts, y, rows=self.rows, spec=self._spec)
+        self._directions: dict[str, Directions] = {}
+        self._cross: dict[tuple[str, str], np.ndarray] = {}
+
+    def directions(self, kernel: str) -> Directions:
+        if kernel not in self._directions:
+            if self._state is not None:
+                found = PrimalDirections(_block(self._state, self._slices[kernel]))
+            elif len(self._y) > self.widths[kernel]:
+                found = PrimalDirections(self._state_of(self.z[kernel]))
+            else:
+                found = DualDirections(self.z[kernel], self._y)
+            self._directions[kernel] = found
+        return self._directions[kernel]
+
+    def cross(self, kernel: str, other: str) -> Float[np.ndarray, "r q"]:
+        """Coordinates in the directions of `kernel` of all functions of the other's features:
+        VᵀZᵀZ' or UᵀZ'."""
+        if (kernel, other) not in self._cross:
+            found = self.directions(kernel)
+            if isinstance(found, DualDirections):
+                made = rotated_rows(found.vectors, self.z[other])
+            else:
+                assert isinstance(found, PrimalDirections)
+                made = found.vectors.T @ self._between(kernel, other)
+            self._cross[kernel, other] = made
+        return self._cross[kernel, other]
+
+    def _between(self, kernel: str, other: str) -> Float[np.ndarray, "p q"]:
+        if self._state is None:
+            return gram_between(self.z[kernel], self.z[other])
+        part = self._slices[kernel], self._slices[other]
+        return Pair(self._state.gram.high[part], self._state.gram.low[part]).to_host()
+
+    def _state_of(self, z: Float[np.ndarray, "n p"]) -> GramState:
+        spec = jax.ShapeDtypeStruct((self.rows, z.shape[1]), z.dtype)
+        return gram_of_stream(batches_of(z, self.rows), self._y, rows=self.rows, spec=spec)
+
+
+def _block(state: GramState, columns: slice) -> GramState:
+    """The statistics of some of the features."""
+    square = columns, columns
+    gram = Pair(state.gram.high[square], state.gram.low[square])
+    norm = np.asarray(np.trace(gram.to_host()))
+    return dataclasses.replace(
+        state,
+        gram=gram,
+        cross=Pair(state.cross.high[columns], state.cross.low[columns]),
+        feature_norm=Pair.of_host(norm, gram.high.dtype),
+        feature_sum=Pair(state.feature_sum.high[columns], state.feature_sum.low[columns]),
+    )
