@@ -164,7 +164,7 @@ class GramState(eqx.Module):
                 "both must come from the same feature map and targets of the same width"
             )
         check_same(self.origin, other.origin, "cannot merge these statistics")
-        return _merged(self, other)
+        return merged(self, other)
 
     def units(self) -> Units:
         """Of the targets, on the host."""
@@ -239,7 +239,8 @@ def with_block(
 
 
 @jax.jit
-def _merged(state: GramState, other: GramState) -> GramState:
+def merged(state: GramState, other: GramState) -> GramState:
+    """`GramState.merge` of states that fit."""
     exponent = jnp.maximum(state.target_exponent, other.target_exponent)
     first = state.n_examples > 0  # a state without examples has no units of its own
     shift = jax.tree.map(

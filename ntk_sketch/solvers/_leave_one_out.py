@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from .._arguments import checked_examples
+from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
-from ._checks import checked_groups, checked_targets
+from ..streaming._targets import checked_targets
+from ._checks import checked_groups
 from ._decomposition import Decomposition
-from ._left_out import LeftOut, counted
+from ._left_out import LeftOut, counted, too_few
 from ._spectrum import Spectrum
 
 
@@ -35,7 +38,8 @@ class LeaveOneOut:
     dual form.
 
     Args:
-      x, y: the examples of the statistics.
+      x, y: the examples of the statistics; or in place of both batches of them, as in `ridge`, that
+        can be read again (then without groups).
       groups: integers (n,); examples with equal numbers are left out together, as augmented copies
         of one image must be.
 
@@ -57,7 +61,19 @@ class LeaveOneOut:
       3
     """
 
-    def __init__(self, x: Inputs, y: Inputs, groups: Inputs | None = None):
+    def __init__(
+        self,
+        x: Inputs | BatchesLike | Batches,
+        y: Inputs | None = None,
+        groups: Inputs | None = None,
+    ):
+        x = of_user(x, y)
+        if isinstance(x, Batches):
+            x.check_passes("leave-one-out, a second pass,")
+            if groups is not None:
+                raise ValueError("groups of batches are not available: give arrays x and y")
+            self.x, self.y, self.groups = x, None, None
+            return
         self.x = checked_examples(x)
         self.y = checked_targets(y, len(self.x))[0]
         self.groups = checked_groups(groups, len(self.x))
@@ -67,6 +83,9 @@ class LeaveOneOut:
     ) -> Float[np.ndarray, " m"]:
         if not isinstance(decomposition, Spectrum):
             raise TypeError(f"leave-one-out needs a Spectrum, got {type(decomposition).__name__}")
+        if isinstance(self.x, Batches):
+            return self._of_batches(self.x, decomposition, penalties, features)
+        assert self.y is not None
         n, k = self.y.shape
         if n != decomposition.n_examples:
             raise ValueError(
@@ -87,6 +106,43 @@ class LeaveOneOut:
             for index in _by_size(chunk_sizes):
                 total += system.sum_squares(rows[index], targets[index])
         return total / (len(order) * k) * decomposition.units.scale**2
+
+    def _of_batches(
+        self,
+        x: Batches,
+        spectrum: Spectrum,
+        penalties: Sequence[float],
+        features: FeatureStream,
+    ) -> Float[np.ndarray, " m"]:
+        system, n = LeftOut(spectrum, penalties), spectrum.n_examples
+        others = x.where(lambda x: ~features.landmarks(x))
+        total = _sum_of_squares(others, spectrum, system, features)
+        if others.n_read != n:
+            raise ValueError(
+                f"leave-one-out was given {others.n_read} examples in its pass over the batches,"
+                f" but the statistics are of {n}; needed: the same examples in every pass"
+            )
+        count = others.n_examples
+        if too_few(count, n):
+            landmarks = x.where(features.landmarks)
+            total, count = total + _sum_of_squares(landmarks, spectrum, system, features), n
+        return total / (count * len(spectrum.units.shift)) * spectrum.units.scale**2
+
+
+def _sum_of_squares(
+    x: Batches, spectrum: Spectrum, system: LeftOut, features: FeatureStream
+) -> Float[np.ndarray, " m"]:
+    """Over the examples of batches, each left out by itself."""
+    total, targets = np.zeros(system.diagonals.shape[1]), collections.deque()
+
+    def rows(_):
+        for part in features.with_targets(x):
+            targets.append(part.y)
+            yield part.start, part.stop, part.z
+
+    for _, _, r in spectrum.example_rows(rows, np.zeros(0, int)):
+        total += system.sum_squares(r[:, None], targets.popleft()[:, None])
+    return total
 
 
 def _whole_groups(

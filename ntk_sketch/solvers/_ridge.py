@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import os
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
+from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
+from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
+from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import Examples, checked_data
-from ._gcv import GCV
+from ._examples import Data, Examples, checked_arrays, checked_batches
 from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
+from ._run import Run
+from ._selecting import check_validation, select_of_arrays, select_of_batches
 from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
-from ._validation import HoldOut, Validation, validation
+from ._validation import HoldOut, Validation
 
 
 def ridge(
     feature_map: FeatureMapLike,
-    x: Inputs,
-    y: Inputs,
+    x: Inputs | BatchesLike,
+    y: Inputs | None = None,
     *,
     diag_reg: DiagReg = 1e-3,
     diag_reg_absolute_scale: bool = False,
@@ -38,6 +41,7 @@ def ridge(
     keep_features: bool = False,
     refit: bool = False,
     extend_path: bool = False,
+    checkpoint: Checkpoint | str | os.PathLike | None = None,
 ) -> RidgeSolution:
     """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
 
@@ -130,21 +134,16 @@ def ridge(
             "add up the shards' GramState with `merge`"
         )
     values, is_path = _checks.checked_diag_reg(diag_reg)
+    run = Run.of(checkpoint)
     features = FeatureStream(feature_map, get, batch_size, progress)
-    x, targets, one_output, spec = checked_data(features, x, y)
-    selector = _selector(select, x, targets, groups, refit)
-    _checks.check_extend(extend_path, values, selector)
-    fitted, order = targets, None
-    if isinstance(selector, HoldOut):
-        order, selector = selector.split(x, targets, groups, features.landmarks(x))
-        fitted = targets[order]
-    if fit_intercept and len(fitted) < 2:
-        raise ValueError("fit_intercept=True needs at least two examples, got one")
-    if keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
-        features.keep(x, also=selector.x)
-    elif keep_features and refit and isinstance(selector, Validation):
-        features.keep(selector.x)
-    sums = Examples(features, spec, one_output).plus(x, fitted, order)
+    given = of_user(x, y)
+    how = _How(select, groups, refit, keep_features, fit_intercept, extend_path, values)
+    if isinstance(given, Batches):
+        sums, selector = _sums_of_batches(features, given, how, run)
+    else:
+        data = checked_arrays(features, given, y)
+        warn_of_lost_variation(data.x, stacklevel=3)
+        sums, selector = _sums_of_arrays(features, data, how, run)
     whole = needs_spectrum(selector, values)
     found = sums.decomposition(fit_intercept, whole, len(values))
     regression = Regression(found, values, diag_reg_absolute_scale)
@@ -153,47 +152,52 @@ def ridge(
         values = regression.diag_regs
         found = sums.plus(selector.x, selector.y).decomposition(fit_intercept, whole, len(values))
         regression = Regression(found, values, diag_reg_absolute_scale)
-    return regression.solution(features, scores, is_path=is_path, one_output=one_output)
+    return regression.solution(features, scores, is_path=is_path, one_output=sums.one_output)
 
 
-def _selector(
-    select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any, refit: bool
-) -> Selector | HoldOut | None:
-    """`ridge`'s `select` as an object, checked."""
-    held_out = isinstance(select, tuple | list | Validation | HoldOut)
-    if groups is not None and not (
-        isinstance(select, HoldOut) or (isinstance(select, str) and select == "loo")
-    ):
+class _How(NamedTuple):
+    """Arguments of `ridge` that choose a regulariser."""
+
+    select: Any
+    groups: Any
+    refit: bool
+    keep_features: bool
+    fit_intercept: bool
+    extend_path: bool
+    values: list[float]
+
+
+def _sums_of_arrays(
+    features: FeatureStream, data: Data, how: _How, run: Run | None
+) -> tuple[Examples, Selector | None]:
+    x, targets, one_output, spec = data
+    assert targets is not None
+    selector, order = select_of_arrays(how.select, x, targets, how.groups, how.refit), None
+    _checks.check_extend(how.extend_path, how.values, selector)
+    if isinstance(selector, HoldOut):
+        order, selector = selector.split(x, targets, how.groups, features.landmarks(x))
+    _checks.check_intercept(how.fit_intercept, len(x) if order is None else len(order))
+    if how.keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
+        features.keep(x, also=selector.x)
+    elif how.keep_features and how.refit and isinstance(selector, Validation):
+        features.keep(selector.x)
+    return Examples(features, spec, one_output).plus(x, targets, order, run), selector
+
+
+def _sums_of_batches(
+    features: FeatureStream, x: Batches, how: _How, run: Run | None
+) -> tuple[Examples, Selector | None]:
+    if how.keep_features:
         raise ValueError(
-            "groups are left out together by select='loo' and HoldOut(share, key=key); "
-            f"select={select!r} does not look at them: pass one of those, or no groups"
+            "keep_features=True holds the features of all examples in memory: give these as"
+            " arrays, or keep_features=False to compute features again"
         )
-    if refit and not held_out:
-        raise ValueError(
-            f"refit=True adds the examples that were held out, but select={select!r} holds none: "
-            "use select=(x_val, y_val) or HoldOut(share, key=key), or no refit"
-        )
-    if isinstance(select, HoldOut):
-        return select
-    if isinstance(select, str) and select == "loo":
-        return LeaveOneOut(x, y, groups)
-    if (isinstance(select, str) and select == "gcv") or (
-        isinstance(select, GCV) and select.x is None
-    ):
-        return GCV(x, y)
-    if isinstance(select, tuple | list):
-        select = validation(select)
-    if isinstance(select, Validation):
-        if select.x.shape[1:] != x.shape[1:]:
-            raise ValueError(
-                f"x_val has shape {select.x.shape} but x has shape {x.shape}: examples must have "
-                f"the same shape {tuple(x.shape[1:])}"
-            )
-        if select.y.shape[1] != y.shape[1]:
-            raise ValueError(f"y_val has {select.y.shape[1]} outputs but y has {y.shape[1]}")
-    if select is None or isinstance(select, Selector):
-        return select
-    raise ValueError(
-        f"select={select!r} is unknown; known: None, 'gcv', 'loo', (x_val, y_val), or an object of "
-        "GCV, LeaveOneOut, Validation or HoldOut"
-    )
+    x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
+    _checks.check_extend(how.extend_path, how.values, selector)
+    with contextlib.closing(x):
+        _, _, one_output, spec = checked_batches(features, x, run)
+        check_validation(selector, x.kind.shape, x.kind.outputs)
+        sums = Examples(features, spec, one_output).plus(x, None, None, run)
+    warn_of_lost_ranges(x.ranges)
+    _checks.check_intercept(how.fit_intercept, sums.n_examples)
+    return sums, selector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._arguments import checked_examples
+from ..streaming._batches import Batches, BatchesLike, is_batches
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs, kernel_features
@@ -124,7 +125,9 @@ class RidgeSolution(eqx.Module):
             )
         return self.fits[self.chosen]
 
-    def predict(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "n ..."]:
+    def predict(
+        self, x: Inputs | BatchesLike, *, progress: Progress = None
+    ) -> Float[Array, "n ..."]:
         """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).
 
         Streams x in batches, so x may be larger than device memory. Inside `eqx.filter_jit`, `grad`
@@ -133,7 +136,9 @@ class RidgeSolution(eqx.Module):
         Cost: the features, and 2 n p k FLOPs.
 
         Args:
-          x: inputs (n, ...), as those of the training.
+          x: inputs (n, ...), as those of the training; or batches of them, as in `ridge`: each
+            batch x, or a pair (x, y) of which y is not looked at. (A list of arrays is taken for
+            several inputs and refused: join them.)
           progress: as in `ridge`.
 
         Raises:
@@ -145,7 +150,9 @@ class RidgeSolution(eqx.Module):
         assert self.weights is not None
         return self._means(x, self.weights, self.intercept, progress)
 
-    def predict_path(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "m n ..."]:
+    def predict_path(
+        self, x: Inputs | BatchesLike, *, progress: Progress = None
+    ) -> Float[Array, "m n ..."]:
         """The predictions of every regression of a path, one after the other: (m, n, outputs).
 
         In one pass over x, where `[s.predict(x) for s in solution.path]` makes m. Arguments and
@@ -165,14 +172,15 @@ class RidgeSolution(eqx.Module):
         means = self._means(x, weights, intercepts, progress)
         return jnp.moveaxis(means.reshape(-1, m, *outputs), 1, 0)
 
-    def _means(self, x: Inputs, weights: Array, intercept: Array | None, progress: Progress):
-        x = checked_examples(x)
+    def _means(self, x: Any, weights: Array, intercept: Array | None, progress: Progress):
+        x = Batches(x, targets=False) if is_batches(x) else checked_examples(x)
         settings = self.get, self.batch_size, progress, "predictions"
         features = FeatureStream(self.feature_map, *settings)
         spec = features.spec(x)
         if spec.shape[1] != weights.shape[0]:
+            shape = x.kind.shape if isinstance(x, Batches) else x.shape[1:]
             raise ValueError(
-                f"examples of shape {tuple(x.shape[1:])} have {spec.shape[1]} features but the "
+                f"examples of shape {tuple(shape)} have {spec.shape[1]} features but the "
                 f"weights are for {weights.shape[0]}; needed: examples shaped like the "
                 "training examples"
             )
