@@ -41,12 +41,13 @@ def checked_batch(
     where = f"batch {number}, which begins with example {row}"
     try:
         x, y = _parts(batch, targets)
-        if np.shape(x)[:1] == (0,) and (y is None or len(y) == 0) and kind is not None:
+        if kind is not None and _is_empty(x) and (y is None or _is_empty(y)):
             return kind, np.zeros((0, *kind.shape), kind.dtype), None
+        if hasattr(x, "__len__"):
+            where = f"batch {number}, examples {row} to {row + len(x) - 1}"
         x = np.asarray(checked_inputs(x))
-        where = f"batch {number}, examples {row} to {row + len(x) - 1}"
         one_output, outputs = False, None
-        if y is not None:
+        if targets:
             y, one_output = checked_targets(y, len(x))
             outputs = y.shape[1]
         found = Kind(x.shape[1:], x.dtype, outputs, one_output)
@@ -55,6 +56,10 @@ def checked_batch(
     except (TypeError, ValueError) as error:
         raise type(error)(f"in {where}: {error}") from None
     return found, x, y
+
+
+def _is_empty(x: Any) -> bool:
+    return hasattr(x, "__len__") and len(x) == 0
 
 
 def _parts(batch: Any, targets: bool) -> tuple[Any, Any]:
