@@ -12,6 +12,7 @@ PACKAGE = Path(ntk_sketch.__file__).parent
 ROOMS = [
     "numerics",
     "identity",
+    "storage",
     "sketches",
     "activations",
     "series",

@@ -56,7 +56,7 @@ class Examples:
         self,
         x: Inputs | Batches,
         y: Float[np.ndarray, "n k"] | None,
-        order: Int[np.ndarray, " n"] | None = None,
+        order: Int[np.ndarray, " m"] | None = None,
         run: Run | None = None,
     ) -> Examples:
         """With `x[order]` and `y[order]`, or with batches of both. Batches, and what a checkpoint

@@ -31,7 +31,7 @@ class GCV:
     Args:
       x, y: examples of the statistics; those that are landmarks of the map are left out of the
         score, at the cost of one pass over their features. None: no example is left out. `ridge`
-        gives its own.
+        gives its own; of batches it keeps the landmarks as they go by.
 
     Source: G. H. Golub, M. Heath, G. Wahba, Technometrics 21 (1979), 215-223, eq. 1.4.
 

@@ -68,11 +68,22 @@ def ridge(
     λ > 0. `diag_reg=0` gives the solution of least norm on the directions that stay
     (`solution.rank` of them, with `solution.condition`); float64 features resolve more of them.
 
+    Data that do not fit in memory come as a `numpy.memmap`, which is read twice, a part at a time
+    (once to be looked at), or as batches `(x, y)` in place of x and y: a `tf.data.Dataset`, a
+    `torch.utils.data.DataLoader`, a loader of `grain`, a list, or a generator *function*, which is
+    called for every pass. Batches may be of any sizes and hold what has `__array__`. A thread reads
+    the next ones meanwhile, and looks at them. They are always solved in the primal form, in one
+    pass, which an iterator that can be read once is good for too; 'loo' and `HoldOut` take two. Of
+    a `pyarrow.dataset` batches are
+    `lambda: ((np.stack([b[c] for c in columns], 1), np.asarray(b["y"])) for b in d.to_batches())`.
+    Shuffle them: units of targets are those of the first block.
+
     Args:
       feature_map: x → object with attributes `nngp` and `ntk`, (n, p) each. A pytree; its call is
         jitted here.
       x: training inputs (n, ...), floating point: NumPy (may exceed device memory), JAX, or
-        whatever has `__array__`, such as a data frame or a tensor on the CPU.
+        whatever has `__array__`, such as a data frame or a tensor on the CPU. Or, without y,
+        batches.
       y: targets (n, outputs) or (n,), floating point. Classes as centred one-hot rows, for instance
         `jax.nn.one_hot(labels, 10) - 0.1`.
       diag_reg: regulariser >= 0, or a sequence of them: a path from one decomposition.
@@ -100,6 +111,9 @@ def ridge(
         these included.
       extend_path: while the choice is the smallest or the largest of the path, the path goes on
         there by its own ratio, up to eight times. 'loo' makes another pass for each.
+      checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
+        they are made, and the same call goes on from them after an interrupt, an error or a kill.
+        Always primal. Passes for a selection begin anew.
 
     Returns:
       A `RidgeSolution`; on a sequence of `diag_reg` without `select`, one that cannot `predict`
@@ -108,7 +122,9 @@ def ridge(
     Raises:
       TypeError: x or y not floating point, groups not integer, diag_reg not numbers.
       ValueError: shapes that do not fit, values that are not finite, negative `diag_reg`, unknown
-        `select` or `get`, features with more than one axis per example.
+        `select` or `get`, features with more than one axis per example. Of a batch, with its number
+        and its examples; an error of the iterable itself is passed on as it is.
+      ValueError: a checkpoint of something else, with what differs.
       NotImplementedError: a mesh.
 
     Warns:
@@ -127,6 +143,11 @@ def ridge(
       >>> solution = ns.ridge(features, x, np.sin(x), diag_reg=[1e-3, 1e-2, 0.1], select="loo")
       >>> solution.predict(x).shape
       (50, 3)
+      >>> def batches():
+      ...     for i in range(0, 50, 20):  # from a file, say
+      ...         yield x[i : i + 20], np.sin(x[i : i + 20])
+      >>> ns.ridge(features, batches, diag_reg=1e-2).n_examples
+      50
     """
     if mesh is not None:
         raise NotImplementedError(

@@ -168,5 +168,5 @@ class Run:
         if self._on_disk:
             error.add_note(
                 f"The statistics of the first {self._on_disk} examples are in"
-                f" {self._checkpoint.path}: the same call goes on from there."
+                f" {self._checkpoint.path}: the same call on the same data goes on from there."
             )

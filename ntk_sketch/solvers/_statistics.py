@@ -40,7 +40,8 @@ def accumulate(
     """Streams features of x into the statistics of a regression on y.
 
     Call it on every part of the data (shards, augmented copies, another day) and `merge` the
-    states; `solve` takes the sum, with or without an intercept. Cost: the features, 2 n p (p + k)
+    states; `solve` takes the sum, with or without an intercept. In place of x and y it takes
+    batches of both. Cost: the features, 2 n p (p + k)
     FLOPs, 12 p² bytes on the device (24 p² on the host for up to 1,024 features on a CPU).
 
     Args:

@@ -38,7 +38,7 @@ def statistics(
     y: Float[np.ndarray, "n k"] | None,
     one_output: bool,
     spec: jax.ShapeDtypeStruct,
-    order: Int[np.ndarray, " n"] | None = None,
+    order: Int[np.ndarray, " m"] | None = None,
     run: Run | None = None,
 ) -> GramState:
     """GramState of `x[order]` and `y[order]`, which were checked, or of batches of both.

@@ -35,7 +35,7 @@ def blocks_of(
     x: Inputs,
     y: Float[np.ndarray, "n k"] | None,
     rows: int,
-    order: Int[np.ndarray, " n"] | None = None,
+    order: Int[np.ndarray, " m"] | None = None,
 ) -> Iterator[Block]:
     """Of `x[order]` and `y[order]`: copies of `rows` examples at a time, whatever holds them."""
     n = len(x) if order is None else len(order)

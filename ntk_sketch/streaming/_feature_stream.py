@@ -48,7 +48,7 @@ class FeatureStream:
         return feature_spec(self.feature_map, x, self.get, self.rows(len(x)))
 
     def __call__(
-        self, x: Inputs | Batches, order: Int[np.ndarray, " n"] | None = None
+        self, x: Inputs | Batches, order: Int[np.ndarray, " m"] | None = None
     ) -> Iterator[Batch]:
         """Yields `(start, stop, z)` for `x[order]`, or for all of x."""
         for part in self.with_targets(x, None, order):
@@ -58,7 +58,7 @@ class FeatureStream:
         self,
         x: Inputs | Batches,
         y: Float[np.ndarray, "n k"] | None = None,
-        order: Int[np.ndarray, " n"] | None = None,
+        order: Int[np.ndarray, " m"] | None = None,
         done: Sequence[bytes] | None = None,
     ) -> Generator[Part, None, None]:
         """Features and targets of `x[order]` and `y[order]`, or of all; or of batches of both.
@@ -90,7 +90,7 @@ class FeatureStream:
             )
 
     def all_of(
-        self, x: Inputs, order: Int[np.ndarray, " n"] | None = None
+        self, x: Inputs, order: Int[np.ndarray, " m"] | None = None
     ) -> Float[np.ndarray, "n p"]:
         """All features of `x[order]` on the host: n p numbers."""
         spec = self.spec(x)
@@ -122,7 +122,7 @@ class FeatureStream:
 
 
 def batches_of(
-    z: Float[np.ndarray, "n p"], rows: int, order: Int[np.ndarray, " n"] | None = None
+    z: Float[np.ndarray, "n p"], rows: int, order: Int[np.ndarray, " m"] | None = None
 ) -> Iterator[Batch]:
     n = len(z) if order is None else len(order)
     for start in range(0, n, rows):

@@ -241,8 +241,8 @@ def test_an_interrupt_keeps_all_whole_blocks(make_map, given, tmp_path):
     done = progress_of(path)
     assert done >= 5000 - 2048 - ROWS
     assert caught.value.__notes__ == [
-        f"The statistics of the first {done} examples are in {path}: the same call goes on from"
-        " there."
+        f"The statistics of the first {done} examples are in {path}: the same call on the same"
+        " data goes on from there."
     ]
     assert same(accumulate(feature_map, *given(), **options(path)), undisturbed)
 
@@ -258,8 +258,10 @@ def test_an_interrupt_while_the_iterable_waits(make_map, make_data, tmp_path):
     timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
     timer.start()
     try:
+        begin = time.perf_counter()
         with pytest.raises(KeyboardInterrupt):
             accumulate(make_map(), batches, **options(tmp_path / "run"))
+        assert time.perf_counter() - begin < 0.5 + 1.0
         assert progress_of(tmp_path / "run") >= 2048
     finally:
         answer.set()
