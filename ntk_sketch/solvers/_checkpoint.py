@@ -54,7 +54,7 @@ class Checkpoint:
       True
     """
 
-    def __init__(self, path: str | os.PathLike, seconds: float = 60.0):
+    def __init__(self, path: str | os.PathLike, seconds: float | int = 60):
         if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not seconds >= 0:
             raise ValueError(f"Checkpoint: seconds={seconds!r}; needed: a number >= 0")
         self.path, self.seconds = Path(path), float(seconds)

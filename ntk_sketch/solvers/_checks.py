@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ..numerics._precision import promoted
 
@@ -31,11 +31,15 @@ def check_feature_map(feature_map: Any) -> None:
     )
 
 
-def check_range(y: Float[np.ndarray, "n k"], dtype: Any) -> None:
-    """Weights and predictions are of the features' dtype: targets must fit in it."""
+def check_range(largest: float, dtype: Any, *, so_far: bool = False) -> None:
+    """Weights and predictions are of the features' dtype: targets must fit in it.
+
+    Args:
+      largest: size of a target.
+      so_far: larger ones may come.
+    """
     limits = jnp.finfo(promoted(dtype, jnp.float32))
-    largest = max(abs(float(y.min())), abs(float(y.max())))
-    if largest > float(limits.max) or 0 < largest < float(limits.tiny):
+    if largest > float(limits.max) or (0 < largest < float(limits.tiny) and not so_far):
         raise ValueError(
             f"y is as large as {largest:.3g}, outside of the range of {limits.dtype} in which "
             "predictions are made: use other units, y / c, and multiply predictions by c"

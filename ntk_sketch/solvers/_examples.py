@@ -148,7 +148,7 @@ def checked_arrays(features: FeatureStream, x: Any, y: Any) -> Data:
     x = checked_examples(x)
     y, one_output = checked_targets(y, len(x))
     spec = features.spec(x)
-    _checks.check_range(y, spec.dtype)
+    _checks.check_range(max(abs(float(y.min())), abs(float(y.max()))), spec.dtype)
     return Data(x, y, one_output, spec)
 
 

@@ -127,9 +127,9 @@ def _in_range(parts: Generator[Part, None, None], dtype: Any) -> Generator[Part,
         for part in parts:
             assert part.y is not None
             largest = max(largest, float(np.abs(part.y).max()))
-            check_range(np.array([max(largest, 1.0)]), dtype)
+            check_range(largest, dtype, so_far=True)
             yield part
-    check_range(np.array([largest]), dtype)
+    check_range(largest, dtype)
 
 
 def _targets(block: list[Part]) -> Float[np.ndarray, "m k"]:
@@ -137,12 +137,12 @@ def _targets(block: list[Part]) -> Float[np.ndarray, "m k"]:
 
 
 def _blocks(parts: Iterator[Part], size: int) -> Iterator[list[Part]]:
-    """Lists of `size` parts, the last one of fewer."""
+    """Lists of `size` parts, the last one of fewer; each is used before the next is asked for."""
     block: list[Part] = []
     for part in parts:
         block.append(part)
         if len(block) == size:
             yield block
-            block = []
+            block.clear()  # nobody needs the features any more
     if block:
         yield block

@@ -43,7 +43,7 @@ class FeatureStream:
         if isinstance(x, Batches):
             rows = self.rows(None)
             kind = x.opened(rows).kind
-            of: Any = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
+            of = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
             return feature_spec(self.feature_map, of, self.get, rows)
         return feature_spec(self.feature_map, x, self.get, self.rows(len(x)))
 

@@ -24,7 +24,7 @@ Batch = tuple[int, int, Array]
 
 
 def feature_spec(
-    feature_map: FeatureMapLike, x: Inputs, get: str, rows: int
+    feature_map: FeatureMapLike, x: Inputs | jax.ShapeDtypeStruct, get: str, rows: int
 ) -> jax.ShapeDtypeStruct:
     """Shape (rows, p) and dtype of the features of a batch, without computing any.
 
