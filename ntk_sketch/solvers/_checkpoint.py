@@ -25,7 +25,8 @@ class Checkpoint:
     digests, of arrays at the speed of memory; of an iterable its batches are made again and no
     features. The file of a run that came to its end stays: the same call then returns at once.
 
-    Cost: 8 p² bytes for each write on a CPU, 16 p² elsewhere.
+    Cost: 8 p² bytes for each write (16 p² of float64 features on an accelerator), on the disk and
+    for a moment in memory.
 
     Args:
       path: of the file, in a folder that is there.

@@ -92,11 +92,14 @@ class LeaveOneOut:
                 f"leave-one-out was given {n} examples but the statistics are of "
                 f"{decomposition.n_examples}; needed: the same examples"
             )
-        groups = np.arange(n) if self.groups is None else self.groups
-        counts = counted(features, self.x, n, groups)
-        order = np.argsort(groups, kind="stable")
-        order = order[counts[order]]
-        sizes = np.unique(groups[order], return_counts=True)[1]
+        counts = counted(features, self.x, n, self.groups)
+        if self.groups is None:
+            order = np.flatnonzero(counts)
+            sizes = np.ones(len(order), int)
+        else:
+            order = np.argsort(self.groups, kind="stable")
+            order = order[counts[order]]
+            sizes = np.unique(self.groups[order], return_counts=True)[1]
         system = LeftOut(decomposition, penalties)
 
         total = np.zeros(len(penalties))

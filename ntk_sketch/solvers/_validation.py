@@ -132,7 +132,9 @@ class HoldOut:
     ) -> tuple[Int[np.ndarray, " m"], Validation]:
         """Which examples are fitted, and the others; `landmarks` are always fitted."""
         own = checked_groups(groups, len(x))
-        names, group = np.unique(np.arange(len(x)) if own is None else own, return_inverse=True)
+        names = group = np.arange(len(x))
+        if own is not None:
+            names, group = np.unique(own, return_inverse=True)
         if len(names) < 2:
             raise ValueError(
                 "HoldOut needs two examples, or two groups of them, at least: one to fit and one to"
