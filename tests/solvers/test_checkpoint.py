@@ -282,6 +282,19 @@ def test_a_block_is_not_interrupted():
         pass
 
 
+def test_in_a_thread_that_is_not_interrupted(make_map, make_data, tmp_path):
+    """Where Python lets nobody handle signals."""
+    states = []
+
+    def run():
+        states.append(accumulate(make_map(), *make_data(N), **options(tmp_path / "run")))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert int(states[0].n_examples) == progress_of(tmp_path / "run") == N
+
+
 # ---- errors in the data --------------------------------------------------------------------------
 
 

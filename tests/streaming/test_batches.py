@@ -176,18 +176,22 @@ def test_blocks_are_those_of_one_array(make_map, make_data, sizes, batch_size):
     assert sum(seen) == len(x)
 
 
-def test_a_buffer_may_be_used_again(make_map, make_data):
-    feature_map, x = make_map(), make_data(N)[0]
+@pytest.mark.parametrize(("sizes", "rows"), [(SIZES, 16), ([64] * 8, 64)])
+def test_a_buffer_may_be_used_again(make_map, make_data, sizes, rows):
+    """Also where it could be given to JAX as it is: a whole block, aligned to cache lines."""
+    feature_map, x = make_map(), make_data(sum(sizes))[0]
 
     def batches():
-        buffer = np.empty((64, 6), np.float32)
-        for (part,) in cut(x):
+        memory = np.empty(64 * 6 * 4 + 64, np.uint8)
+        aligned = -memory.ctypes.data % 64
+        buffer = memory[aligned : aligned + 64 * 6 * 4].view(np.float32).reshape(64, 6)
+        for (part,) in cut(x, sizes=sizes):
             buffer[: len(part)] = part
             yield buffer[: len(part)]
             buffer[:] = np.nan
 
-    z = gathered(stream(feature_map, batches, batch_size=16))
-    np.testing.assert_array_equal(z, gathered(stream(feature_map, x, batch_size=16)))
+    z = gathered(stream(feature_map, batches, batch_size=rows))
+    np.testing.assert_array_equal(z, gathered(stream(feature_map, x, batch_size=rows)))
 
 
 def test_what_is_batches():
