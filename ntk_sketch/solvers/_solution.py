@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._arguments import checked_examples
+from ..numerics._precision import promoted
 from ..streaming._batches import Batches, BatchesLike, is_batches
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
@@ -189,8 +190,15 @@ class RidgeSolution(eqx.Module):
             if intercept is None:
                 return mean
             return mean + jnp.broadcast_to(intercept, mean.shape)
-        means = [np.asarray(project(z, weights))[: b - a] for a, b, z in features(x)]
-        mean = np.concatenate(means)
+        means = (np.asarray(project(z, weights))[: b - a] for a, b, z in features(x))
+        if isinstance(x, Batches):
+            mean = np.concatenate(list(means))
+        else:
+            mean = np.empty((len(x), *weights.shape[1:]), promoted(spec.dtype, weights.dtype))
+            done = 0
+            for part in means:
+                mean[done : done + len(part)] = part
+                done += len(part)
         if intercept is not None:
-            mean = mean + np.asarray(intercept)
+            mean += np.asarray(intercept)
         return jax.device_put(mean)
