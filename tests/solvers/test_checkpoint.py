@@ -303,10 +303,11 @@ def test_not_a_number_in_a_late_batch(make_map, make_data, tmp_path):
     (x, y), path = make_data(N), tmp_path / "run"
     bad = x.copy()
     bad[7005, 2] = np.nan
-    undisturbed = accumulate(make_map(), x, y, batch_size=ROWS)
 
     def of(x):
         return lambda: ((x[i : i + 10], y[i : i + 10]) for i in range(0, N, 10))
+
+    undisturbed = accumulate(make_map(), of(x), batch_size=ROWS)
 
     checkpoint = Checkpoint(path, seconds=1e6)
     message = "in batch 700, examples 7000 to 7009: x is not finite"
