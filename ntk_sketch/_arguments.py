@@ -109,8 +109,7 @@ def checked_inputs(
             f"{name} is empty: its shape is {got}; at least one example and one number are needed."
         )
     if values and not isinstance(x, Tracer | jax.ShapeDtypeStruct):
-        check_finite(x, name)
-        _check_squares(x, name)
+        _check_squares(x, check_finite(x, name), name)
     return x
 
 
@@ -130,12 +129,16 @@ def _not_floating(dtype: Any, name: str) -> str:
     )
 
 
-def check_finite(x: Any, name: str) -> None:
-    """Refuses NaN and infinity, with their number and the first row."""
-    bad, first = 0, None
+def check_finite(x: Any, name: str) -> float:
+    """Refuses NaN and infinity, with their number and the first row; the largest size of an entry
+    otherwise. x is read once.
+    """
+    bad, first, largest = 0, None, 0.0
     for start, chunk in _chunks(x):
         # the extremes are NaN or infinite when an entry is, and need no temporary
-        if np.isfinite(float(chunk.min())) and np.isfinite(float(chunk.max())):
+        low, high = float(chunk.min()), float(chunk.max())
+        if np.isfinite(low) and np.isfinite(high):
+            largest = max(largest, -low, high)
             continue
         rows = ~np.isfinite(np.asarray(chunk).astype(np.float64)).reshape(len(chunk), -1)
         bad += int(rows.sum())
@@ -146,12 +149,12 @@ def check_finite(x: Any, name: str) -> None:
             f" {first}). Remove or replace them; a value that marks what is missing (mask_constant"
             " of Neural Tangents) is not supported by features."
         )
+    return largest
 
 
-def _check_squares(x: Any, name: str) -> None:
+def _check_squares(x: Any, largest: float, name: str) -> None:
     """The squared norm of an example must be a number of the dtype that features have."""
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    largest = max(max(abs(float(c.min())), abs(float(c.max()))) for _, c in _chunks(x))
     if largest**2 > float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1):
         raise ValueError(
             f"{name} has entries of {largest:.3g}, whose squares overflow {dtype}: scale the inputs"
@@ -159,23 +162,34 @@ def _check_squares(x: Any, name: str) -> None:
         )
 
 
-def warn_of_lost_variation(x: Any, name: str = "x") -> None:
+def warn_of_lost_variation(x: Any, name: str = "x", stacklevel: int = 4) -> None:
     """Warns where float64 columns vary by little more than float32 resolves.
 
     A column is what the last axis counts. It loses its variation where a unit in the last place is
     more than a thousandth of its range.
     """
-    if not isinstance(x, np.ndarray) or x.dtype != np.float64 or len(x) < 2:
+    if isinstance(x, np.ndarray) and len(x) > 1:
+        ranges = column_ranges(x)
+        warn_of_lost_ranges(ranges, name, stacklevel + 1)
+
+
+def column_ranges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Least and largest of each column, of float64 that is rounded to float32; else None."""
+    if x.dtype != np.float64 or jax.dtypes.canonicalize_dtype(x.dtype) == np.float64:
+        return None
+    columns = [(c.min(0), c.max(0)) for c in (c.reshape(-1, x.shape[-1]) for _, c in _chunks(x))]
+    low, high = zip(*columns, strict=True)
+    return functools.reduce(np.minimum, low), functools.reduce(np.maximum, high)
+
+
+def warn_of_lost_ranges(
+    ranges: tuple[np.ndarray, np.ndarray] | None, name: str = "x", stacklevel: int = 4
+) -> None:
+    """As `warn_of_lost_variation`, of `column_ranges`."""
+    if ranges is None:
         return
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    if dtype == np.float64:
-        return
-    columns = [
-        (c.reshape(-1, x.shape[-1]).min(0), c.reshape(-1, x.shape[-1]).max(0))
-        for _, c in _chunks(x)
-    ]
-    low = functools.reduce(np.minimum, [c[0] for c in columns])
-    high = functools.reduce(np.maximum, [c[1] for c in columns])
+    low, high = ranges
+    dtype = jax.dtypes.canonicalize_dtype(low.dtype)
     spacing = float(jnp.finfo(dtype).eps) * np.maximum(np.abs(low), np.abs(high))
     lost = np.flatnonzero((high > low) & (spacing > 1e-3 * (high - low)))
     if len(lost):
@@ -185,7 +199,7 @@ def warn_of_lost_variation(x: Any, name: str = "x") -> None:
             f" resolves steps of {spacing[c]:.2g}: most of its variation is lost. Standardise the"
             f" columns of {name} before ({len(lost)} of {len(low)} are affected)",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

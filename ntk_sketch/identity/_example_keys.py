@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt32
 from .._typing import Array, Inputs
 from ..numerics._precision import on_device
 
-_CHUNK = 1 << 22  # numbers that are hashed in one go
+_CHUNK = 1 << 20  # numbers that are hashed in one go
 
 
 def landmark_keys(transform: Any, x: Inputs) -> UInt32[Array, "m 2"] | None:
@@ -28,10 +28,14 @@ def landmark_keys(transform: Any, x: Inputs) -> UInt32[Array, "m 2"] | None:
 
 def is_among(x: Inputs, keys: UInt32[Array, "m 2"]) -> Bool[np.ndarray, " n"]:
     """Which examples of `x` have one of the keys."""
-    ours, theirs = (
-        np.ascontiguousarray(k).view(np.uint64)[:, 0] for k in (example_keys(x), np.asarray(keys))
-    )
-    return np.isin(ours, theirs)
+    known = np.sort(np.ascontiguousarray(keys).view(np.uint64)[:, 0])
+    among = np.empty(len(x), bool)
+    rows = _rows(x)
+    for start in range(0, len(x), rows):
+        found = example_keys(x[start : start + rows]).view(np.uint64)[:, 0]
+        place = np.minimum(np.searchsorted(known, found), len(known) - 1)
+        among[start : start + rows] = known[place] == found
+    return among
 
 
 def example_keys(x: Inputs) -> UInt32[np.ndarray, "n 2"]:
@@ -44,9 +48,14 @@ def example_keys(x: Inputs) -> UInt32[np.ndarray, "n 2"]:
     size = int(np.prod(x.shape[1:]))
     factors = np.random.default_rng(0).integers(0, 2**64, size, np.uint64)
     keys = np.empty(len(x), np.uint64)
-    rows = max(1, _CHUNK // max(size, 1))
+    rows = _rows(x)
     for start in range(0, len(x), rows):
         # adding 0 makes one zero of the two
         part = np.asarray(x[start : start + rows]).astype(np.float32).reshape(-1, size) + 0.0
         keys[start : start + rows] = part.view(np.uint32).astype(np.uint64) @ factors
     return keys.view(np.uint32).reshape(-1, 2)
+
+
+def _rows(x: Inputs) -> int:
+    """Examples that are hashed in one go."""
+    return max(1, _CHUNK // max(int(np.prod(x.shape[1:])), 1))

@@ -43,9 +43,14 @@ def on_device(value, dtype=None) -> jax.Array:
 
 def float64():
     """A context in which JAX has 64 bits, in this thread alone; the user's default comes back."""
+    return x64(True)
+
+
+def x64(enabled: bool):
+    """As `float64`, or without 64 bits."""
     # `jax.experimental.enable_x64` became `jax.enable_x64` and was then removed.
     owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    return owner.enable_x64(True)
+    return owner.enable_x64(enabled)
 
 
 def matmul(a: Array, b: Array, precision: Precision) -> Array:

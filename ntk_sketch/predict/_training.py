@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -14,12 +15,15 @@ from jaxtyping import Float
 from .._arguments import checked_examples, warn_of_lost_variation
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
-from ..solvers._checks import check_feature_map, check_range, checked_targets
+from ..solvers._checks import check_feature_map, check_range
 from ..solvers._gram_state import GramState
 from ..solvers._sums import gram_of_stream
+from ..solvers._targets import centred_units
+from ..streaming._computed import Part
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
+from ..streaming._targets import checked_targets
 from . import _checks
 from ._directions import (
     Directions,
@@ -57,11 +61,12 @@ class Training:
         self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
         self.feature_map, self.batch_size, self.progress = feature_map, batch_size, progress
         self.x = checked_examples(x, names[0])
-        self.y, self.one_output = checked_targets(y, len(self.x), names[1])
+        targets, self.one_output = checked_targets(y, len(self.x), names[1])
+        self.y = targets.astype(np.float64)
         warn_of_lost_variation(self.x, names[0])
         self.kernels = kernels_of(feature_map, self.x)
         spec = FeatureStream(feature_map, self.kernels[0], batch_size).spec(self.x)
-        check_range(self.y, spec.dtype)
+        check_range(float(np.abs(self.y).max()), spec.dtype)
         self.dtype = np.dtype(promoted(spec.dtype, jnp.float32))
         self._statistics: list[Statistics] = []
         self._warned: set[str] = set()
@@ -118,8 +123,7 @@ class Statistics:
         if len(x) <= max(self.widths.values()):
             self.z = stream.all_of(x)
         else:
-            parts = stream.features(x)
-            self._state = gram_of_stream(parts, y, rows=self.rows, spec=self._spec)
+            self._state = self._summed(stream.features.with_targets(x, y), self._spec)
         self._directions: dict[str, Directions] = {}
         self._cross: dict[tuple[str, str], np.ndarray] = {}
 
@@ -154,8 +158,13 @@ class Statistics:
         return Pair(self._state.gram.high[part], self._state.gram.low[part]).to_host()
 
     def _state_of(self, z: Float[np.ndarray, "n p"]) -> GramState:
-        spec = jax.ShapeDtypeStruct((self.rows, z.shape[1]), z.dtype)
-        return gram_of_stream(batches_of(z, self.rows), self._y, rows=self.rows, spec=spec)
+        parts = (Part(a, b, part, self._y[a:b]) for a, b, part in batches_of(z, self.rows))
+        return self._summed(parts, jax.ShapeDtypeStruct((self.rows, z.shape[1]), z.dtype))
+
+    def _summed(self, parts: Generator[Part, None, None], spec) -> GramState:
+        n, k = self._y.shape
+        units = centred_units(self._y, promoted(spec.dtype, jnp.float32))
+        return gram_of_stream(parts, k, self.rows, spec, False, units, n)
 
 
 def _block(state: GramState, columns: slice) -> GramState:

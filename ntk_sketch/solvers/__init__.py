@@ -4,6 +4,7 @@
 in pieces. The features alone, batch by batch, come from `ntk_sketch.streaming.stream`.
 """
 
+from ._checkpoint import Checkpoint as Checkpoint
 from ._gcv import GCV as GCV
 from ._gram_state import GramState as GramState
 from ._leave_one_out import LeaveOneOut as LeaveOneOut

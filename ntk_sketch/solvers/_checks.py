@@ -7,9 +7,8 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from .._arguments import as_array, check_finite
 from ..numerics._precision import promoted
 
 Number: TypeAlias = float | int | np.number
@@ -32,45 +31,15 @@ def check_feature_map(feature_map: Any) -> None:
     )
 
 
-def checked_targets(y: Any, n: int, name: str = "y") -> tuple[Float[np.ndarray, "n k"], bool]:
-    """Targets in float64 on the host as (n, k), if they are finite, floating point and one per
-    example; and whether they were (n,)."""
-    y = np.asarray(as_array(y, name, "of shape (n,) or (n, outputs)"))
-    if not jnp.issubdtype(y.dtype, jnp.floating):
-        raise TypeError(_not_floating(y, name))
-    if y.ndim not in (1, 2):
-        raise ValueError(f"{name} has shape {y.shape}; needed: (n,) or (n, outputs)")
-    if y.shape[0] != n:
-        raise ValueError(f"{n} examples but {y.shape[0]} rows of {name}; needed: one per example")
-    if 0 in y.shape:
-        raise ValueError(f"{name} has shape {y.shape}: it has no outputs")
-    check_finite(y, name)
-    return y.astype(np.float64).reshape(n, -1), y.ndim == 1
+def check_range(largest: float, dtype: Any, *, so_far: bool = False) -> None:
+    """Weights and predictions are of the features' dtype: targets must fit in it.
 
-
-def _not_floating(y: np.ndarray, name: str) -> str:
-    got = f"{name} has dtype {y.dtype}, but ridge regression needs floating-point targets. "
-    if y.dtype.kind in "OUS":
-        return got + (
-            "Names of classes become numbers, labels, and these centred one-hot rows: labels = "
-            f"np.unique({name}, return_inverse=True)[1]; {name} = jax.nn.one_hot(labels, k) - 1 / k"
-        )
-    if y.dtype.kind == "b":
-        return got + (
-            f"Two classes become -1 and 1: {name} = 2.0 * {name} - 1; several, one column each, "
-            f"centred one-hot rows: {name} = {name} - 1 / {name}.shape[1]"
-        )
-    return got + (
-        "Class labels become centred one-hot rows, here for 10 classes: "
-        f"{name} = jax.nn.one_hot({name}, 10) - 0.1. Counts become numbers: "
-        f"{name} = {name}.astype(np.float32)"
-    )
-
-
-def check_range(y: Float[np.ndarray, "n k"], dtype: Any) -> None:
-    """Weights and predictions are of the features' dtype: targets must fit in it."""
-    limits, largest = jnp.finfo(promoted(dtype, jnp.float32)), np.abs(y).max()
-    if largest > float(limits.max) or 0 < largest < float(limits.tiny):
+    Args:
+      largest: size of a target.
+      so_far: larger ones may come.
+    """
+    limits = jnp.finfo(promoted(dtype, jnp.float32))
+    if largest > float(limits.max) or (0 < largest < float(limits.tiny) and not so_far):
         raise ValueError(
             f"y is as large as {largest:.3g}, outside of the range of {limits.dtype} in which "
             "predictions are made: use other units, y / c, and multiply predictions by c"
@@ -113,3 +82,8 @@ def check_extend(extend_path: bool, values: list[float], selector: Any) -> None:
             "extend_path=True goes on with a path where its best value is at an end: it needs"
             f" `select`, and two or more different diag_reg above 0; got {values}"
         )
+
+
+def check_intercept(fit_intercept: bool, n: int) -> None:
+    if fit_intercept and n < 2:
+        raise ValueError(f"fit_intercept=True needs at least two examples, got {n}")

@@ -28,6 +28,7 @@ class DualSpectrum(Spectrum):
         y: Float[np.ndarray, "n k"],
         fit_intercept: bool = False,
     ):
+        y = y.astype(np.float64)
         self.n_examples = len(z)
         self.dtype = promoted(z.dtype, jnp.float32)
         self.fit_intercept = fit_intercept

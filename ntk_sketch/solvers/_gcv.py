@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from .._arguments import checked_examples
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
-from ._checks import checked_targets
+from ..streaming._targets import checked_targets
 from ._decomposition import Decomposition
 from ._left_out import counted
 
@@ -31,7 +31,7 @@ class GCV:
     Args:
       x, y: examples of the statistics; those that are landmarks of the map are left out of the
         score, at the cost of one pass over their features. None: no example is left out. `ridge`
-        gives its own.
+        gives its own; of batches it keeps the landmarks as they go by.
 
     Source: G. H. Golub, M. Heath, G. Wahba, Technometrics 21 (1979), 215-223, eq. 1.4.
 
@@ -88,3 +88,23 @@ class GCV:
         x = self.x
         parts = decomposition.example_rows(lambda order: features(x, order), left)
         return np.concatenate([rows for _, _, rows in parts]), self.y[left]
+
+
+class LandmarksOfBatches(GCV):
+    """GCV of batches, which keeps the landmarks among them as they go by in the one pass.
+
+    Memory: as many inputs as there are landmarks.
+    """
+
+    def __init__(self, features: FeatureStream):
+        super().__init__()
+        self._features = features
+
+    def add(self, x: np.ndarray, y: Float[np.ndarray, "m k"] | None) -> None:
+        """Looks at one batch."""
+        here = self._features.landmarks(x)
+        if y is None or not here.any():
+            return
+        x, y = x[here], y[here]
+        self.x = x if self.x is None else np.concatenate([self.x, x])
+        self.y = y if self.y is None else np.concatenate([self.y, y])

@@ -156,7 +156,7 @@ class GramState(eqx.Module):
                 "both must come from the same feature map and targets of the same width"
             )
         check_same(self.origin, other.origin, "cannot merge these statistics")
-        return _merged(self, other)
+        return merged(self, other)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the sums to a file, which `ntk_sketch.load` reads, bit for bit.
@@ -257,7 +257,8 @@ def with_block(
 
 
 @jax.jit
-def _merged(state: GramState, other: GramState) -> GramState:
+def merged(state: GramState, other: GramState) -> GramState:
+    """`GramState.merge` of states that fit."""
     exponent = jnp.maximum(state.target_exponent, other.target_exponent)
     first = state.n_examples > 0  # a state without examples has no units of its own
     shift = jax.tree.map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,12 +11,14 @@ from jaxtyping import Float, Int
 from .._arguments import checked_examples, checked_integer, checked_key
 from .._typing import PRNGKey
 from ..numerics._host_random import generator
+from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
-from ._checks import checked_groups, checked_targets
+from ..streaming._targets import checked_targets
+from ._checks import checked_groups
 from ._decomposition import Decomposition
-from ._left_out import LeftOut, counted
-from ._loss import checked_loss
+from ._left_out import LeftOut, counted, too_few
+from ._loss import checked_loss, loss_of
 from ._spectrum import Spectrum
 
 
@@ -39,7 +42,8 @@ class LeaveOneOut:
     features b p² FLOPs on the host for each regulariser and its factor, without eigenvectors.
 
     Args:
-      x, y: the examples of the statistics.
+      x, y: the examples of the statistics; or in place of both batches of them, as in `ridge`, that
+        can be read again (then without groups).
       groups: integers (n,); examples with equal numbers are left out together, as augmented copies
         of one image must be.
       loss: 'squared', in the units of y²; or, with one column of y for each class, 'zero_one': the
@@ -68,18 +72,15 @@ class LeaveOneOut:
 
     def __init__(
         self,
-        x: Inputs,
-        y: Inputs,
+        x: Inputs | BatchesLike | Batches,
+        y: Inputs | None = None,
         groups: Inputs | None = None,
         *,
         loss: str = "squared",
         sample: int | None = None,
         key: PRNGKey | None = None,
     ):
-        self.x = checked_examples(x)
-        self.y = checked_targets(y, len(self.x))[0]
-        self.groups = checked_groups(groups, len(self.x))
-        self.loss = checked_loss(loss, self.y)
+        self.loss = checked_loss(loss)
         self.sample = None if sample is None else checked_integer(sample, "sample")
         if (sample is None) != (key is None):
             raise ValueError(
@@ -87,6 +88,18 @@ class LeaveOneOut:
                 f" are drawn with the key; got sample={sample!r} and key={key!r}"
             )
         self.key = None if key is None else checked_key(key)
+        x = of_user(x, y)
+        if isinstance(x, Batches):
+            x.check_passes("leave-one-out, a second pass,")
+            for name, value in (("groups", groups), ("a sample", sample)):
+                if value is not None:
+                    raise ValueError(f"{name} of batches: not available; give arrays x and y")
+            self.x, self.y, self.groups = x, None, None
+            return
+        self.x = checked_examples(x)
+        self.y = checked_targets(y, len(self.x))[0]
+        self.groups = checked_groups(groups, len(self.x))
+        loss_of(loss, self.y.shape[1])
 
     @property
     def takes_any_decomposition(self) -> bool:
@@ -94,46 +107,59 @@ class LeaveOneOut:
         return self.sample is not None and self.groups is None
 
     def order(
-        self, features: FeatureStream, stacklevel: int = 4
+        self, features: FeatureStream, stacklevel: int = 6
     ) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " g"]]:
         """The examples that the mean runs over, those of a group together, and sizes of groups."""
-        n = len(self.x)
-        groups = np.arange(n) if self.groups is None else self.groups
-        counts = counted(features, self.x, n, groups, stacklevel=stacklevel + 1)
+        assert not isinstance(self.x, Batches)
+        counts = counted(features, self.x, len(self.x), self.groups, stacklevel)
         if self.sample is not None and self.key is not None:
-            names = np.unique(groups[counts])
-            counts &= np.isin(groups, generator(self.key).permutation(names)[: self.sample])
-        order = np.argsort(groups, kind="stable")
+            rng = generator(self.key)
+            if self.groups is None:
+                drawn = np.zeros(len(counts), bool)
+                drawn[rng.permutation(np.flatnonzero(counts))[: self.sample]] = True
+            else:
+                names = np.unique(self.groups[counts])
+                drawn = np.isin(self.groups, rng.permutation(names)[: self.sample])
+            counts = counts & drawn
+        if self.groups is None:
+            order = np.flatnonzero(counts)
+            return order, np.ones(len(order), int)
+        order = np.argsort(self.groups, kind="stable")
         order = order[counts[order]]
-        return order, np.unique(groups[order], return_counts=True)[1]
+        return order, np.unique(self.groups[order], return_counts=True)[1]
 
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
+        if isinstance(self.x, Batches):
+            assert isinstance(decomposition, Spectrum)
+            return self._of_batches(self.x, decomposition, penalties, features)
+        assert self.y is not None
         if len(self.y) != decomposition.n_examples:
             raise ValueError(
                 f"leave-one-out was given {len(self.y)} examples but the statistics are of "
                 f"{decomposition.n_examples}; needed: the same examples"
             )
-        order, sizes = self.order(features, stacklevel=5)
+        order, sizes = self.order(features, stacklevel=7)
         chunks = decomposition.example_rows(lambda order: features(self.x, order), order)
         if isinstance(decomposition, Spectrum):
-            total = self._by_spectrum(decomposition, penalties, chunks, order, sizes)
+            total = self._by_spectrum(decomposition, penalties, chunks, self.y[order], sizes)
         elif self.groups is None:
             rows = np.concatenate([rows for _, _, rows in chunks])
-            total = [self._of_one(decomposition, p, rows, self.y[order]) for p in penalties]
+            y = self.y[order].astype(np.float64)
+            total = [self._of_one(decomposition, p, rows, y) for p in penalties]
         else:
             raise TypeError(
                 f"leaving groups out needs a Spectrum, got {type(decomposition).__name__}"
             )
         return np.asarray(total) / len(order)
 
-    def _by_spectrum(self, spectrum: Spectrum, penalties, chunks, order, sizes):
+    def _by_spectrum(self, spectrum: Spectrum, penalties, chunks, y, sizes):
         """Losses for all λ in one pass over the rows."""
-        system = LeftOut(spectrum, penalties, self.loss)
+        system = LeftOut(spectrum, penalties, loss_of(self.loss, y.shape[1]))
         total = np.zeros(len(penalties))
         for start, rows, chunk_sizes in _whole_groups(chunks, sizes):
-            targets = self.y[order[start : start + len(rows)]]
+            targets = y[start : start + len(rows)].astype(np.float64)
             for index in _by_size(chunk_sizes):
                 total += system.sum_losses(rows[index], targets[index])
         return total
@@ -144,7 +170,45 @@ class LeaveOneOut:
         if complement.min() <= decomposition.leverage_tolerance:
             return np.inf
         residuals = decomposition.units.scale * residuals / complement[:, None]
-        return float(self.loss(residuals, y).sum())
+        return float(loss_of(self.loss, y.shape[1])(residuals, y).sum())
+
+    def _of_batches(
+        self,
+        x: Batches,
+        spectrum: Spectrum,
+        penalties: Sequence[float],
+        features: FeatureStream,
+    ) -> Float[np.ndarray, " m"]:
+        loss, n = loss_of(self.loss, len(spectrum.units.shift)), spectrum.n_examples
+        system = LeftOut(spectrum, penalties, loss)
+        others = x.where(lambda x: ~features.landmarks(x))
+        total = _sum_of_losses(others, spectrum, system, features)
+        if others.n_read != n:
+            raise ValueError(
+                f"leave-one-out was given {others.n_read} examples in its pass over the batches,"
+                f" but the statistics are of {n}; needed: the same examples in every pass"
+            )
+        count = others.n_examples
+        if too_few(count, n):
+            landmarks = x.where(features.landmarks)
+            total, count = total + _sum_of_losses(landmarks, spectrum, system, features), n
+        return total / count
+
+
+def _sum_of_losses(
+    x: Batches, spectrum: Spectrum, system: LeftOut, features: FeatureStream
+) -> Float[np.ndarray, " m"]:
+    """Over the examples of batches, each left out by itself."""
+    total, targets = np.zeros(system.diagonals.shape[1]), collections.deque()
+
+    def rows(_):
+        for part in features.with_targets(x):
+            targets.append(part.y)
+            yield part.start, part.stop, part.z
+
+    for _, _, r in spectrum.example_rows(rows, np.zeros(0, int)):
+        total += system.sum_losses(r[:, None], targets.popleft()[:, None])
+    return total
 
 
 def _whole_groups(

@@ -21,7 +21,7 @@ def counted(
     x: Inputs,
     n: int,
     groups: Int[np.ndarray, " n"] | None = None,
-    stacklevel: int = 5,
+    stacklevel: int = 6,
 ) -> Bool[np.ndarray, " n"]:
     """Which examples are like new ones: all but landmarks and what is in a group with one, or all
     if too few remain of n.
@@ -30,18 +30,25 @@ def counted(
     if groups is not None and landmarks.any():
         landmarks = np.isin(groups, groups[landmarks])
     left = n - int(landmarks.sum())
-    if left < min(_FEWEST, n):
-        warnings.warn(
-            f"{n - left} of {n} examples are landmarks of the feature map (or in a group with one),"
-            " and too few others are "
-            "left to estimate an error from: all count in the scores, which are too large for "
-            "small diag_reg. Take landmarks from a part of the examples (a smaller width, or fewer "
-            "examples in feature_map), or select=(x_val, y_val)",
-            RuntimeWarning,
-            stacklevel=stacklevel,
-        )
+    if too_few(left, n, stacklevel):
         return np.full(len(landmarks), True)
     return ~landmarks
+
+
+def too_few(left: int, n: int, stacklevel: int = 6) -> bool:
+    """Whether the examples that are not landmarks cannot estimate an error, with a warning."""
+    if left >= min(_FEWEST, n):
+        return False
+    warnings.warn(
+        f"{n - left} of {n} examples are landmarks of the feature map (or in a group with one),"
+        " and too few others are "
+        "left to estimate an error from: all count in the scores, which are too large for "
+        "small diag_reg. Take landmarks from a part of the examples (a smaller width, or fewer "
+        "examples in feature_map), or select=(x_val, y_val)",
+        RuntimeWarning,
+        stacklevel=stacklevel,
+    )
+    return True
 
 
 class LeftOut:

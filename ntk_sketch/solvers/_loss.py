@@ -24,14 +24,19 @@ def _zero_one(residuals: Float[np.ndarray, "... k"], targets: Float[np.ndarray, 
 _LOSSES: dict[str, Loss] = {"squared": _squared, "zero_one": _zero_one}
 
 
-def checked_loss(loss: str, y: Float[np.ndarray, "n k"] | None = None) -> Loss:
-    """The loss of this name, for targets like these."""
+def checked_loss(loss: str) -> str:
+    """The name, if there is such a loss."""
     if loss not in _LOSSES:
         raise ValueError(f"loss={loss!r} is unknown; known: {', '.join(map(repr, _LOSSES))}")
-    if loss == "zero_one" and y is not None and y.shape[1] < 2:
+    return loss
+
+
+def loss_of(name: str, outputs: int) -> Loss:
+    """The loss of this name, for targets with so many columns."""
+    if name == "zero_one" and outputs < 2:
         raise ValueError(
             "loss='zero_one' compares the largest prediction of an example with its class, but the"
             " targets have one column: give one for each class, for instance"
             " jax.nn.one_hot(labels, k) - 1 / k"
         )
-    return _LOSSES[loss]
+    return _LOSSES[name]

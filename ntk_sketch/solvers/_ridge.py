@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import os
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
+from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
+from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
+from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import Examples, checked_data
-from ._gcv import GCV
+from ._examples import Data, Examples, checked_arrays, checked_batches
 from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
+from ._run import Run
+from ._selecting import check_validation, select_of_arrays, select_of_batches
 from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
-from ._validation import HoldOut, Validation, validation
+from ._validation import HoldOut, Validation
 
 
 def ridge(
     feature_map: FeatureMapLike,
-    x: Inputs,
-    y: Inputs,
+    x: Inputs | BatchesLike,
+    y: Inputs | None = None,
     *,
     diag_reg: DiagReg = 1e-3,
     diag_reg_absolute_scale: bool = False,
@@ -38,6 +41,7 @@ def ridge(
     keep_features: bool = False,
     refit: bool = False,
     extend_path: bool = False,
+    checkpoint: Checkpoint | str | os.PathLike | None = None,
 ) -> RidgeSolution:
     """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
 
@@ -64,11 +68,22 @@ def ridge(
     λ > 0. `diag_reg=0` gives the solution of least norm on the directions that stay
     (`solution.rank` of them, with `solution.condition`); float64 features resolve more of them.
 
+    Data that do not fit in memory come as a `numpy.memmap`, which is read twice, a part at a time
+    (once to be looked at), or as batches `(x, y)` in place of x and y: a `tf.data.Dataset`, a
+    `torch.utils.data.DataLoader`, a loader of `grain`, a list, or a generator *function*, which is
+    called for every pass. Batches may be of any sizes and hold what has `__array__`. A thread reads
+    the next ones meanwhile, and looks at them. They are always solved in the primal form, in one
+    pass, which an iterator that can be read once is good for too; 'loo' and `HoldOut` take two. Of
+    a `pyarrow.dataset` batches are
+    `lambda: ((np.stack([b[c] for c in columns], 1), np.asarray(b["y"])) for b in d.to_batches())`.
+    Shuffle them: units of targets are those of the first block.
+
     Args:
       feature_map: x → object with attributes `nngp` and `ntk`, (n, p) each. A pytree; its call is
         jitted here.
       x: training inputs (n, ...), floating point: NumPy (may exceed device memory), JAX, or
-        whatever has `__array__`, such as a data frame or a tensor on the CPU.
+        whatever has `__array__`, such as a data frame or a tensor on the CPU. Or, without y,
+        batches.
       y: targets (n, outputs) or (n,), floating point. Classes as centred one-hot rows, for instance
         `jax.nn.one_hot(labels, 10) - 0.1`.
       diag_reg: regulariser >= 0, or a sequence of them: a path from one decomposition.
@@ -97,6 +112,9 @@ def ridge(
         these included.
       extend_path: while the choice is the smallest or the largest of the path, the path goes on
         there by its own ratio, up to eight times. 'loo' makes another pass for each.
+      checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
+        they are made, and the same call goes on from them after an interrupt, an error or a kill.
+        Always primal. Passes for a selection begin anew.
 
     Returns:
       A `RidgeSolution`; on a sequence of `diag_reg` without `select`, one that cannot `predict`
@@ -105,7 +123,9 @@ def ridge(
     Raises:
       TypeError: x or y not floating point, groups not integer, diag_reg not numbers.
       ValueError: shapes that do not fit, values that are not finite, negative `diag_reg`, unknown
-        `select` or `get`, features with more than one axis per example.
+        `select` or `get`, features with more than one axis per example. Of a batch, with its number
+        and its examples; an error of the iterable itself is passed on as it is.
+      ValueError: a checkpoint of something else, with what differs.
       NotImplementedError: a mesh.
 
     Warns:
@@ -124,6 +144,11 @@ def ridge(
       >>> solution = ns.ridge(features, x, np.sin(x), diag_reg=[1e-3, 1e-2, 0.1], select="loo")
       >>> solution.predict(x).shape
       (50, 3)
+      >>> def batches():
+      ...     for i in range(0, 50, 20):  # from a file, say
+      ...         yield x[i : i + 20], np.sin(x[i : i + 20])
+      >>> ns.ridge(features, batches, diag_reg=1e-2).n_examples
+      50
     """
     if mesh is not None:
         raise NotImplementedError(
@@ -131,24 +156,16 @@ def ridge(
             "add up the shards' GramState with `merge`"
         )
     values, is_path = _checks.checked_diag_reg(diag_reg)
+    run = Run.of(checkpoint)
     features = FeatureStream(feature_map, get, batch_size, progress)
-    x, targets, one_output, spec = checked_data(features, x, y)
-    selector = _selector(select, x, targets, groups, refit)
-    _checks.check_extend(extend_path, values, selector)
-    fitted, order = targets, None
-    if isinstance(selector, HoldOut):
-        order, selector = selector.split(x, targets, groups, features.landmarks(x))
-        fitted = targets[order]
-    if fit_intercept and len(fitted) < 2:
-        raise ValueError("fit_intercept=True needs at least two examples, got one")
-    if keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
-        if selector.sample is None:
-            features.keep(x, also=selector.x)
-        elif selector.x is x and selector.groups is None:
-            features.keep_some(x, selector.order(features)[0])
-    elif keep_features and refit and isinstance(selector, Validation):
-        features.keep(selector.x)
-    sums = Examples(features, spec, one_output).plus(x, fitted, order)
+    given = of_user(x, y)
+    how = _How(select, groups, refit, keep_features, fit_intercept, extend_path, values)
+    if isinstance(given, Batches):
+        sums, selector = _sums_of_batches(features, given, how, run)
+    else:
+        data = checked_arrays(features, given, y)
+        warn_of_lost_variation(data.x, stacklevel=3)
+        sums, selector = _sums_of_arrays(features, data, how, run)
     whole = needs_spectrum(selector, values)
     found = sums.decomposition(fit_intercept, whole, len(values))
     regression = Regression(found, values, diag_reg_absolute_scale)
@@ -157,47 +174,55 @@ def ridge(
         values = regression.diag_regs
         found = sums.plus(selector.x, selector.y).decomposition(fit_intercept, whole, len(values))
         regression = Regression(found, values, diag_reg_absolute_scale)
-    return regression.solution(features, scores, is_path=is_path, one_output=one_output)
+    return regression.solution(features, scores, is_path=is_path, one_output=sums.one_output)
 
 
-def _selector(
-    select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any, refit: bool
-) -> Selector | HoldOut | None:
-    """`ridge`'s `select` as an object, checked."""
-    held_out = isinstance(select, tuple | list | Validation | HoldOut)
-    if groups is not None and not (
-        isinstance(select, HoldOut) or (isinstance(select, str) and select == "loo")
-    ):
+class _How(NamedTuple):
+    """Arguments of `ridge` that choose a regulariser."""
+
+    select: Any
+    groups: Any
+    refit: bool
+    keep_features: bool
+    fit_intercept: bool
+    extend_path: bool
+    values: list[float]
+
+
+def _sums_of_arrays(
+    features: FeatureStream, data: Data, how: _How, run: Run | None
+) -> tuple[Examples, Selector | None]:
+    x, targets, one_output, spec = data
+    assert targets is not None
+    selector, order = select_of_arrays(how.select, x, targets, how.groups, how.refit), None
+    _checks.check_extend(how.extend_path, how.values, selector)
+    if isinstance(selector, HoldOut):
+        order, selector = selector.split(x, targets, how.groups, features.landmarks(x))
+    _checks.check_intercept(how.fit_intercept, len(x) if order is None else len(order))
+    if how.keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
+        if selector.sample is None:
+            features.keep(x, also=selector.x)
+        elif selector.x is x and selector.groups is None:
+            features.keep_some(x, selector.order(features)[0])
+    elif how.keep_features and how.refit and isinstance(selector, Validation):
+        features.keep(selector.x)
+    return Examples(features, spec, one_output).plus(x, targets, order, run), selector
+
+
+def _sums_of_batches(
+    features: FeatureStream, x: Batches, how: _How, run: Run | None
+) -> tuple[Examples, Selector | None]:
+    if how.keep_features:
         raise ValueError(
-            "groups are left out together by select='loo' and HoldOut(share, key=key); "
-            f"select={select!r} does not look at them: pass one of those, or no groups"
+            "keep_features=True holds the features of all examples in memory: give these as"
+            " arrays, or keep_features=False to compute features again"
         )
-    if refit and not held_out:
-        raise ValueError(
-            f"refit=True adds the examples that were held out, but select={select!r} holds none: "
-            "use select=(x_val, y_val) or HoldOut(share, key=key), or no refit"
-        )
-    if isinstance(select, HoldOut):
-        return select
-    if isinstance(select, str) and select == "loo":
-        return LeaveOneOut(x, y, groups)
-    if (isinstance(select, str) and select == "gcv") or (
-        isinstance(select, GCV) and select.x is None
-    ):
-        return GCV(x, y)
-    if isinstance(select, tuple | list):
-        select = validation(select)
-    if isinstance(select, Validation):
-        if select.x.shape[1:] != x.shape[1:]:
-            raise ValueError(
-                f"x_val has shape {select.x.shape} but x has shape {x.shape}: examples must have "
-                f"the same shape {tuple(x.shape[1:])}"
-            )
-        if select.y.shape[1] != y.shape[1]:
-            raise ValueError(f"y_val has {select.y.shape[1]} outputs but y has {y.shape[1]}")
-    if select is None or isinstance(select, Selector):
-        return select
-    raise ValueError(
-        f"select={select!r} is unknown; known: None, 'gcv', 'loo', (x_val, y_val), or an object of "
-        "GCV, LeaveOneOut, Validation or HoldOut"
-    )
+    x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
+    _checks.check_extend(how.extend_path, how.values, selector)
+    with contextlib.closing(x):
+        _, _, one_output, spec = checked_batches(features, x, run)
+        check_validation(selector, x.kind.shape, x.kind.outputs)
+        sums = Examples(features, spec, one_output).plus(x, None, None, run)
+    warn_of_lost_ranges(x.ranges)
+    _checks.check_intercept(how.fit_intercept, sums.n_examples)
+    return sums, selector

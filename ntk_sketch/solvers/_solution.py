@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +13,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._arguments import checked_examples
+from ..numerics._precision import promoted
 from ..storage._saved import save
+from ..streaming._batches import Batches, BatchesLike, is_batches
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs, kernel_features
@@ -169,7 +171,9 @@ class RidgeSolution(eqx.Module):
             )
         save(self, path, str(fingerprint))
 
-    def predict(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "n ..."]:
+    def predict(
+        self, x: Inputs | BatchesLike, *, progress: Progress = None
+    ) -> Float[Array, "n ..."]:
         """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).
 
         Streams x in batches, so x may be larger than device memory. Inside `eqx.filter_jit`, `grad`
@@ -178,7 +182,9 @@ class RidgeSolution(eqx.Module):
         Cost: the features, and 2 n p k FLOPs.
 
         Args:
-          x: inputs (n, ...), as those of the training.
+          x: inputs (n, ...), as those of the training; or batches of them, as in `ridge`: each
+            batch x, or a pair (x, y) of which y is not looked at. (A list of arrays is taken for
+            several inputs and refused: join them.)
           progress: as in `ridge`.
 
         Raises:
@@ -190,7 +196,9 @@ class RidgeSolution(eqx.Module):
         assert self.weights is not None
         return self._means(x, self.weights, self.intercept, progress)
 
-    def predict_path(self, x: Inputs, *, progress: Progress = None) -> Float[Array, "m n ..."]:
+    def predict_path(
+        self, x: Inputs | BatchesLike, *, progress: Progress = None
+    ) -> Float[Array, "m n ..."]:
         """The predictions of every regression of a path, one after the other: (m, n, outputs).
 
         In one pass over x, where `[s.predict(x) for s in solution.path]` makes m. Arguments and
@@ -210,14 +218,15 @@ class RidgeSolution(eqx.Module):
         means = self._means(x, weights, intercepts, progress)
         return jnp.moveaxis(means.reshape(-1, m, *outputs), 1, 0)
 
-    def _means(self, x: Inputs, weights: Array, intercept: Array | None, progress: Progress):
-        x = checked_examples(x)
+    def _means(self, x: Any, weights: Array, intercept: Array | None, progress: Progress):
+        x = Batches(x, targets=False) if is_batches(x) else checked_examples(x)
         settings = self.get, self.batch_size, progress, "predictions"
         features = FeatureStream(self.feature_map, *settings)
         spec = features.spec(x)
         if spec.shape[1] != weights.shape[0]:
+            shape = x.kind.shape if isinstance(x, Batches) else x.shape[1:]
             raise ValueError(
-                f"examples of shape {tuple(x.shape[1:])} have {spec.shape[1]} features but the "
+                f"examples of shape {tuple(shape)} have {spec.shape[1]} features but the "
                 f"weights are for {weights.shape[0]}; needed: examples shaped like the "
                 "training examples"
             )
@@ -226,8 +235,15 @@ class RidgeSolution(eqx.Module):
             if intercept is None:
                 return mean
             return mean + jnp.broadcast_to(intercept, mean.shape)
-        means = [np.asarray(project(z, weights))[: b - a] for a, b, z in features(x)]
-        mean = np.concatenate(means)
+        means = (np.asarray(project(z, weights))[: b - a] for a, b, z in features(x))
+        if isinstance(x, Batches):
+            mean = np.concatenate(list(means))
+        else:
+            mean = np.empty((len(x), *weights.shape[1:]), promoted(spec.dtype, weights.dtype))
+            done = 0
+            for part in means:
+                mean[done : done + len(part)] = part
+                done += len(part)
         if intercept is not None:
-            mean = mean + np.asarray(intercept)
+            mean += np.asarray(intercept)
         return jax.device_put(mean)

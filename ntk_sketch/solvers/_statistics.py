@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from typing import Any
 
+from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
+from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
+from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import checked_data, decomposed
+from ._examples import checked_arrays, checked_batches, decomposed
 from ._gcv import GCV
 from ._gram_state import GramState
 from ._origin import check_same, origin_of
 from ._regression import Regression
+from ._run import Run
 from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
-from ._sums import gram_of_stream
+from ._sums import statistics
 from ._validation import validation
 
 
 def accumulate(
     feature_map: FeatureMapLike,
-    x: Inputs,
-    y: Inputs,
+    x: Inputs | BatchesLike,
+    y: Inputs | None = None,
     *,
     get: str = "ntk",
     batch_size: int | None = None,
     progress: Progress = None,
+    checkpoint: Checkpoint | str | os.PathLike | None = None,
 ) -> GramState:
     """Streams features of x into the statistics of a regression on y.
 
     Call it on every part of the data (shards, augmented copies, another day) and `merge` the
-    states; `solve` takes the sum, with or without an intercept. Cost: the features, 2 n p (p + k)
+    states; `solve` takes the sum, with or without an intercept. In place of x and y it takes
+    batches of both. Cost: the features, 2 n p (p + k)
     FLOPs, 12 p² bytes on the device (24 p² on the host for up to 1,024 features on a CPU).
 
     Args:
       feature_map, x, y, get, batch_size: as in `ridge`.
       progress: as in `ridge`.
+      checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
+        they are made, and a call that finds them there goes on from them.
 
     Raises:
-      TypeError, ValueError: as `ridge`.
+      TypeError, ValueError: as `ridge`; of a batch, with its number. With a checkpoint the
+        statistics before it are kept there.
 
     Example:
       >>> import jax
@@ -57,10 +68,18 @@ def accumulate(
       >>> int(first.merge(second).n_examples)
       50
     """
+    run = Run.of(checkpoint)
     features = FeatureStream(feature_map, get, batch_size, progress)
-    x, targets, one_output, spec = checked_data(features, x, y)
-    rows = features.rows(len(x))
-    state = gram_of_stream(features(x), targets, rows=rows, spec=spec, one_output=one_output)
+    given = of_user(x, y)
+    if isinstance(given, Batches):
+        with contextlib.closing(given):
+            data = checked_batches(features, given, run)
+            state = statistics(features, *data, run=run)
+        warn_of_lost_ranges(given.ranges, stacklevel=3)
+    else:
+        data = checked_arrays(features, given, y)
+        warn_of_lost_variation(data.x, stacklevel=3)
+        state = statistics(features, *data, run=run)
     return dataclasses.replace(state, origin=origin_of(feature_map, get))
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..numerics._precision import promoted
-from ..streaming._stream import Batch
-from ._gram_state import GramState, with_block
-from ._host_sums import HostSums
+from ..streaming._batches import Batches
+from ..streaming._computed import Part
+from ..streaming._feature_stream import FeatureStream
+from ._checks import check_range
+from ._gram_state import GramState
+from ._origin import origin_of
+from ._run import Run
+from ._running_sums import OnDevice, OnHost
 from ._targets import Units, centred_units
 
 BLOCK_ROWS = 1024  # rows of one update of the Gram matrix, see GramState.update
 HOST_ROWS = 2048  # the same on a CPU, where a product of more rows is faster
-FLOAT64_FEATURES = 1024  # up to so many, products on a CPU are in float64, which costs little there
 
 
 @jax.jit
@@ -26,96 +32,117 @@ def project(z: Float[Array, "n p"], matrix: Float[Array, "p ..."]) -> Float[Arra
     return jnp.matmul(z, matrix, precision=jax.lax.Precision.HIGHEST)
 
 
-def gram_of_stream(
-    parts: Iterator[Batch],
-    y: Float[np.ndarray, "n k"],
-    *,
-    rows: int,
+def statistics(
+    features: FeatureStream,
+    x: Any,
+    y: Float[np.ndarray, "n k"] | None,
+    one_output: bool,
     spec: jax.ShapeDtypeStruct,
-    one_output: bool = False,
+    order: Int[np.ndarray, " m"] | None = None,
+    run: Run | None = None,
 ) -> GramState:
-    """GramState of features in batches of `rows`, the last one padded with zeros, and of checked
-    targets. On a CPU the sums are NumPy's in float64, and so are the products of few features;
-    elsewhere they are pairs on the device.
+    """GramState of `x[order]` and `y[order]`, which were checked, or of batches of both.
+
+    Args:
+      spec: of the features.
+      run: what is done already, and where to write what is done next.
     """
     dtype = promoted(spec.dtype, jnp.float32)
-    units = centred_units(y, dtype)
-    if _on_host():
-        return _host_sums(parts, units, units.of(y), spec.shape[1], dtype, one_output)
-    outputs = None if one_output else y.shape[1]
-    state = GramState.init(spec.shape[1], outputs, dtype).with_units(units)
-    return _device_sums(state, parts, units.of(y).astype(dtype), rows)
+    if isinstance(x, Batches):
+        n, rows, units = None, features.rows(None), None
+        kind = x.opened(rows).kind
+        shape, examples, outputs = kind.shape, kind.dtype, kind.outputs
+    else:
+        assert y is not None
+        n = len(y) if order is None else len(order)
+        rows, units = features.rows(n), centred_units(y, dtype)
+        shape, examples, outputs = x.shape[1:], x.dtype, y.shape[1]
+    parts = features.with_targets(x, y, order, None if run is None else run.done)
+    if isinstance(x, Batches):
+        parts = _in_range(parts, spec.dtype)
+    if run is not None:
+        run.check(
+            origin_of(features.feature_map, features.get),
+            {
+                "shape of examples": list(shape),
+                "dtype of examples": str(examples),
+                "outputs": None if one_output else outputs,
+                "number of features": spec.shape[1],
+                "dtype of features": str(dtype),
+                "examples a batch (batch_size)": rows,
+                "sums": "on the host" if _on_host() else "on the device",
+                "number of examples": n,
+            },
+        )
+    return gram_of_stream(parts, outputs, rows, spec, one_output, units, n, run)
+
+
+def gram_of_stream(
+    parts: Generator[Part, None, None],
+    outputs: int | None,
+    rows: int,
+    spec: jax.ShapeDtypeStruct,
+    one_output: bool,
+    units: Units | None,
+    n: int | None,
+    run: Run | None = None,
+) -> GramState:
+    """GramState of features and targets in batches of `rows`. On a CPU the sums are NumPy's in
+    float64, and so are the products of few features; elsewhere they are pairs on the device.
+
+    Args:
+      units: of the targets; None: from the first block.
+      n: number of examples, if it is known.
+    """
+    assert outputs is not None
+    on_host = _on_host()
+    per_block = -(-(HOST_ROWS if on_host else BLOCK_ROWS) // rows)
+    if n is not None:  # a power of two of batches is enough for few
+        per_block = min(per_block, 1 << (-(-n // rows) - 1).bit_length())
+    k, dtype = None if one_output else outputs, promoted(spec.dtype, jnp.float32)
+    if on_host:
+        sums = OnHost(spec.shape[1], k, dtype, units)
+    else:
+        sums = OnDevice(spec.shape[1], k, dtype, units, per_block)
+    with contextlib.ExitStack() as stack:
+        if run is not None:
+            stack.enter_context(run.going_on(sums))
+        stack.enter_context(contextlib.closing(parts))
+        for block in _blocks(parts, per_block):
+            with contextlib.nullcontext() if run is None else run.block(block):
+                sums.add([part.z for part in block], _targets(block))
+    if not sums.n:
+        raise ValueError("no example is left to fit: all of them are set aside")
+    return sums.state()
 
 
 def _on_host() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _host_sums(
-    parts: Iterator[Batch],
-    units: Units,
-    t: Float[np.ndarray, "n k"],
-    p: int,
-    dtype: np.dtype,
-    one_output: bool,
-) -> GramState:
-    """Blocks of `HOST_ROWS` or more; `zᵀz` is a symmetric product, half the FLOPs of others."""
-    product = np.dtype(np.float64 if p <= FLOAT64_FEATURES else dtype)
-    gram, cross, feature_sum = np.zeros((p, p)), np.zeros((p, t.shape[1])), np.zeros(p)
-    feature_norm, cubes, done = 0.0, 0.0, 0
-    for block in _blocks(parts):
-        z = block.astype(product, copy=False)
-        targets = t[done : done + len(z)].astype(product, copy=False)
-        squares = z.T @ z
-        gram += squares
-        cross += z.T @ targets
-        feature_sum += z.sum(axis=0, dtype=np.float64)
-        feature_norm += float(np.trace(squares, dtype=np.float64))
-        cubes += float(len(z)) ** 3
-        done += len(z)
-    sums = HostSums(
-        gram, cross, (t**2).sum(axis=0), t.sum(axis=0), np.asarray(feature_norm), feature_sum
-    )
-    rounding = (float(np.finfo(product).eps) / 2) ** 2 * cubes
-    return GramState.of_host(sums, units, len(t), dtype, one_output, rounding)
+def _in_range(parts: Generator[Part, None, None], dtype: Any) -> Generator[Part, None, None]:
+    """The parts, whose targets are in the range of the features' dtype: looked at as they come."""
+    largest = 0.0
+    with contextlib.closing(parts):
+        for part in parts:
+            assert part.y is not None
+            largest = max(largest, float(np.abs(part.y).max()))
+            check_range(largest, dtype, so_far=True)
+            yield part
+    check_range(largest, dtype)
 
 
-def _blocks(parts: Iterator[Batch]) -> Iterator[np.ndarray]:
-    """The rows of batches, gathered on the host."""
-    held: list[np.ndarray] = []
-    for start, stop, batch in parts:
-        held.append(np.asarray(batch)[: stop - start])
-        if sum(map(len, held)) >= HOST_ROWS:
-            yield held[0] if len(held) == 1 else np.concatenate(held)
-            held = []
-    if held:
-        yield np.concatenate(held)
+def _targets(block: list[Part]) -> Float[np.ndarray, "m k"]:
+    return np.concatenate([part.y for part in block if part.y is not None])
 
 
-def _device_sums(
-    state: GramState, parts: Iterator[Batch], t: Float[np.ndarray, "n k"], rows: int
-) -> GramState:
-    """Small batches are gathered into blocks of `BLOCK_ROWS` or more."""
-    n = len(t)
-    per_block = min(-(-BLOCK_ROWS // rows), 1 << (-(-n // rows) - 1).bit_length())
-    block: list[Array] = []
-    first = 0
-    for start, stop, z in parts:
-        if not block:
-            first = start
-        block.append(z)
-        if len(block) < per_block and stop < n:
-            continue
-        block.extend([jnp.zeros_like(z)] * (per_block - len(block)))
-        t_block = np.zeros((per_block * rows, t.shape[1]), t.dtype)
-        t_block[: stop - first] = t[first:stop]
-        state = _with_block_in_place(state, tuple(block), t_block, np.int32(stop - first))
-        block = []
-    return state
-
-
-def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, added: Array):
-    return with_block(state, jnp.concatenate(batches), t, added)
-
-
-_with_block_in_place = jax.jit(_with_block, donate_argnums=0)
+def _blocks(parts: Iterator[Part], size: int) -> Iterator[list[Part]]:
+    """Lists of `size` parts, the last one of fewer; each is used before the next is asked for."""
+    block: list[Part] = []
+    for part in parts:
+        block.append(part)
+        if len(block) == size:
+            yield block
+            block.clear()  # nobody needs the features any more
+    if block:
+        yield block

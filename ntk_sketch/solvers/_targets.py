@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+_PART = 1 << 20  # numbers
 
 
 class Units(NamedTuple):
@@ -23,26 +26,34 @@ class Units(NamedTuple):
         return float(np.ldexp(1.0, self.exponent))
 
     def of(self, y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-        return np.ldexp(y - self.shift, -self.exponent)
+        return np.ldexp(y.astype(np.float64) - self.shift, -self.exponent)
 
 
 def centred_units(y: Float[np.ndarray, "n k"], dtype) -> Units:
     """Units in which these targets have mean 0 (to the digits of a pair of `dtype`) and are of
     order 1."""
-    mean = y.mean(axis=0)
+    mean = np.sum([part.sum(axis=0) for part in _parts(y)], axis=0) / len(y)
     high = mean.astype(dtype).astype(np.float64)
     shift = high + (mean - high).astype(dtype)
-    return Units(shift, _exponent(y - shift))
+    return Units(shift, max(exponent_of(part - shift) for part in _parts(y)))
 
 
 def scaled_units(y: Float[np.ndarray, "n k"]) -> Units:
     """Units without a shift, in which these targets are of order 1."""
-    return Units(np.zeros(y.shape[1]), _exponent(y))
+    return Units(np.zeros(y.shape[1]), exponent_of(y))
 
 
-def _exponent(y: Float[np.ndarray, "n k"]) -> int:
+def exponent_of(y: Float[np.ndarray, ...]) -> int:
+    """Of the power of two that brings these numbers to order 1."""
     # 2^±exponent and t² are normal numbers of float32
     return int(np.clip(np.frexp(np.abs(y).max())[1], -100, 100))
+
+
+def _parts(y: Float[np.ndarray, "n k"]) -> Iterator[Float[np.ndarray, "m k"]]:
+    """In float64, a part at a time: targets of any dtype may be larger than memory."""
+    rows = max(1, _PART // y.shape[1])
+    for start in range(0, len(y), rows):
+        yield y[start : start + rows].astype(np.float64)
 
 
 def mean_to_spread(mean_square: float, variance: float) -> float:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt64
 
 from .._arguments import checked_examples, checked_key
 from .._typing import PRNGKey
+from ..identity._example_keys import example_keys
 from ..numerics._host_random import generator
 from ..numerics._precision import on_device
+from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._stream import Inputs
-from ._checks import checked_groups, checked_targets
+from ..streaming._targets import checked_targets
+from ._checks import checked_groups
 from ._decomposition import Decomposition
-from ._loss import checked_loss
+from ._loss import checked_loss, loss_of
 from ._sums import project
 
 
@@ -26,6 +30,8 @@ class Validation:
     Args:
       x, y: the examples.
       loss: 'squared' or 'zero_one', as in `LeaveOneOut`.
+
+    In place of x and y it takes batches of both, as in `ridge`, that can be read again.
 
     Example:
       >>> import numpy as np
@@ -44,10 +50,23 @@ class Validation:
 
     takes_any_decomposition = True
 
-    def __init__(self, x: Inputs, y: Inputs, *, loss: str = "squared"):
+    def __init__(
+        self,
+        x: Inputs | BatchesLike | Batches,
+        y: Inputs | None = None,
+        *,
+        loss: str = "squared",
+    ):
+        self.loss = checked_loss(loss)
+        x = of_user(x, y)
+        if isinstance(x, Batches):
+            x.check_passes("a validation, whose examples may be needed again,")
+            self.x: Any = x
+            self.y: Float[np.ndarray, "n k"] | None = None
+            return
         self.x = checked_examples(x, "x_val")
         self.y = checked_targets(y, len(self.x), "y_val")[0]
-        self.loss = checked_loss(loss, self.y)
+        loss_of(loss, self.y.shape[1])
 
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
@@ -56,17 +75,28 @@ class Validation:
         weights = np.stack([decomposition.weights(penalty) for penalty in penalties], axis=1)
         weights = np.ldexp(weights, -units.exponent)  # no number too small for float32
         p, m, k = weights.shape
-        if self.y.shape[1] != k:
+        if self.y is not None and self.y.shape[1] != k:
             raise ValueError(f"y_val has {self.y.shape[1]} outputs but the statistics have {k}")
         every = on_device(weights.reshape(p, m * k), decomposition.dtype)
         at_mean = np.einsum("p,pmk->mk", decomposition.feature_mean, weights)
-        total = np.zeros(m)
-        for start, stop, z in features(self.x):
-            mean = np.asarray(project(z, every))[: stop - start].astype(np.float64)
-            targets = self.y[start:stop]
-            residuals = units.of(targets)[:, None, :] - (mean.reshape(-1, m, k) - at_mean)
-            total += self.loss(units.scale * residuals, targets[:, None, :]).sum(axis=0)
-        return total / len(self.y)
+        loss = loss_of(self.loss, k)
+        total, count = np.zeros(m), 0
+        for part in features.with_targets(self.x, self.y):
+            assert part.y is not None
+            if part.y.shape[1] != k:
+                raise ValueError(
+                    f"the targets of the validation have {part.y.shape[1]} outputs but the"
+                    f" statistics have {k}"
+                )
+            mean = np.asarray(project(part.z, every))[: len(part.y)].astype(np.float64)
+            residuals = units.of(part.y)[:, None, :] - (mean.reshape(-1, m, k) - at_mean)
+            total += loss(units.scale * residuals, part.y[:, None, :]).sum(axis=0)
+            count += len(part.y)
+        if not count:
+            raise ValueError(
+                "no example is held out to choose by: take a larger share, or select=(x_val, y_val)"
+            )
+        return total / count
 
 
 class HoldOut:
@@ -77,6 +107,11 @@ class HoldOut:
 
     Use it where leave-one-out costs too much (a second pass, 2 n p² FLOPs) and examples are many.
     With `refit=True` the regression of the choice is that of all examples.
+
+    The examples held out are copied. Of batches nothing is, and their number is not known: there
+    each example is held out with probability `share`, by a hash of its content and the key, so that
+    it is the same ones in every pass, in any order. That is a pass over the batches for the fit,
+    one for the scores and one for `refit`, each with the features of its examples alone.
 
     Args:
       share: of the examples, or of the groups, whose examples stay together; 0 < share < 1.
@@ -101,8 +136,8 @@ class HoldOut:
     def __init__(self, share: float = 0.2, *, key: PRNGKey, loss: str = "squared"):
         if not (isinstance(share, numbers.Real) and 0 < share < 1):
             raise ValueError(f"HoldOut(share): a share, 0 < share < 1, is needed; got {share!r}")
-        checked_loss(loss)
-        self.share, self.key, self.loss = float(share), checked_key(key), loss
+        self.share, self.key = float(share), checked_key(key)
+        self.loss = checked_loss(loss)
 
     def split(
         self,
@@ -113,7 +148,9 @@ class HoldOut:
     ) -> tuple[Int[np.ndarray, " m"], Validation]:
         """Which examples are fitted, and the others; `landmarks` are always fitted."""
         own = checked_groups(groups, len(x))
-        names, group = np.unique(np.arange(len(x)) if own is None else own, return_inverse=True)
+        names = group = np.arange(len(x))
+        if own is not None:
+            names, group = np.unique(own, return_inverse=True)
         if len(names) < 2:
             raise ValueError(
                 "HoldOut needs two examples, or two groups of them, at least: one to fit and one to"
@@ -132,6 +169,25 @@ class HoldOut:
         held = generator(self.key).permutation(free)[:count]
         out = np.isin(group, held)
         return np.flatnonzero(~out), Validation(x[out], y[out], loss=self.loss)
+
+    def views(self, x: Batches, features: FeatureStream) -> tuple[Batches, Validation]:
+        """The batches that are fitted, and the others."""
+        seed = generator(self.key).integers(0, 2**64, dtype=np.uint64)
+
+        def is_held(x: np.ndarray) -> Bool[np.ndarray, " m"]:
+            numbers = _mixed(example_keys(x).view(np.uint64)[:, 0] ^ seed)
+            return (numbers < self.share) & ~features.landmarks(x)
+
+        return x.where(lambda x: ~is_held(x)), Validation(x.where(is_held), loss=self.loss)
+
+
+def _mixed(keys: UInt64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """A number from 0 to 1 for each key, of which every bit depends on every bit of the key: the
+    finaliser of SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, OOPSLA 2014).
+    """
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (keys ^ (keys >> np.uint64(31))).astype(np.float64) / 2.0**64
 
 
 def validation(select: Sequence) -> Validation:

@@ -107,6 +107,11 @@ def load(path: str | os.PathLike) -> Any:
         True
     """
     about, arrays = _file.read(path)
+    if "specification" not in about:
+        raise ValueError(
+            f"{os.fspath(path)} holds a {about.get('kind')} of a run, no model: the call that wrote"
+            " it goes on from there, with the same checkpoint="
+        )
     saved_by = f"{os.fspath(path)} was saved by ntk_sketch {about['ntk_sketch']}"
     try:
         return read(about["specification"], arrays)

@@ -1,3 +1,3 @@
-"""Features of any number of examples, batch by batch."""
+"""Features of any number of examples, batch by batch, from arrays or from batches of the user's."""
 
 from ._stream import stream as stream

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ._batches import Batches
+from ._blocks import blocks_of, placed
+from ._computed import FeatureMapLike, Part, computed
 from ._progress import Progress, reporting
-from ._stream import Batch, FeatureMapLike, Inputs, batch_rows, batches, feature_spec
+from ._stream import Batch, Inputs, batch_rows, feature_spec
 
 
 class FeatureStream:
@@ -28,39 +32,73 @@ class FeatureStream:
     ):
         self.feature_map, self.get, self.batch_size = feature_map, get, batch_size
         self.progress, self.what = progress, what
-        self._kept: list[tuple[Inputs, np.ndarray]] = []
+        self._kept: list[tuple[Any, np.ndarray]] = []
         self._some: _Some | None = None
 
-    def rows(self, n: int) -> int:
-        """Rows of a batch of a pass over n examples."""
+    def rows(self, n: int | None) -> int:
+        """Rows of a batch of a pass over n examples; None: of an unknown number."""
         return batch_rows(self.feature_map, n, self.batch_size)
 
-    def spec(self, x: Inputs) -> jax.ShapeDtypeStruct:
+    def spec(self, x: Inputs | Batches) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a batch of features of x."""
+        if isinstance(x, Batches):
+            rows = self.rows(None)
+            kind = x.opened(rows).kind
+            of = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
+            return feature_spec(self.feature_map, of, self.get, rows)
         return feature_spec(self.feature_map, x, self.get, self.rows(len(x)))
 
-    def __call__(self, x: Inputs, order: Int[np.ndarray, " n"] | None = None) -> Iterator[Batch]:
+    def __call__(
+        self, x: Inputs | Batches, order: Int[np.ndarray, " m"] | None = None
+    ) -> Iterator[Batch]:
         """Yields `(start, stop, z)` for `x[order]`, or for all of x."""
-        n = len(x) if order is None else len(order)
-        if n == 0:
-            return
-        kept = next((z for of, z in self._kept if of is x), None)
-        if kept is not None:
-            yield from batches_of(kept, self.rows(n), order)
-            return
-        some = self._some if self._some is not None and self._some.x is x else None
-        if some is not None and order is not None and some.holds(order):
-            yield from batches_of(some.rows, self.rows(n))
-            return
+        for part in self.with_targets(x, None, order):
+            yield part.start, part.stop, part.z
+
+    def with_targets(
+        self,
+        x: Inputs | Batches,
+        y: Float[np.ndarray, "n k"] | None = None,
+        order: Int[np.ndarray, " m"] | None = None,
+        done: Sequence[bytes] | None = None,
+    ) -> Generator[Part, None, None]:
+        """Features and targets of `x[order]` and `y[order]`, or of all; or of batches of both.
+
+        Args:
+          done: digests of the first batches, which are left out (`placed`).
+        """
+        if isinstance(x, Batches):
+            n, rows, some = None, self.rows(None), None
+            blocks = x.blocks(rows, done)
+        else:
+            n = len(x) if order is None else len(order)
+            if n == 0:
+                return
+            rows = self.rows(n)
+            some = self._some if self._some is not None and self._some.x is x else None
+            kept = next((z for of, z in self._kept if of is x), None)
+            place = order
+            if some is not None and order is not None and some.holds(order):
+                kept, place = some.rows, None
+            if kept is not None:
+                for start, stop, z in batches_of(kept, rows, place):
+                    index = slice(start, stop) if order is None else order[start:stop]
+                    yield Part(start, stop, z, None if y is None else y[index].astype(np.float64))
+                return
+            blocks = placed(blocks_of(x, y, rows, order), done)
         with reporting(self.progress, n, self.what) as report:
-            options = {"batch_size": self.batch_size, "order": order, "progress": report}
-            for start, stop, z in batches(self.feature_map, x, get=self.get, **options):
+            if done:
+                report(min(len(done) * rows, len(done) * rows if n is None else n))
+            alone = n is not None and n <= rows
+            for part in computed(
+                self.feature_map, blocks, get=self.get, progress=report, alone=alone
+            ):
                 if some is not None and order is None:
-                    some.add(start, stop, z)
-                yield start, stop, z
+                    some.add(part.start, part.stop, part.z)
+                yield part
 
     def all_of(
-        self, x: Inputs, order: Int[np.ndarray, " n"] | None = None
+        self, x: Inputs, order: Int[np.ndarray, " m"] | None = None
     ) -> Float[np.ndarray, "n p"]:
         """All features of `x[order]` on the host: n p numbers."""
         spec = self.spec(x)
@@ -69,13 +107,20 @@ class FeatureStream:
             z_all[start:stop] = np.asarray(z)[: stop - start]
         return z_all
 
-    def keep(self, x: Inputs, also: Inputs | None = None) -> None:
-        """Keeps all features of x on the host for later passes over x; and over `also`, another
-        object if it holds the same examples.
+    def keep(self, x: Inputs | Batches, also: Inputs | Batches | None = None) -> None:
+        """Keeps all features of x on the host for later passes over x, unless x is batches; and
+        over `also`, another object if it holds the same examples.
         """
+        if isinstance(x, Batches):
+            return
         z = self.all_of(x)
         self._kept.append((x, z))
-        if also is not None and also is not x and np.array_equal(also, x):
+        if (
+            also is not None
+            and also is not x
+            and not isinstance(also, Batches)
+            and np.array_equal(also, x)
+        ):
             self._kept.append((also, z))
 
     def keep_some(self, x: Inputs, order: Int[np.ndarray, " b"]) -> None:
@@ -108,7 +153,7 @@ class _Some:
 
 
 def batches_of(
-    z: Float[np.ndarray, "n p"], rows: int, order: Int[np.ndarray, " n"] | None = None
+    z: Float[np.ndarray, "n p"], rows: int, order: Int[np.ndarray, " m"] | None = None
 ) -> Iterator[Batch]:
     n = len(z) if order is None else len(order)
     for start in range(0, n, rows):

@@ -15,7 +15,7 @@ Progress = bool | Callable[[int], Any] | None
 
 @contextlib.contextmanager
 def reporting(
-    progress: Progress, total: int, what: str, unit: str = " examples"
+    progress: Progress, total: int | None, what: str, unit: str = " examples"
 ) -> Iterator[Callable[[int], Any]]:
     """What to call with the number of examples that are done.
 

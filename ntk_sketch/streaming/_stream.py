@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import collections
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped
 
 from .._arguments import checked_examples, checked_integer
-from ..identity._structure import is_abstract_array, once_per_structure
-from ..numerics._compiling import compiled_to_stream
+from ..identity._structure import once_per_structure
+from ._batches import Batches, is_batches
+from ._blocks import blocks_of, placed
+from ._computed import KERNELS, FeatureMapLike, computed, kernel_features
 from ._progress import Progress, reporting
 
-KERNELS = ("nngp", "ntk")
 FALLBACK_BATCH = 256  # for a feature map without a `batch_size` method
-
-FeatureMapLike = Callable[..., Any]
-"""`feature_map(x)` returns an object with attributes `nngp` and `ntk`, each (n, p) or None.
-
-If it has them, `batch_size()` proposes the number of examples of a call, and `is_landmark(x)` says
-which examples (n,) the map was made from in such a way that they are not like new ones.
-"""
 
 Inputs = Shaped[Array | np.ndarray, "..."]
 Batch = tuple[int, int, Array]
 
 
-def kernel_features(features: Any, get: str) -> Any:
-    """The array named by `get`, or a ValueError that names what to ask for."""
-    array = getattr(features, get, None)
-    if array is None:
-        there = [name for name in KERNELS if getattr(features, name, None) is not None]
-        raise ValueError(
-            f"get={get!r}, but this feature map gives {there or 'no features'}: make it with "
-            f"get={get!r} (or get={KERNELS}), or pass one of {there or KERNELS} as `get` here"
-        )
-    return array
-
-
 def feature_spec(
-    feature_map: FeatureMapLike, x: Inputs, get: str, rows: int
+    feature_map: FeatureMapLike, x: Inputs | jax.ShapeDtypeStruct, get: str, rows: int
 ) -> jax.ShapeDtypeStruct:
     """Shape (rows, p) and dtype of the features of a batch, without computing any.
 
@@ -87,40 +65,21 @@ def _feature_spec(feature_map: Any, shape: tuple[int, ...], dtype: Any, get: str
     return spec
 
 
-def batch_rows(feature_map: FeatureMapLike, n: int, batch_size: Any) -> int:
+def batch_rows(feature_map: FeatureMapLike, n: int | None, batch_size: Any) -> int:
     """Rows of a batch: `batch_size`, else what the feature map proposes; for fewer examples the
-    next power of two above n, so that few programs serve every n."""
+    next power of two above n, so that few programs serve every n. None: of an unknown number."""
     if batch_size is None and n == 1:
         return 1
     if batch_size is None:
         propose = getattr(feature_map, "batch_size", None)
         batch_size = propose() if callable(propose) else FALLBACK_BATCH
-    return min(checked_integer(batch_size, "batch_size"), 1 << (n - 1).bit_length())
-
-
-@once_per_structure
-def _masked_features(feature_map: Any, x: jax.ShapeDtypeStruct, get: str) -> Callable[..., Any]:
-    """The compiled program of a batch: (arrays of the map, x, n_real) to features, padded rows set
-    to zero, and whether the real ones are finite.
-
-    Compiled ahead in the thread of the caller: JAX's settings, such as that of float64, hold for
-    one thread.
-    """
-    dynamic, static = eqx.partition(feature_map, is_abstract_array)
-
-    @jax.jit
-    def masked_features(dynamic: Any, x: Shaped[Array, "b ..."], n_real: Int[Array, ""]):
-        z = kernel_features(eqx.combine(dynamic, static)(x), get)
-        z = jnp.where((jnp.arange(z.shape[0], dtype=n_real.dtype) < n_real)[:, None], z, 0)
-        return z, jnp.all(jnp.isfinite(z))
-
-    n_real = jax.ShapeDtypeStruct((), jnp.int32)
-    return compiled_to_stream(masked_features.lower(dynamic, x, n_real))
+    rows = checked_integer(batch_size, "batch_size")
+    return rows if n is None else min(rows, 1 << (n - 1).bit_length())
 
 
 def stream(
     feature_map: FeatureMapLike,
-    x: Inputs,
+    x: Any,
     *,
     get: str = "ntk",
     batch_size: int | None = None,
@@ -134,8 +93,9 @@ def stream(
     each core, elsewhere two at a time, also while one that was yielded is used.
 
     Args:
-      feature_map, x, get, batch_size: as in `ridge`.
-      order: indices into x (n,), in any number; None: all of x.
+      feature_map, get, batch_size: as in `ridge`.
+      x: inputs (n, ...); or batches of them, as in `RidgeSolution.predict`, regrouped here.
+      order: indices into x (n,), in any number; None: all of x. Not with batches.
       progress: True: a bar with the rate and the time left. None: the same on a terminal alone, if
         it takes more than a second. False: none. A function: called after every batch with its
         number of examples.
@@ -155,14 +115,26 @@ def stream(
       >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
       >>> [(start, stop, z.shape) for start, stop, z in stream(features, x, batch_size=32)]
       [(0, 32, (32, 16)), (32, 50, (18, 16))]
+      >>> loader = lambda: (x[i : i + 20] for i in range(0, 50, 20))
+      >>> [(start, stop) for start, stop, _ in stream(features, loader, batch_size=32)]
+      [(0, 32), (32, 50)]
     """
-    x = checked_examples(x)
-    n = len(x) if order is None else len(order)
+    if is_batches(x):
+        if order is not None:
+            raise ValueError("order=... is one of an array; batches come in their own")
+        rows, total = batch_rows(feature_map, None, batch_size), None
+        source, alone = Batches(x, targets=False).blocks(rows), False
+    else:
+        x = checked_examples(x)
+        total = len(x) if order is None else len(order)
+        rows = batch_rows(feature_map, total, batch_size)
+        source, alone = placed(blocks_of(x, None, rows, order), None), total <= rows
 
     def parts():
-        with reporting(progress, n, "features") as report:
-            options = {"batch_size": batch_size, "order": order, "progress": report}
-            for start, stop, z in batches(feature_map, x, get=get, **options):
+        with reporting(progress, total, "features") as report:
+            options = {"get": get, "progress": report, "alone": alone}
+            for part in computed(feature_map, source, **options):
+                start, stop, z = part.start, part.stop, part.z
                 yield start, stop, z if len(z) == stop - start else z[: stop - start]
 
     return parts()
@@ -180,76 +152,8 @@ def batches(
     """`stream` of examples that were checked, every z of the same number of rows: those behind
     the last example are 0.
     """
-    n, at_once = len(x) if order is None else len(order), _workers()
+    n = len(x) if order is None else len(order)
     rows = batch_rows(feature_map, n, batch_size)
-    # NumPy's numbers become JAX's here, for the reason that programs are compiled here
-    arrays = _on_device(eqx.filter(feature_map, _is_array))
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    program = _masked_features(feature_map, jax.ShapeDtypeStruct((rows, *x.shape[1:]), dtype), get)
-
-    def inputs(start: int):
-        index = np.minimum(np.arange(start, start + rows), n - 1)
-        examples = jax.device_put(x[index if order is None else order[index]])
-        return arrays, examples, np.int32(min(rows, n - start))
-
-    def checked(start: int, future: Future):
-        return _checked(start, future.result(), rows, n, get, progress)
-
-    if 0 < n <= rows:  # one batch needs no thread of its own
-        yield _checked(0, _computed(program, inputs(0)), rows, n, get, progress)
-        return
-    with ThreadPoolExecutor(at_once) as pool:
-        pending: collections.deque[tuple[int, Future]] = collections.deque()
-        try:
-            for start in range(0, n, rows):
-                pending.append((start, pool.submit(_computed, program, inputs(start))))
-                if len(pending) > at_once:
-                    yield checked(*pending.popleft())
-            while pending:
-                yield checked(*pending.popleft())
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
-
-
-def _on_device(arrays: Any) -> Any:
-    """NumPy's arrays as JAX's, sent together: one at a time they take longer than a small batch."""
-    leaves, structure = jax.tree.flatten(arrays)
-    at = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, jax.Array)]
-    for i, leaf in zip(at, jax.device_put([leaves[i] for i in at]), strict=True):
-        leaves[i] = leaf
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _workers() -> int:
-    """Batches that `stream` computes at a time.
-
-    On a CPU one for each core: most operations on a batch that fits its caches are too small for
-    XLA to divide among cores. Elsewhere two, one of them waiting for the device.
-    """
-    if jax.default_backend() != "cpu":
-        return 2
-    usable = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(usable(0)) if usable else os.cpu_count() or 1
-
-
-def _computed(program: Callable, arguments: tuple) -> tuple[Array, Array]:
-    return jax.block_until_ready(program(*arguments))
-
-
-def _checked(start: int, result: tuple, rows: int, n: int, get: str, progress: Callable | None):
-    stop = min(start + rows, n)
-    z, finite = result
-    if not finite:
-        raise ValueError(
-            f"the {get} features of examples {start} to {stop - 1} (in the order used) are not "
-            f"finite although their inputs are: the feature map overflows {z.dtype}; scale the "
-            "inputs or W_std down"
-        )
-    if progress is not None:
-        progress(stop - start)
-    return start, stop, z
+    source = placed(blocks_of(x, None, rows, order), None)
+    for part in computed(feature_map, source, get=get, progress=progress, alone=n <= rows):
+        yield part.start, part.stop, part.z

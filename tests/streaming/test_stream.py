@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.streaming import _stream, stream
+from ntk_sketch.streaming import _computed, _stream, stream
 
 
 @pytest.fixture(autouse=True, params=[1, 3])
 def at_once(request, monkeypatch):
-    monkeypatch.setattr(_stream, "_workers", lambda: request.param)
+    monkeypatch.setattr(_computed, "_workers", lambda: request.param)
     return request.param
 
 
@@ -51,7 +51,7 @@ def test_padding_is_zero(make_map, make_data):
 
 
 def test_one_batch_needs_no_thread(make_map, make_data, monkeypatch):
-    monkeypatch.setattr(_stream, "ThreadPoolExecutor", None)
+    monkeypatch.setattr(_computed, "ThreadPoolExecutor", None)
     assert len(gathered(stream(make_map(), make_data(5)[0]))) == 5
 
 

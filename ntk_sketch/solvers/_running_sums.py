@@ -1,0 +1,199 @@
+"""Statistics of a regression, block after block."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._gram_state import GramState, HostSums, merged, with_block
+from ._targets import Units, centred_units, exponent_of
+
+FLOAT64_FEATURES = 1024  # up to so many, products on a CPU are in float64, which costs little there
+_GROWTH = 20  # powers of two that targets may outgrow their units by
+
+
+class RunningSums(abc.ABC):
+    """The sums of `GramState`, of targets in units.
+
+    The units are given or, for targets that come block by block, those of the first block. A later
+    block that is larger by far makes them larger.
+
+    Attributes:
+      n: examples so far.
+    """
+
+    def __init__(self, units: Units | None):
+        self.units, self._fixed = units, units is not None
+        self.n = 0
+
+    def add(self, z: Sequence[Array], y: Float[np.ndarray, "n k"]) -> None:
+        """One more block: features in batches of one size, zeros behind the last example."""
+        if self.units is None:
+            self._set_units(centred_units(y, self._dtype()))
+        elif not self._fixed:
+            growth = exponent_of(y - self.units.shift) - self.units.exponent
+            if growth > _GROWTH or (growth and self._all_targets_zero()):
+                self._enlarge(growth)
+        assert self.units is not None
+        self._add(z, self.units.of(y))
+        self.n += len(y)
+
+    def _enlarge(self, growth: int) -> None:
+        """Makes the units larger by a power of two."""
+        assert self.units is not None
+        self._rescale(growth)
+        self._set_units(self.units._replace(exponent=self.units.exponent + growth))
+
+    @abc.abstractmethod
+    def _dtype(self) -> np.dtype:
+        """Of the state."""
+
+    @abc.abstractmethod
+    def _set_units(self, units: Units) -> None: ...
+
+    @abc.abstractmethod
+    def _all_targets_zero(self) -> bool:
+        """Whether all targets so far are 0 in their units, so that any exponent would do."""
+
+    @abc.abstractmethod
+    def _rescale(self, growth: int) -> None:
+        """Brings the sums to larger units."""
+
+    @abc.abstractmethod
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"]) -> None:
+        """As `add`, of targets in units."""
+
+    @abc.abstractmethod
+    def state(self) -> GramState:
+        """Of the examples so far."""
+
+    @abc.abstractmethod
+    def arrays(self) -> list[np.ndarray]:
+        """All that is needed to go on from here, bit for bit."""
+
+    @abc.abstractmethod
+    def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
+        """Goes on where `arrays` were taken, after n examples."""
+
+
+class OnHost(RunningSums):
+    """NumPy's sums in float64; `zᵀz` is a symmetric product, half the FLOPs of others."""
+
+    def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None):
+        super().__init__(units)
+        self._of_state = dtype
+        self._product = np.dtype(np.float64 if p <= FLOAT64_FEATURES else dtype)
+        self._one_output, k = k is None, 1 if k is None else k
+        shapes = HostSums((p, p), (p, k), (k,), (k,), (), (p,))  # pyright: ignore[reportArgumentType]
+        self._sums = HostSums(*map(np.zeros, shapes))
+        self._cubes = 0.0
+
+    def _dtype(self) -> np.dtype:
+        return self._of_state
+
+    def _set_units(self, units: Units) -> None:
+        self.units = units
+
+    def _all_targets_zero(self) -> bool:
+        return not self._sums.target_norm.any()
+
+    def _rescale(self, growth: int) -> None:
+        for name, power in [("cross", 1), ("target_sum", 1), ("target_norm", 2)]:
+            array = getattr(self._sums, name)
+            np.ldexp(array, -power * growth, out=array)
+
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"]) -> None:
+        host = [np.asarray(batch) for batch in z]
+        block = (host[0] if len(host) == 1 else np.concatenate(host))[: len(t)]
+        block, targets = (a.astype(self._product, copy=False) for a in (block, t))
+        squares, sums = block.T @ block, self._sums
+        for total, more in [
+            (sums.gram, squares),
+            (sums.cross, block.T @ targets),
+            (sums.target_norm, np.sum(t**2, axis=0)),
+            (sums.target_sum, np.sum(t, axis=0)),
+            (sums.feature_norm, np.trace(squares, dtype=np.float64)),
+            (sums.feature_sum, np.sum(block, axis=0, dtype=np.float64)),
+        ]:
+            total += more
+        self._cubes += float(len(t)) ** 3
+
+    def state(self) -> GramState:
+        assert self.units is not None
+        if not self._fixed and self._sums.target_norm.any():
+            rms = np.sqrt(self._sums.target_norm.max() / self.n)
+            growth = exponent_of(np.asarray(rms))
+            if abs(growth) > _GROWTH:
+                self._enlarge(growth)
+        rounding = (float(np.finfo(self._product).eps) / 2) ** 2 * self._cubes
+        return GramState.of_host(
+            self._sums, self.units, self.n, self._of_state, self._one_output, rounding
+        )
+
+    def arrays(self) -> list[np.ndarray]:
+        assert self.units is not None
+        scalars = np.array([self._cubes, self.units.exponent])
+        return [*self._sums, self.units.shift, scalars]
+
+    def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
+        *sums, shift, (self._cubes, exponent) = arrays
+        self._sums, self.units, self.n = HostSums(*sums), Units(shift, int(exponent)), n
+
+
+class OnDevice(RunningSums):
+    """Pairs on the device. Small batches are gathered into blocks of one size."""
+
+    def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None, batches: int):
+        super().__init__(units)
+        self._batches = batches
+        self._state = GramState.init(p, k, dtype)
+        if units is not None:
+            self._set_units(units)
+
+    def _dtype(self) -> np.dtype:
+        return np.dtype(self._state.gram.high.dtype)
+
+    def _set_units(self, units: Units) -> None:
+        self.units, self._state = units, self._state.with_units(units)
+
+    def _all_targets_zero(self) -> bool:
+        return not self._state.target_norm.to_host().any()
+
+    def _rescale(self, growth: int) -> None:
+        assert self.units is not None
+        larger = self._state.with_units(self.units._replace(exponent=self.units.exponent + growth))
+        none = jax.tree.map(jnp.zeros_like, self._state)
+        none = dataclasses.replace(none, target_exponent=larger.target_exponent)
+        self._state = merged(self._state, none)
+
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"]) -> None:
+        block = (*z, *[jnp.zeros_like(z[0])] * (self._batches - len(z)))
+        rows = sum(map(len, block))
+        targets = np.zeros((rows, t.shape[1]), self._dtype())
+        targets[: len(t)] = t
+        self._state = _with_block_in_place(self._state, block, targets, np.int32(len(t)))
+
+    def state(self) -> GramState:
+        return self._state
+
+    def arrays(self) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+
+    def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
+        structure = jax.tree.structure(self._state)
+        self._state: Any = jax.tree.unflatten(structure, list(map(jax.device_put, arrays)))
+        self.units, self.n = self._state.units(), n
+
+
+def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, added: Array):
+    return with_block(state, jnp.concatenate(batches), t, added)
+
+
+_with_block_in_place = jax.jit(_with_block, donate_argnums=0)

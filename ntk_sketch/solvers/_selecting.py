@@ -1,0 +1,98 @@
+"""The selector that a name, a tuple or an object stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..streaming._batches import Batches
+from ..streaming._feature_stream import FeatureStream
+from ._gcv import GCV, LandmarksOfBatches
+from ._leave_one_out import LeaveOneOut
+from ._loss import loss_of
+from ._selection import Selector
+from ._validation import HoldOut, Validation, validation
+
+
+def select_of_arrays(
+    select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any, refit: bool
+) -> Selector | HoldOut | None:
+    """`ridge`'s `select` as an object, checked."""
+    _check_options(select, groups, refit)
+    if isinstance(select, HoldOut):
+        return select
+    if isinstance(select, str) and select == "loo":
+        return LeaveOneOut(x, y, groups)
+    if _is_gcv(select):
+        return GCV(x, y)
+    selector = _as_object(select)
+    check_validation(selector, tuple(x.shape[1:]), y.shape[1])
+    return selector
+
+
+def select_of_batches(
+    select: Any, x: Batches, features: FeatureStream, groups: Any, refit: bool
+) -> tuple[Batches, Selector | None]:
+    """The same for batches, before one is read; and the batches that are fitted."""
+    _check_options(select, groups, refit)
+    if groups is not None:
+        raise ValueError("groups are of arrays: with batches, which have no numbers, give none")
+    if isinstance(select, HoldOut):
+        x.check_passes("HoldOut, with a pass for the fit and one for the scores,")
+        return select.views(x, features)
+    if isinstance(select, str) and select == "loo":
+        return x, LeaveOneOut(x)
+    if _is_gcv(select):
+        landmarks = LandmarksOfBatches(features)
+        return x.watched(landmarks.add), landmarks
+    return x, _as_object(select)
+
+
+def check_validation(selector: Any, shape: tuple[int, ...], outputs: int | None) -> None:
+    """Refuses validation examples of another shape than those that are fitted, and a loss that is
+    not of their targets."""
+    if outputs is not None and isinstance(selector, LeaveOneOut | Validation):
+        loss_of(selector.loss, outputs)
+    if not isinstance(selector, Validation) or selector.y is None:
+        return
+    if selector.x.shape[1:] != shape:
+        raise ValueError(
+            f"x_val has shape {selector.x.shape} but examples of x have shape {shape}: all must"
+            f" have the same shape"
+        )
+    if selector.y.shape[1] != outputs:
+        raise ValueError(f"y_val has {selector.y.shape[1]} outputs but y has {outputs}")
+
+
+def _check_options(select: Any, groups: Any, refit: bool) -> None:
+    held_out = isinstance(select, tuple | list | Validation | HoldOut)
+    if groups is not None and not (
+        isinstance(select, HoldOut) or (isinstance(select, str) and select == "loo")
+    ):
+        raise ValueError(
+            "groups are left out together by select='loo' and HoldOut(share, key=key); "
+            f"select={select!r} does not look at them: pass one of those, or no groups"
+        )
+    if refit and not held_out:
+        raise ValueError(
+            f"refit=True adds the examples that were held out, but select={select!r} holds none: "
+            "use select=(x_val, y_val) or HoldOut(share, key=key), or no refit"
+        )
+
+
+def _is_gcv(select: Any) -> bool:
+    named = isinstance(select, str) and select == "gcv"
+    return named or (isinstance(select, GCV) and select.x is None)
+
+
+def _as_object(select: Any) -> Selector | None:
+    if isinstance(select, tuple | list):
+        select = validation(select)
+    if select is None or isinstance(select, Selector):
+        return select
+    raise ValueError(
+        f"select={select!r} is unknown; known: None, 'gcv', 'loo', (x_val, y_val), or an object of "
+        "GCV, LeaveOneOut, Validation or HoldOut"
+    )

@@ -1,0 +1,240 @@
+"""Examples that come in batches of the user's: from a loader, a generator function, a list."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .._arguments import column_ranges
+from ._batch_checks import Kind, checked_batch
+from ._blocks import Block, placed
+from ._prefetch import prefetched
+
+#: Of the examples of one batch: which stay.
+Mask = Callable[[np.ndarray], Bool[np.ndarray, " m"]]
+#: Called with every batch that is read, x and y.
+Watcher = Callable[[np.ndarray, np.ndarray | None], None]
+
+
+#: What users give: `Batches` says what is meant.
+BatchesLike = Iterable[Any] | Callable[[], Iterable[Any]]
+
+
+class Opened(NamedTuple):
+    """A pass that has begun."""
+
+    kind: Kind
+    blocks: Generator[Block, None, None]
+
+
+def is_batches(x: Any) -> bool:
+    """Whether x holds batches of examples: an iterable or a function that returns one, and no
+    array; of lists those of tuples of arrays.
+    """
+    if isinstance(x, str | bytes | dict | jax.ShapeDtypeStruct):
+        return False
+    if any(hasattr(x, name) for name in ("__array__", "toarray", "todense")):
+        return False
+    if isinstance(x, list | tuple):
+        return bool(x) and all(isinstance(e, list | tuple) and _of_arrays(e) for e in x)
+    return hasattr(x, "__iter__") or (callable(x) and not isinstance(x, type))
+
+
+def of_user(x: Any, y: Any) -> Any:
+    """`Batches` of what holds inputs and targets; what else x is stays."""
+    return Batches(x, targets=True) if y is None and is_batches(x) else x
+
+
+def _of_arrays(batch: Any) -> bool:
+    """Whether this is (x, y), or x alone in a sequence of one."""
+    arrays = all(hasattr(part, "__array__") and hasattr(part, "shape") for part in batch)
+    return arrays and len(batch) in (1, 2) and len(batch[0].shape) > 1
+
+
+class Batches:
+    """An iterable of batches, or a function that returns one, which is called for each pass.
+
+    Batches may be of any sizes; a pass regroups them into blocks of one. It is read and checked by
+    a thread of its own (`prefetched`), so that the next block is made while one is used.
+
+    Attributes:
+      once: whether it can be read one time only.
+      n_examples, n_read: examples of the last whole pass, and those it was made from.
+      kind: of its examples, once a pass was opened.
+      ranges: of the columns of the last pass, as `column_ranges` has them.
+    """
+
+    def __init__(self, source: Any, targets: bool):
+        self._source, self._targets = source, targets
+        self.once = hasattr(source, "__next__") and iter(source) is source
+        self.n_examples = self.n_read = 0
+        self.kind = Kind((), np.dtype(np.float32), None, False)
+        self.ranges: tuple[np.ndarray, np.ndarray] | None = None
+        self._masks: tuple[Mask, ...] = ()
+        self._watchers: tuple[Watcher, ...] = ()
+        self._opened: Opened | None = None
+        self._read = False
+
+    def check_passes(self, what: str) -> None:
+        """Refuses an iterator where more than one pass is needed.
+
+        Raises:
+          ValueError: with the reason, and what to do.
+        """
+        if self.once:
+            raise ValueError(
+                f"{what} reads the batches more than once, and a {type(self._source).__name__} can"
+                " be read once only. Pass what can be read again: a loader, a list, or the function"
+                " that makes the iterator, without calling it"
+            )
+
+    def where(self, mask: Mask) -> Batches:
+        """The examples of which the mask says that they stay."""
+        return self._like(masks=(*self._masks, mask))
+
+    def watched(self, watcher: Watcher) -> Batches:
+        """The same; the watcher sees every batch, in the thread that reads."""
+        return self._like(watchers=(*self._watchers, watcher))
+
+    def _like(self, masks=None, watchers=None) -> Batches:
+        assert self._opened is None
+        view = copy.copy(self)
+        view._masks = self._masks if masks is None else masks
+        view._watchers = self._watchers if watchers is None else watchers
+        return view
+
+    def opened(self, rows: int, done: Sequence[bytes] | None = None) -> Opened:
+        """A pass whose first batch was looked at; the next `blocks` is this pass.
+
+        Raises:
+          ValueError: no batch, or another one that was read already.
+          TypeError, ValueError: that of the first batch.
+        """
+        if self._opened is None:
+            if self.once and self._read:
+                raise ValueError("this iterator was read already and gives its batches once")
+            self._read = True
+            items = prefetched(self._items(rows, done))
+            self._opened = Opened(next(items), items)  # pyright: ignore[reportArgumentType]
+        self.kind = self._opened.kind
+        return self._opened
+
+    def blocks(
+        self, rows: int, done: Sequence[bytes] | None = None
+    ) -> Generator[Block, None, None]:
+        """The blocks of a pass; the last one is padded as the others, or if it is the only one to
+        the next power of two of examples.
+
+        Args:
+          done: as in `placed`.
+        """
+        blocks = self.opened(rows, done).blocks
+        self._opened = None
+        return blocks
+
+    def close(self) -> None:
+        """Ends a pass that was opened and is not wanted."""
+        if self._opened is not None:
+            self._opened.blocks.close()
+            self._opened = None
+
+    def _items(self, rows: int, done: Sequence[bytes] | None) -> Generator[Any, None, None]:
+        """The kind of examples, then the blocks on the device."""
+        batches = self._checked()
+        first = next(batches, None)
+        if first is None:
+            raise ValueError(
+                "the iterable of batches gives nothing; needed: at least one batch with an example"
+                + (". An iterator that was used up before is empty" if self.once else "")
+            )
+        kind, x, y = first
+        yield kind
+        yield from placed(self._blocks(kind, x, y, batches, rows), done)
+
+    def _blocks(self, kind: Kind, x, y, batches: Iterator, rows: int) -> Iterator[Block]:
+        start, held = 0, _Held(kind, rows)
+        while True:
+            while len(x):
+                taken = held.add(x, y)
+                x, y = x[taken:], None if y is None else y[taken:]
+                if held.filled == rows:
+                    yield held.block(start, rows)
+                    start, held = start + rows, _Held(kind, rows)
+            following = next(batches, None)
+            if following is None:
+                break
+            _, x, y = following
+        if held.filled:
+            # few examples in all: few programs serve every number of them
+            size = rows if start else min(rows, 1 << (held.filled - 1).bit_length())
+            yield held.block(start, size)
+        self.n_examples = start + held.filled
+
+    def _checked(self) -> Iterator[tuple[Kind, np.ndarray, np.ndarray | None]]:
+        """Batches as arrays, those without examples left out."""
+        kind, number, row = None, 0, 0
+        for number, batch in enumerate(self._raw()):
+            kind, x, y = checked_batch(batch, number, row, kind, self._targets)
+            row += len(x)
+            if not len(x):
+                continue
+            self._widen(x)
+            for watch in self._watchers:
+                watch(x, y)
+            for mask in self._masks:
+                stay = mask(x)
+                x, y = x[stay], None if y is None else y[stay]
+            yield kind, x, y
+        self.n_read = row
+
+    def _widen(self, x: np.ndarray) -> None:
+        found = column_ranges(x)
+        if found is not None and self.ranges is not None:
+            low, high = self.ranges
+            found = np.minimum(low, found[0]), np.maximum(high, found[1])
+        self.ranges = found
+
+    def _raw(self) -> Iterator[Any]:
+        """The user's batches; an error of theirs says where it was."""
+        number = 0
+        try:
+            iterable = self._source if hasattr(self._source, "__iter__") else self._source()
+            for batch in iterable:
+                yield batch
+                number += 1
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            error.add_note(f"Raised by the iterable of batches itself, for batch {number}.")
+            raise
+
+
+class _Held:
+    """Examples of a block that is not full yet: copies, since a buffer may be used again."""
+
+    def __init__(self, kind: Kind, rows: int):
+        self.filled = 0
+        self._x = np.empty((rows, *kind.shape), kind.dtype)
+        self._y = None if kind.outputs is None else np.empty((rows, kind.outputs))
+
+    def add(self, x: np.ndarray, y: Float[np.ndarray, "m k"] | None) -> int:
+        """Takes as many as there is room for, and says how many."""
+        place = slice(self.filled, self.filled + min(len(x), len(self._x) - self.filled))
+        taken = place.stop - place.start
+        self._x[place] = x[:taken]
+        if self._y is not None and y is not None:
+            self._y[place] = y[:taken]
+        self.filled = place.stop
+        return taken
+
+    def block(self, start: int, size: int) -> Block:
+        x = self._x[:size]
+        x[self.filled :] = x[self.filled - 1]
+        return Block(
+            start, start + self.filled, x, None if self._y is None else self._y[: self.filled]
+        )
