@@ -25,7 +25,7 @@ class Units(NamedTuple):
     def scale(self) -> float:
         return float(np.ldexp(1.0, self.exponent))
 
-    def of(self, y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    def of(self, y: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
         return np.ldexp(y.astype(np.float64) - self.shift, -self.exponent)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cold_start, depth, exact_time, prediction, scaling
+from benchmarks import rows as many_rows
 from experiments._common import data
 from experiments._common.data._tfds import Unavailable
 
@@ -77,6 +78,26 @@ def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         scaling.main(["--images", "20", "30"])
     assert "two different multiples of 20" in capsys.readouterr().err
+
+
+def test_rows_with_their_smallest_setting(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(many_rows, "SAMPLE", 64)
+    monkeypatch.setattr(many_rows, "CHUNK", 300)
+    words = f"--rows 500 1000 --columns 4 --width 8 --data-dir {tmp_path} --out {tmp_path / 'out'}"
+    assert many_rows.main(words.split()) == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]  # the file of rows is gone
+    record = json.loads(path.read_text())
+    assert str(tmp_path) not in json.dumps(record)
+    printed = capsys.readouterr().out
+    for n in (500, 1000):
+        assert f"| {n:,} |" in printed
+        found = record["results"][str(n)]
+        assert found["rows_per_second"] == pytest.approx(n / found["seconds"])
+        assert 0 < found["share_of_matrix_rate"] < 1
+    with many_rows.anonymous_memory(0.01) as growth:
+        held = np.ones(2**22)
+    assert not growth or growth[0] >= held.nbytes
 
 
 def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
