@@ -232,6 +232,7 @@ def _name(settings: Settings, resolved: Resolved, source: data.Source) -> str:
         resolved.activation.replace(":", "_"),
         resolved.kernel,
         settings.method + _dashed(resolved.width),
+        f"rank{resolved.rank}" if resolved.rank else "",
         f"grid{settings.grid}" if settings.recipe == "patches" and settings.grid != 3 else "",
         "flip" if resolved.flip else "",
         f"{resolved.train}+{resolved.test}",

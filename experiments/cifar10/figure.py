@@ -41,6 +41,8 @@ def points(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
         recipe = settings.get("recipe") or settings["architecture"]  # as it was called once
         series = f"{recipe}, {record['environment']['device']}"
         widths = "-".join(map(str, resolved["width"]))
+        if resolved.get("rank"):
+            widths += f", rank {resolved['rank']}"
         seconds, accuracy = record["phases"]["total_seconds"], record["results"]["accuracy"]
         found.setdefault(series, []).append((seconds, accuracy, widths))
     return found

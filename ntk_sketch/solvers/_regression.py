@@ -45,22 +45,27 @@ class Regression:
                 " regression interpolates its examples, so none can be left out; give larger values"
             )
         for _ in range(_EXTENSIONS * extend):
-            further = _beyond(self.diag_regs, int(np.argmin(scores)))
+            further = _beyond(self.diag_regs, self._best(scores))
             if further is None:
                 return scores
             place, diag_reg = further
             new = selector.scores(self.decomposition, self._penalties([diag_reg]), features)
             scores = np.insert(scores, place, new)
             self.diag_regs.insert(place, diag_reg)
-        if extend and _beyond(self.diag_regs, int(np.argmin(scores))):
+        if extend and _beyond(self.diag_regs, self._best(scores)):
             warnings.warn(
-                f"diag_reg={self.diag_regs[int(np.argmin(scores))]:.3g} has the best score of"
+                f"diag_reg={self.diag_regs[self._best(scores)]:.3g} has the best score of"
                 f" {len(scores)} values and is at the end of their path, which was extended"
                 f" {_EXTENSIONS} times: the data do not choose a value on this side",
                 RuntimeWarning,
                 stacklevel=3,
             )
         return scores
+
+    def _best(self, scores: Float[np.ndarray, " m"]) -> int:
+        """Of equal scores, which counts of wrong classes have, that of the largest regulariser."""
+        equal = np.flatnonzero(scores == np.nanmin(scores))
+        return int(equal[np.argmax(np.asarray(self.diag_regs)[equal])])
 
     def _penalties(self, diag_regs: list[float]) -> list[float]:
         return [d * self._scale for d in diag_regs]
@@ -76,7 +81,7 @@ class Regression:
         """Weights of the path, and of the choice by `scores` (of this or another regression)."""
         decomposition = self.decomposition
         fits = tuple(map(self._fit, self.diag_regs))
-        chosen = (None if is_path else 0) if scores is None else int(np.argmin(scores))
+        chosen = (None if is_path else 0) if scores is None else self._best(scores)
         wanted = fits if is_path or chosen is None else (fits[chosen],)
         best = chosen if is_path else 0
 

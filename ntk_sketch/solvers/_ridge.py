@@ -93,7 +93,7 @@ def ridge(
         features if n > p), `(x_val, y_val)` (error on these), or `HoldOut(share, key=key)` (error
         on a share of x that is not fitted); or one of `GCV`, `LeaveOneOut`, `Validation`. All but
         those on other examples leave out the examples that became landmarks of the map, which are
-        not like new ones; `LeaveOneOut` says why.
+        not like new ones; `LeaveOneOut` says why. Of equal scores the largest `diag_reg` is taken.
       get: 'nngp' or 'ntk'.
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
       mesh: several devices; must be None for now.

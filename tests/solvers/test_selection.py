@@ -162,6 +162,18 @@ def test_a_sample_is_the_mean_over_it(make_map, make_data, n, grouped):
     assert not np.array_equal(order, other.order(FeatureStream(feature_map, "ntk", 8))[0])
 
 
+@pytest.mark.parametrize("path", [[1e-6, 1e-5, 1e-4], [1e-4, 1e-6, 1e-5]])
+def test_of_equal_scores_the_largest_regulariser_is_taken(make_map, make_data, path):
+    """No class is wrong with any of them."""
+    feature_map, (x, _) = make_map(6, 20, np.float64), make_data(60, np.float64)
+    y = np.tile([0.5, -0.5], (60, 1))  # one class alone
+    select = LeaveOneOut(x, y, loss="zero_one")
+    solution = ridge(feature_map, x, y, diag_reg=path, select=select, fit_intercept=True)
+    np.testing.assert_array_equal(solution.scores, 0)
+    assert solution.diag_reg == 1e-4
+    assert solution.chosen == path.index(1e-4)
+
+
 @SIZES
 def test_wrong_classes_among_others(make_map, make_data, n):
     feature_map, (x, _), (other, _) = (
