@@ -1,8 +1,9 @@
 """`python -m benchmarks.rows`: kernel regression on millions of rows in a memory map.
 
 Random rows, a net of two hidden ReLU layers, `ns.ridge` with a path and GCV in one pass: rows a
-second, the share of a matrix product's rate measured before and after, and the growth of anonymous
-memory, for every number of rows. The file stays out of memory: the system may drop its pages.
+second, the share of a matrix product's rate measured before and after, and the largest anonymous
+memory of the process, for every number of rows. The file stays out of it: the system may drop its
+pages.
 """
 
 import sys
