@@ -59,7 +59,7 @@ def _whitened_patches(images: np.ndarray, test_images: np.ndarray, steps: Steps)
     return x, x_test, fit_patches(x)
 
 
-# Sizes on the CPU are those that end within five minutes on two cores; README.md has the measures.
+# Sizes on the CPU are those that end within minutes on two cores; README.md has the measures.
 # The patch net has 9 features p for each of its last width, and a factor of its Gram matrix costs
 # 2 p³ / 3 FLOPs in float64 on the host, on a GPU's machine too.
 _MYRTLE = {

@@ -199,7 +199,13 @@ def _sums_of_arrays(
     if isinstance(selector, HoldOut):
         order, selector = selector.split(x, targets, how.groups, features.landmarks(x))
     _checks.check_intercept(how.fit_intercept, len(x) if order is None else len(order))
-    if how.keep_features and isinstance(selector, LeaveOneOut) and len(x) > spec.shape[1]:
+    loo = isinstance(selector, LeaveOneOut)
+    if how.keep_features and run is not None and loo and selector.sample is None:
+        raise ValueError(
+            "keep_features=True computes all features before their statistics, which are what a"
+            " checkpoint holds: leave out one of the two"
+        )
+    if how.keep_features and loo and len(x) > spec.shape[1]:
         if selector.sample is None:
             features.keep(x, also=selector.x)
         elif selector.x is x and selector.groups is None:

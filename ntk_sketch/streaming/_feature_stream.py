@@ -147,9 +147,10 @@ class _Some:
         return self._done == len(self.order) and np.array_equal(self.order, order)
 
     def add(self, start: int, stop: int, z: Float[Array, "n p"]) -> None:
-        end = int(np.searchsorted(self.order, stop))
-        self.rows[self._done : end] = np.asarray(z)[self.order[self._done : end] - start]
-        self._done = end
+        first, end = map(int, np.searchsorted(self.order, [start, stop]))
+        self.rows[first:end] = np.asarray(z)[self.order[first:end] - start]
+        if first == self._done:  # not behind a gap, which a run that goes on leaves
+            self._done = end
 
 
 def batches_of(

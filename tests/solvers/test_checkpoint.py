@@ -16,7 +16,7 @@ import pytest
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.numerics._threads import uninterrupted
-from ntk_sketch.solvers import Checkpoint, HoldOut, _run, _sums, accumulate, ridge
+from ntk_sketch.solvers import Checkpoint, HoldOut, LeaveOneOut, _run, _sums, accumulate, ridge
 from ntk_sketch.storage import _file
 
 TESTS = Path(__file__).parents[1]
@@ -142,6 +142,23 @@ def test_ridge_goes_on(make_map, given, select, tmp_path):
     np.testing.assert_array_equal(solution.path_weights, expected.path_weights)
     if select is not None:
         np.testing.assert_array_equal(solution.scores, expected.scores)
+
+
+def test_features_kept_by_a_run_that_goes_on(make_map, make_data, tmp_path):
+    """Features kept as they go by are not those of examples that were done before."""
+    x, y = make_data(N)
+    select = LeaveOneOut(x, y, sample=200, key=KEY)
+    how = {"diag_reg": [0.1, 1.0], "select": select}
+    whole = ridge(make_map(), x, y, batch_size=ROWS, **how)
+    path = tmp_path / "run"
+    with pytest.raises(StopError):
+        ridge(make_map(), x, y, **options(path, **how, progress=stop_after(N // 2)))
+    how["keep_features"] = True
+    resumed = ridge(make_map(), x, y, **options(path, **how))
+    assert resumed.n_examples == N
+    with pytest.raises(ValueError, match="leave out one of the two"):
+        ridge(make_map(), x, y, **options(path, **how | {"select": "loo"}))
+    np.testing.assert_allclose(resumed.scores, whole.scores, rtol=1e-6)
 
 
 def test_gcv_sees_landmarks_that_were_done(make_data, tmp_path):
