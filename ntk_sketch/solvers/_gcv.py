@@ -68,11 +68,12 @@ class GCV:
         n -= len(targets)
         sums = []
         for penalty in penalties:  # all of one before the next: see `CholeskyFactors`
-            residual, rounding, freedom = decomposition.residual_sums(penalty)
-            least = decomposition.leverage_tolerance * (n if decomposition.base else freedom)
+            residuals, complements = np.zeros(0), np.zeros(0)
             if len(targets):
                 residuals, complements = decomposition.left_out(rows, targets, penalty)
-                residual, freedom = residual - np.sum(residuals**2), freedom - complements.sum()
+            residual, rounding, freedom = decomposition.residual_sums(penalty)
+            least = decomposition.leverage_tolerance * (n if decomposition.base else freedom)
+            residual, freedom = residual - np.sum(residuals**2), freedom - complements.sum()
             sums.append((max(residual, rounding), freedom, least))
         residual, freedom, least = np.array(sums).T
         with np.errstate(divide="ignore", invalid="ignore"):

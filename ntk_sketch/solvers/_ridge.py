@@ -57,8 +57,8 @@ def ridge(
     With n > p examples the features are streamed once into `GramState` (memory independent of n:
     about 24 p² bytes; n p² FLOPs on a CPU, 2 n p² elsewhere) and ZᵀZ is decomposed on the host in
     float64: all eigenvalues and eigenvectors (9 p³ FLOPs), after which every regulariser is cheap,
-    or beyond 4,096 features (beyond 1,023 for a single regulariser) a Cholesky factor and its
-    inverse for each of m regularisers (2 m p³ / 3). Leave-one-out and λ = 0 need the former.
+    or beyond 4,096 features (beyond 1,023 for a single regulariser) a Cholesky factor for each of m
+    regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and λ = 0 need the former.
     With n <= p the features are kept (n p numbers on the host) and ZZᵀ is decomposed (2 n² p + 9 n³
     FLOPs). A path adds 2 m min(n, p)² k FLOPs.
 

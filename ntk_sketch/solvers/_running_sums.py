@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._gram_state import GramState, HostSums, merged, with_block
+from ._reference import of_features
 from ._targets import Units, centred_units, exponent_of
 
 FLOAT64_FEATURES = 1024  # up to so many, products on a CPU are in float64, which costs little there
@@ -84,7 +85,9 @@ class RunningSums(abc.ABC):
 
 
 class OnHost(RunningSums):
-    """NumPy's sums in float64; `zᵀz` is a symmetric product, half the FLOPs of others."""
+    """NumPy's sums in float64 of features minus the mean of the first block; `zᵀz` is a symmetric
+    product, half the FLOPs of others.
+    """
 
     def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None):
         super().__init__(units)
@@ -94,6 +97,7 @@ class OnHost(RunningSums):
         shapes = HostSums((p, p), (p, k), (k,), (k,), (), (p,))  # pyright: ignore[reportArgumentType]
         self._sums = HostSums(*map(np.zeros, shapes))
         self._cubes = 0.0
+        self._reference = np.zeros(p, self._product)
 
     def _dtype(self) -> np.dtype:
         return self._of_state
@@ -113,6 +117,9 @@ class OnHost(RunningSums):
         host = [np.asarray(batch) for batch in z]
         block = (host[0] if len(host) == 1 else np.concatenate(host))[: len(t)]
         block, targets = (a.astype(self._product, copy=False) for a in (block, t))
+        if not self.n:
+            self._reference = block.mean(axis=0)
+        block = block - self._reference
         squares, sums = block.T @ block, self._sums
         for total, more in [
             (sums.gram, squares),
@@ -133,6 +140,10 @@ class OnHost(RunningSums):
             if abs(growth) > _GROWTH:
                 self._enlarge(growth)
         rounding = (float(np.finfo(self._product).eps) / 2) ** 2 * self._cubes
+        rounding *= _size(self._sums.gram)
+        self._sums = of_features(self._sums, self._reference, self.n)
+        self._reference = np.zeros_like(self._reference)
+        rounding /= _size(self._sums.gram) or 1.0  # `GramState.rounding_error` multiplies by it
         return GramState.of_host(
             self._sums, self.units, self.n, self._of_state, self._one_output, rounding
         )
@@ -140,11 +151,17 @@ class OnHost(RunningSums):
     def arrays(self) -> list[np.ndarray]:
         assert self.units is not None
         scalars = np.array([self._cubes, self.units.exponent])
-        return [*self._sums, self.units.shift, scalars]
+        return [*self._sums, self._reference, self.units.shift, scalars]
 
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
-        *sums, shift, (self._cubes, exponent) = arrays
+        *sums, self._reference, shift, (self._cubes, exponent) = arrays
         self._sums, self.units, self.n = HostSums(*sums), Units(shift, int(exponent)), n
+
+
+def _size(gram: Float[np.ndarray, "p p"]) -> float:
+    """The square of what rounding errors are relative to."""
+    diagonal = np.diagonal(gram)
+    return float(diagonal.max() * diagonal.sum())
 
 
 class OnDevice(RunningSums):
