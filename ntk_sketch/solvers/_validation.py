@@ -101,8 +101,8 @@ class Validation:
             count += len(part.y) if weights is None else float(weights.sum())
         if not count:
             raise ValueError(
-                "no example (of weight > 0) is held out to choose by: take a larger share, or"
-                " select=(x_val, y_val)"
+                "no example is held out to choose by, or none of weight > 0: take a larger share,"
+                " or select=(x_val, y_val)"
             )
         return total / count
 
