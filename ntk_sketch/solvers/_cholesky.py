@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-from ._decomposition import Rows
+from ._decomposition import Roots, Rows, scaled
 from ._normal_equations import NormalEquations, PrimalDecomposition
 from ._primal_spectrum import PrimalSpectrum
 
@@ -76,23 +76,30 @@ class CholeskyFactors(PrimalDecomposition):
         return self.of_sums(float(explained), self.size - penalty * self._inverse_trace(penalty))
 
     def example_rows(
-        self, features: Rows, order: Int[np.ndarray, " n"]
-    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b p"]]]:
-        """R = Z - mean."""
+        self, features: Rows, order: Int[np.ndarray, " n"], roots: Roots = None
+    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
+        """R = √D (Z - mean), or √D [Z - mean, 1 / √Σw]."""
         for start, stop, z in features(order):
-            yield start, stop, np.asarray(z)[: stop - start].astype(np.float64) - self.feature_mean
+            rows = np.asarray(z)[: stop - start].astype(np.float64) - self.feature_mean
+            own = None if roots is None else roots[start:stop]
+            yield start, stop, scaled(self.with_intercept(rows), own)
 
     def left_out(
-        self, rows: Float[np.ndarray, "b p"], y: Float[np.ndarray, "b k"], penalty: float
+        self,
+        rows: Float[np.ndarray, "b r"],
+        y: Float[np.ndarray, "b k"],
+        penalty: float,
+        roots: Roots = None,
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
         if self._of(penalty) is None or self._spectrum is not None:
             spectrum = self._by_spectrum()
-            return spectrum.left_out(spectrum.rotated(rows), y, penalty)
-        residuals = self.units.of(y) - rows @ self._found[penalty].weights
+            return spectrum.left_out(spectrum.rotated(rows), y, penalty, roots)
+        rows, constant = rows[:, : self.size], rows[:, self.size :]
+        residuals = scaled(self.units.of(y), roots) - rows @ self._found[penalty].weights
         lower = self._lower(penalty)
         turned = scipy.linalg.solve_triangular(lower, rows.T, lower=True, check_finite=False)
         leverages = np.einsum("ij,ij->j", turned, turned)
-        return residuals, 1.0 - self.fit_intercept / self.n_examples - leverages
+        return residuals, 1.0 - np.sum(constant**2, axis=1) - leverages
 
     def _of(self, penalty: float) -> _Found | None:
         """None: by the spectrum."""

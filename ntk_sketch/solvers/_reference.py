@@ -16,15 +16,15 @@ from jaxtyping import Float
 from ._host_sums import HostSums
 
 
-def of_features(sums: HostSums, reference: Float[np.ndarray, " p"], n: float) -> HostSums:
-    """The sums over n examples of features z whose sums of z - r are given:
+def of_features(sums: HostSums, reference: Float[np.ndarray, " p"]) -> HostSums:
+    """The weighted sums of features z whose sums of z - r are given:
 
-        Σ z zᵀ = Σ (z - r)(z - r)ᵀ + r uᵀ + u rᵀ,   u = Σ (z - r) + n r / 2.
+        Σ w z zᵀ = Σ w (z - r)(z - r)ᵀ + r uᵀ + u rᵀ,   u = Σ w (z - r) + r Σ w / 2.
 
     Overwrites them: two updates of rank one of the Gram matrix, in place.
     """
     r = reference.astype(np.float64)
-    u = sums.feature_sum + (n / 2) * r
+    u = sums.feature_sum + (sums.weight / 2) * r
     (update,) = scipy.linalg.get_blas_funcs(("ger",), (sums.gram,))
     gram = sums.gram.T  # in Fortran order, where BLAS overwrites
     for a, b in ((r, u), (u, r)):
@@ -33,5 +33,5 @@ def of_features(sums: HostSums, reference: Float[np.ndarray, " p"], n: float) ->
         gram=gram.T,
         cross=sums.cross + r[:, None] * sums.target_sum,
         feature_norm=np.asarray(np.trace(gram)),
-        feature_sum=sums.feature_sum + n * r,
+        feature_sum=sums.feature_sum + sums.weight * r,
     )

@@ -18,7 +18,7 @@ from ._origin import Origin, check_same
 from ._running_sums import RunningSums
 
 #: Raised by one with every change that older versions of this package cannot read.
-_VERSION = 1
+_VERSION = 2
 _KIND = "checkpoint"
 
 

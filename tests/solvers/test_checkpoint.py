@@ -348,11 +348,11 @@ def test_an_error_in_the_sums_writes_nothing(make_map, make_data, monkeypatch, t
 
     add, path = OnHost._add, tmp_path / "run"
 
-    def failing(self, z, t):
+    def failing(self, z, t, sample_weight):
         if self.n > 4000:
             self._sums.gram[:] = 1.0
             raise MemoryError
-        add(self, z, t)
+        add(self, z, t, sample_weight)
 
     monkeypatch.setattr(OnHost, "_add", failing)
     checkpoint = Checkpoint(path, seconds=1e6)

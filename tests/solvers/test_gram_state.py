@@ -37,6 +37,7 @@ def _exact(z, y):
         "target_sum": y.sum(0),
         "feature_norm": (z**2).sum(),
         "feature_sum": z.sum(0),
+        "weight": len(z),
     }
 
 
