@@ -108,7 +108,7 @@ def test_a_class_that_another_version_had(saved, tmp_path):
     path = shutil.copy(saved, tmp_path / "state")
     rewritten(path, '"one_output":', '"single":')
     with pytest.raises(
-        ValueError, match=r"had the fields .*single, weighted and has .*one_output here"
+        ValueError, match=r"had the fields .*single, weighted and has .*one_output, weighted here"
     ):
         ns.load(path)
 
