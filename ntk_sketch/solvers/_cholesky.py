@@ -1,4 +1,4 @@
-"""One Cholesky factor in float64 on the host for each regulariser."""
+"""One Cholesky factor in float64 for each regulariser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
+from .._typing import Inputs
+from ..numerics._linalg import (
+    inverse_factor,
+    lower_product,
+    product,
+    squared_norm,
+    transposed_product,
+)
 from ._decomposition import Rows
 from ._normal_equations import NormalEquations, PrimalDecomposition
 from ._primal_spectrum import PrimalSpectrum
@@ -40,9 +48,9 @@ class CholeskyFactors(PrimalDecomposition):
     def __init__(self, equations: NormalEquations):
         super().__init__(equations)
         gram = equations.gram
-        self._largest = _largest_eigenvalue(gram.__matmul__, len(gram)) if gram.any() else 0.0
+        self._largest = _largest_eigenvalue(lambda v: product(gram, v), len(gram))
         self._found: dict[float, _Found] = {}
-        self._factor: tuple[float, Float[np.ndarray, "p p"]] | None = None
+        self._factor: tuple[float, Float[Inputs, "p p"]] | None = None
         self._spectrum: PrimalSpectrum | None = None
 
     @property
@@ -87,9 +95,7 @@ class CholeskyFactors(PrimalDecomposition):
             spectrum = self._by_spectrum()
             return spectrum.left_out(spectrum.rotated(rows), y, penalty)
         residuals = self.units.of(y) - rows @ self._found[penalty].weights
-        inverse = self._inverse_factor(penalty)
-        (product,) = scipy.linalg.get_blas_funcs(("trmm",), (inverse,))
-        turned = product(1.0, inverse, rows.T, lower=1)
+        turned = lower_product(self._inverse_factor(penalty), rows.T)
         leverages = np.einsum("ij,ij->j", turned, turned)
         return residuals, 1.0 - self.fit_intercept / self.n_examples - leverages
 
@@ -104,29 +110,25 @@ class CholeskyFactors(PrimalDecomposition):
             inverse = self._inverse_factor(penalty)
         except np.linalg.LinAlgError:
             return
-        smallest = 1 / _largest_eigenvalue(lambda v: inverse.T @ (inverse @ v), self.size)
+
+        def solved(columns):
+            return transposed_product(inverse, product(inverse, columns))
+
+        smallest = 1 / _largest_eigenvalue(solved, self.size)
         rounding = self.size * float(np.finfo(np.float64).eps) * self._largest
         if smallest <= max(rounding, -2 * (smallest - penalty)):
             return
         gram, cross = self.equations.gram, self.equations.cross
-        w = inverse.T @ (inverse @ cross)
-        w += inverse.T @ (inverse @ (cross - gram @ w - penalty * w))  # one step of refinement
+        w = solved(cross)
+        w = w + solved(cross - product(gram, w) - penalty * w)  # one step of refinement
         condition = (self._largest + penalty) / smallest
-        entries = inverse.reshape(-1, order="F")
-        self._found[penalty] = _Found(w, float(entries @ entries), condition)
+        self._found[penalty] = _Found(w, squared_norm(inverse), condition)
 
-    def _inverse_factor(self, penalty: float) -> Float[np.ndarray, "p p"]:
+    def _inverse_factor(self, penalty: float) -> Float[Inputs, "p p"]:
         """L⁻¹."""
         if self._factor is None or self._factor[0] != penalty:
             self._factor = None  # its memory, before that of the next
-            matrix = np.array(self.equations.gram, order="F")
-            matrix.flat[:: self.size + 1] += penalty
-            lower = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-            (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
-            inverse, failed = invert(lower, lower=1, overwrite_c=1)
-            if failed:
-                raise np.linalg.LinAlgError("a zero on the diagonal of the factor")
-            self._factor = penalty, inverse
+            self._factor = penalty, inverse_factor(self.equations.gram, penalty)
         return self._factor[1]
 
     def _by_spectrum(self) -> PrimalSpectrum:
@@ -139,6 +141,8 @@ class CholeskyFactors(PrimalDecomposition):
 def _largest_eigenvalue(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:
     """Of a positive semi-definite matrix, by k = `_STEPS` steps of Lanczos: from below, with a mean
     relative error of at most 0.103 (log n / (k - 1))², whatever the spectrum.
+
+    0 of a zero matrix.
 
     J. Kuczyński, H. Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), 1094-1122.
     """

@@ -8,7 +8,7 @@ minimise ‖Z W + 1 bᵀ - Y‖² + λ ‖W‖², which are those of centred fea
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -71,6 +71,12 @@ class Decomposition(abc.ABC):
         """W(λ)."""
 
     @abc.abstractmethod
+    def residuals(
+        self, penalties: Sequence[float], weights: Sequence[Float[np.ndarray, "p k"]]
+    ) -> list[float]:
+        """`‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖` of each λ and its W(λ), centred with an intercept."""
+
+    @abc.abstractmethod
     def residual_sums(self, penalty: float) -> tuple[float, float, float]:
         """`‖(I - H) T‖²` over all outputs, how much of it is rounding at most, and `trace(I - H)`;
         H is the hat matrix of λ."""
@@ -86,3 +92,18 @@ class Decomposition(abc.ABC):
         self, rows: Float[np.ndarray, "b r"], y: Float[np.ndarray, "b k"], penalty: float
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
         """Residuals `(I - H) T` of examples and their `(I - H)ᵢᵢ`."""
+
+
+def residuals_of(
+    products: Float[np.ndarray, "p mk"],
+    w: Float[np.ndarray, "p mk"],
+    penalties: Sequence[float],
+    right_side: Float[np.ndarray, "p k"],
+) -> list[float]:
+    """`‖products + λ w‖ / ‖right_side‖` of each λ, whose k columns are side by side; 0 of zeros."""
+    k, found = right_side.shape[1], []
+    for i, penalty in enumerate(penalties):
+        own = slice(i * k, (i + 1) * k)
+        size = float(np.linalg.norm(products[:, own] + penalty * w[:, own]))
+        found.append(size / float(np.linalg.norm(right_side)) if size else 0.0)
+    return found

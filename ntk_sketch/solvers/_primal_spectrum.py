@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..numerics import _linalg
 from ..numerics._precision import on_device
 from ._decomposition import Rows
 from ._normal_equations import NormalEquations, PrimalDecomposition
@@ -26,10 +27,10 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
         self.values, self.vectors, self.floor = eigh(equations.gram)
         # errors that were measured are a half to a 200th of the estimate (GramState)
         self.cut = max(self.floor, equations.rounding_error / 100)
-        self._rotated = self.vectors.T @ equations.cross
+        self._rotated = _linalg.transposed_product(self.vectors, equations.cross)
 
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
-        inner = self.vectors @ (self.inverse(penalty)[:, None] * self._rotated)
+        inner = _linalg.product(self.vectors, self.inverse(penalty)[:, None] * self._rotated)
         return np.ldexp(inner, self.units.exponent)
 
     def residual_sums(self, penalty: float) -> tuple[float, float, float]:
@@ -54,14 +55,14 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
         """R = Z U, or [(Z - mean) U, 1 / √n]: a second pass over the features, and 2 n p² FLOPs on
         the device."""
         vectors = on_device(self.vectors, self.dtype)
-        mean = self.feature_mean @ self.vectors
+        mean = _linalg.transposed_product(self.vectors, self.feature_mean)
         for start, stop, z in features(order):
             rows = np.asarray(project(z, vectors))[: stop - start].astype(np.float64)
             yield start, stop, self._with_intercept(rows - mean)
 
     def rotated(self, rows: Float[np.ndarray, "b p"]) -> Float[np.ndarray, "b r"]:
         """R of features that have lost `feature_mean` already."""
-        return self._with_intercept(rows @ self.vectors)
+        return self._with_intercept(_linalg.transposed_product(self.vectors, rows.T).T)
 
     def _with_intercept(self, rows: Float[np.ndarray, "b p"]) -> Float[np.ndarray, "b r"]:
         if not self.fit_intercept:

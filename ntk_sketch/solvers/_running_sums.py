@@ -140,7 +140,7 @@ class OnHost(RunningSums):
     def arrays(self) -> list[np.ndarray]:
         assert self.units is not None
         scalars = np.array([self._cubes, self.units.exponent])
-        return [*self._sums, self.units.shift, scalars]
+        return [*map(np.asarray, self._sums), self.units.shift, scalars]
 
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
         *sums, shift, (self._cubes, exponent) = arrays
