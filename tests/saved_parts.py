@@ -1,5 +1,7 @@
 """Maps, solutions and statistics that tests save, with the functions that a user wrote for them."""
 
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -123,6 +125,35 @@ def solutions(dtype):
     yield "selected", selected, x
     yield "of a path", selected.path[1], x
     yield "one output", ns.ridge(feature_map, x, y[:, 0], diag_reg=0.1, get="nngp"), x
+
+
+def few(dtype):
+    """A map and a solution, small enough to be kept among the tests."""
+    net = stax.serial(
+        stax.Conv(1, (2, 2), b_std=0.1), stax.Relu(), stax.AvgPool((2, 2)), stax.Flatten()
+    )
+    x = inputs(6, 4, 4, 1, dtype=dtype)
+    yield "map", ns.feature_map(net, x, ns.Nystroem(4, residual=0.5), key=KEY), x
+    x, y = inputs(40, 3, dtype=dtype), inputs(40, 1, dtype=dtype, seed=1)
+    net = stax.serial(stax.Dense(1), stax.Gelu(), stax.Dense(1))
+    feature_map = ns.feature_map(net, x, ns.Nystroem(4), key=KEY)
+    options = {"diag_reg": (1e-2, 1e-1), "select": "gcv", "fit_intercept": True}
+    yield "solution", ns.ridge(feature_map, x, y, **options), x
+
+
+def save_all(folder, kinds, dtype):
+    """Files of one of the functions above, their examples, and what the objects answer to them."""
+    for name, value, x in globals()[kinds](dtype):
+        value.save(f"{folder}/{name}.safetensors")
+        np.save(f"{folder}/{name}.x.npy", x)
+        np.savez(f"{folder}/{name}.expected.npz", **answers(value, x))
+
+
+def answer_all(folder):
+    """The same answers of what is loaded, from the files and the examples alone."""
+    for path in Path(folder).glob("*.safetensors"):
+        found = answers(ns.load(path), np.load(path.with_suffix(".x.npy")))
+        np.savez(path.with_suffix(".found.npz"), **found)
 
 
 def answers(saved, x):

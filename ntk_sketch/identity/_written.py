@@ -132,7 +132,7 @@ def read(data: Any, arrays) -> Any:
     if "class" in data:
         return _filled(_class(data["class"]), data["class"], data["fields"], inner)
     if "named tuple" in data:
-        return tuple.__new__(_class(data["named tuple"], tuple), map(inner, data["items"]))
+        return _named_tuple(_class(data["named tuple"], tuple), data, inner)
     if "dict" in data:
         return {inner(key): inner(item) for key, item in data["dict"]}
     if "dtype" in data:
@@ -179,6 +179,16 @@ def _filled(kind: type, path: str, fields: dict, inner) -> Any:
     for name, item in fields.items():
         object.__setattr__(value, name, inner(item))
     return value
+
+
+def _named_tuple(kind: type, data: dict, inner) -> Any:
+    items, known = data["items"], getattr(kind, "_fields", ())
+    if len(items) != len(known):
+        raise ValueError(
+            f"{data['named tuple']} had {len(items)} fields and has {len(known)} here: it was"
+            " written by another version of it, which is needed to read it."
+        )
+    return tuple.__new__(kind, map(inner, items))
 
 
 def import_path(value: Any) -> str:

@@ -14,9 +14,10 @@ from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..features._rooted import formed
 from ..numerics._compiling import fitting_jit
-from ..numerics._precision import matmul
+from ..numerics._linalg import eigh, in_float64, namespace
+from ..numerics._precision import float64, matmul, on_device
 from ._expansion import LandmarkExpansion
-from ._roots import on_host, with_derivative
+from ._roots import with_derivative
 
 #: Up to 2,048 positions on each side of the fit, or 4 for each feature if that is more.
 _POSITIONS, _POSITIONS_PER_FEATURE = 2048, 4
@@ -125,16 +126,19 @@ def _features_and_kernels(
 
 def _transform(a: Any, b: Any, kernel: Any, *, ridge: float) -> Inputs:
     """`R`, symmetric, with `R² = I + D`; negative eigenvalues of `I + D` become 0."""
-    missed = _correction(np, on_host(a), on_host(b), on_host(kernel), ridge)
-    values, vectors = np.linalg.eigh(np.eye(len(missed)) + missed)
-    roots = np.sqrt(np.maximum(values, 0.0))
-    transform = (vectors * roots) @ vectors.T
+    accurate_a, accurate_b, accurate_kernel = map(in_float64, (a, b, kernel))
+    numpy = namespace(accurate_a)
+    with float64():
+        missed = _correction(numpy, accurate_a, accurate_b, accurate_kernel, ridge)
+        values, vectors = eigh(numpy.eye(len(missed)) + missed, overwrite=True)
+        roots = np.sqrt(np.maximum(values, 0.0))
+        transform = (vectors * roots[None, :]) @ vectors.T
     if not any(isinstance(array, Tracer) for array in (a, b, kernel)):
         return transform
 
     def derivative(a, b, kernel):
         """`R dR + dR R = dD` in the basis of the eigenvectors."""
-        v, sums = jnp.asarray(vectors, a.dtype), jnp.asarray(roots[:, None] + roots, a.dtype)
+        v, sums = on_device(vectors, a.dtype), on_device(roots[:, None] + roots, a.dtype)
         inner = v.T @ _correction(jnp, a, b, kernel, ridge) @ v
         return v @ (inner / jnp.where(sums > 0, sums, jnp.inf)) @ v.T
 

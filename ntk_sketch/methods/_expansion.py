@@ -4,7 +4,6 @@ import functools
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
@@ -15,9 +14,10 @@ from ..features._hidden import HiddenFeatures
 from ..features._rooted import Rooted
 from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit
-from ..numerics._precision import Precision, matmul, on_device
+from ..numerics._linalg import in_float64, namespace
+from ..numerics._precision import Precision, float64, matmul, on_device
 from ._landmarks import Landmarks
-from ._roots import Roots, fitted_roots, on_host, with_derivative
+from ._roots import Roots, fitted_roots, with_derivative
 
 
 class LandmarkExpansion(eqx.Module):
@@ -85,13 +85,15 @@ class LandmarkExpansion(eqx.Module):
         if self.precision != "full" or not features.rooted:
             return self
 
-        def on_host_too(block):
-            return Rooted(block.values, on_host(block.root)) if _is_rooted(block) else block
+        def accurate(block):
+            return Rooted(block.values, in_float64(block.root)) if _is_rooted(block) else block
 
         w, s = self.filters, self.filters_ntk
-        blocks = jax.tree.map(on_host_too, (features.nngp, features.ntk), is_leaf=_is_rooted)
-        accurate = features.replace(nngp=blocks[0], ntk=blocks[1])
-        values = accurate.fold(on_host(w), None if s is None else on_host(s), np)
+        blocks = jax.tree.map(accurate, (features.nngp, features.ntk), is_leaf=_is_rooted)
+        columns = in_float64(w), None if s is None else in_float64(s)
+        with float64():
+            numpy = namespace(columns[0])
+            values = features.replace(nngp=blocks[0], ntk=blocks[1]).fold(*columns, numpy)
         arrays = jax.tree.leaves((w, s, features.nngp, features.ntk))
         folded = (
             value

@@ -14,8 +14,9 @@ from .._typing import Array, Inputs, PRNGKey
 from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
+from ..numerics._linalg import eigh, in_float64, in_place
 from ..numerics._precision import Precision, float64, matmul, on_device
-from ._roots import Values, on_host
+from ._roots import Values
 from ._sampling import check_kernel
 
 #: Positions at which the rounding of kernel values is measured, at most.
@@ -44,7 +45,7 @@ class Landmarks(eqx.Module):
     Attributes:
         z: NNGP vectors `Z` of the landmarks, in columns (d, m).
         q: their exact variances (m,).
-        gram: `k_σ(Z, Z)` (m, m), formed in float64.
+        gram: `k_σ(Z, Z)` (m, m), formed in float64; NumPy's, or on a GPU.
         z_ntk: NTK vectors `Z_ψ` (d_ψ, m), or `None`.
         gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m), in float64, or `None`.
         examples: which examples of the sample they are positions of, in order, each once.
@@ -57,9 +58,9 @@ class Landmarks(eqx.Module):
 
     z: Array
     q: Array
-    gram: np.ndarray
+    gram: Inputs
     z_ntk: Array | None
-    gram_ntk: np.ndarray | None
+    gram_ntk: Inputs | None
     examples: np.ndarray
     seen: Values | None = None
     seen_ntk: Values | None = None
@@ -107,12 +108,12 @@ def landmarks_at(
     own, other, applied, (z, z_ntk) = found
     with float64():
         grams, accurate = _accurate(*promoted((dual, own, other)))
-    grams, accurate = jax.tree.map(np.asarray, (grams, accurate))
-    for kernel in jax.tree.leaves((grams, values_of(applied))):
+    grams, accurate, seen_as_applied = jax.tree.map(in_place, (grams, accurate, applied))
+    for kernel in jax.tree.leaves((grams, seen_as_applied)):
         check_kernel(kernel, dual, values_of(own.q))
     seen, seen_ntk = (
-        None if a is None or b is None else Values(np.asarray(values_of(a)), b)
-        for a, b in zip(applied, accurate, strict=True)
+        None if a is None or b is None else Values(a, b)
+        for a, b in zip(seen_as_applied, accurate, strict=True)
     )
     differentiated = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dual, own)))
     traced, traced_ntk = _grams(dual, own) if differentiated else (None, None)
@@ -139,8 +140,10 @@ def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
     m, d = z.shape
     if rank * (d + m) >= d * m:
         return None
-    unit = on_host(z) / np.sqrt(on_host(q))[:, None]
-    return on_device(np.linalg.eigh(unit.T @ unit)[1][:, -rank:], z.dtype)
+    with float64():
+        unit = in_float64(z) / in_float64(q)[:, None] ** 0.5
+        _, vectors = eigh(unit.T @ unit, overwrite=True)
+        return on_device(vectors[:, -rank:], z.dtype)
 
 
 @functools.partial(fitting_jit, level=0)
@@ -214,8 +217,8 @@ _vectors_at = functools.partial(fitting_jit, level=0)(vectors_at)
 
 
 def promoted(tree: Any) -> Any:
-    """The same with the values of its floating-point arrays in float64, on the host."""
-    return jax.tree.map(lambda leaf: on_host(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
+    """The same with the values of its floating-point arrays in float64, where `in_float64` says."""
+    return jax.tree.map(lambda leaf: in_float64(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def values_of(tree: Any) -> Any:
@@ -230,7 +233,7 @@ def check_values(method: str, dual: DualKernels, features: HiddenFeatures, key: 
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values_of(features), key))):
         raise TypeError(
             f"{method} at {dual.name} takes landmarks from the values of the sample and decomposes"
-            " matrices on the host, so that its map cannot be made under jax.jit or jax.vmap."
+            " matrices of these, so that its map cannot be made under jax.jit or jax.vmap."
             " Make it outside and pass it to the compiled function as an argument: it is a pytree."
             " For several keys, make one map after the other; jax.grad works without jit."
         )

@@ -97,10 +97,10 @@ class Nystroem(Method):
     Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
     and d_ψ, or with a rank `2 n |space| rank (d + d_ψ + 2 width)`. Roots cost nothing where they
     are multiplied into the filters of the next nonlinearity, and `4 n |space'| width²` at the end,
-    with the positions that are left after the last pool. To fit: O(width³) and the sample's
-    features, decomposed in float64 on the host. With `scope="network"`: `2 n d width` for inner
-    products, O(n width) for every layer and the same `4 n width²`; of kernels, those of n examples
-    with the landmarks are all that is formed.
+    with the positions that are left after the last pool. To fit: O(width³), in float64 on a GPU or
+    by LAPACK, and the sample's features. With `scope="network"`: `2 n d width` for inner products,
+    O(n width) for every layer and the same `4 n width²`; of kernels, those of n examples with the
+    landmarks are all that is formed.
 
     Landmarks are the sample's: to choose them yourself give `feature_map` your own centres and
     their number, `feature_map(model, x[index], Nystroem(len(index)), key=key)`. A dense network

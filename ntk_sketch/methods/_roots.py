@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -12,7 +13,8 @@ from jaxtyping import Float
 
 from .._typing import Array, Inputs
 from ..features._rooted import Rooted, formed
-from ..numerics._precision import matmul, on_device
+from ..numerics._linalg import eigh, in_float64
+from ..numerics._precision import float64, matmul, on_device
 from ._norms import with_small_norm
 
 #: Residuals below this many eps of the kernel's diagonal are rounding and become 0, as they do at
@@ -34,8 +36,8 @@ class Values(eqx.Module):
         accurate: (N, m) in float64, for the same vectors and variances.
     """
 
-    applied: np.ndarray
-    accurate: np.ndarray
+    applied: Inputs
+    accurate: Inputs
 
 
 class Roots(eqx.Module):
@@ -81,13 +83,14 @@ class Roots(eqx.Module):
         if self.projection is not None:
             fit = matrix if isinstance(matrix, Tracer) else on_device(matrix, dtype)
             return Roots(self.landmarks, self.projection, fit, self.noise)
-        product = on_host(self.landmarks) @ on_host(matrix)
+        with float64():
+            product = in_float64(self.landmarks) @ in_float64(matrix)
         product = with_derivative(product, jnp.matmul, self.landmarks, matrix, dtype=dtype)
         return Roots(product, noise=self.noise)
 
 
 def fitted_roots(
-    gram: Float[np.ndarray, "m m"],
+    gram: Float[Inputs, "m m"],
     dtype,
     values: Array | None = None,
     rcond: float | None = None,
@@ -97,7 +100,7 @@ def fitted_roots(
     """`M = B^½` and `P = B g(Z)` with the pseudo-inverse `B` of a landmark Gram matrix.
 
     Args:
-        gram: in float64.
+        gram: in float64, NumPy's or on a GPU.
         dtype: of the map.
         values: `g(Z)` (m, m₂) of random functions, or `None`.
         rcond: eigenvalues below this share of the largest are cut off. `None`: those that are
@@ -111,15 +114,17 @@ def fitted_roots(
     root, noise = inverse_root(gram, rcond), None
     if rcond is None and seen is not None:
         noise = feature_noise(root, seen)
-        kept = noise <= LARGEST_NOISE
-        root, noise = root[:, kept], on_device(noise[kept], dtype)
+        kept = np.flatnonzero(noise <= LARGEST_NOISE)
+        with float64():
+            root, noise = root[:, kept], on_device(noise[kept], dtype)
     if not root.shape[1]:  # the zero kernel, or all of it noise
         root, noise = np.zeros((len(gram), 1)), None
     fixed = on_device(root, dtype)
     m = with_derivative(root, lambda k: -0.5 * fixed @ (fixed.T @ k @ fixed), traced, dtype=dtype)
     if values is None:
         return Roots(m, noise=noise)
-    projection = root @ (root.T @ on_host(values))
+    with float64():
+        projection = root @ (root.T @ in_float64(values))
     p = on_device(projection, dtype)
     p = with_derivative(
         projection, lambda k, g: fixed @ (fixed.T @ (g - k @ p)), traced, values, dtype=dtype
@@ -127,47 +132,40 @@ def fitted_roots(
     return Roots(m, p, noise=noise)
 
 
-def inverse_root(
-    gram: Float[Inputs, "m m"], rcond: float | None = None
-) -> Float[np.ndarray, "m r"]:
+def inverse_root(gram: Float[Inputs, "m m"], rcond: float | None = None) -> Float[Inputs, "m r"]:
     """`R` (m, r) with `R Rᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank
     r.
 
-    Decomposed in float64 on the host. Eigenvalues below `rcond` of the largest are cut off; `None`:
-    those below m eps, with the eps of the input's dtype, which are rounding. Clamped, they would be
-    blown up instead.
+    Decomposed in float64, where the matrix is. Eigenvalues below `rcond` of the largest are cut
+    off; `None`: those below m eps, with the eps of the input's dtype, which are rounding. Clamped,
+    they would be blown up instead.
     """
     if rcond is None:
         rcond = len(gram) * float(jnp.finfo(gram.dtype).eps)
-    values, vectors = np.linalg.eigh(np.asarray(gram, np.float64))
-    kept = values > rcond * max(values[-1], 0.0)
-    return vectors[:, kept] / np.sqrt(values[kept])
+    values, vectors = eigh(in_float64(gram), overwrite=True)
+    first = int(np.searchsorted(values, rcond * max(values[-1], 0.0), side="right"))
+    with float64():
+        return vectors[:, first:] / np.sqrt(values[None, first:])
 
 
-def feature_noise(root: Float[np.ndarray, "m r"], seen: Values) -> Float[np.ndarray, " r"]:
+def feature_noise(root: Float[Inputs, "m r"], seen: Values) -> Float[np.ndarray, " r"]:
     """Of each feature `k R`, the relative error (r,) with which the map computes it.
 
     The features of N positions are computed as the map does, from its kernel values and with `R`
     rounded to its dtype, and in float64. With `E` the error of the kernel values, that of the
     feature of an eigenvector v to the eigenvalue λ is `E v / √λ`: it grows as λ falls.
     """
-    rounded = root.astype(seen.applied.dtype).astype(np.float32)
-    applied = seen.applied.astype(np.float32) @ rounded
-    accurate = seen.accurate @ root
+    with float64(), jax.default_matmul_precision("highest"):
+        rounded = root.astype(seen.applied.dtype).astype(np.float32)
+        applied = np.asarray(seen.applied.astype(np.float32) @ rounded)
+        accurate = np.asarray(seen.accurate @ root)
     signal = np.sum(accurate**2, axis=0)
     error = np.sum((applied - accurate) ** 2, axis=0)
     return np.sqrt(error / np.where(signal > 0, signal, 1))
 
 
-def on_host(array: Inputs) -> np.ndarray:
-    """The values of an array, in float64; of one that is differentiated, too."""
-    if isinstance(array, np.ndarray):
-        return array.astype(np.float64)
-    return np.asarray(lax.stop_gradient(array), np.float64)
-
-
-def with_derivative(value: np.ndarray, fn: Callable[..., Array], *args: Any, dtype) -> Array:
-    """`value`, computed on the host, with the derivative of `fn(*args)`, which is evaluated only
+def with_derivative(value: Inputs, fn: Callable[..., Array], *args: Any, dtype) -> Array:
+    """`value`, computed in float64, with the derivative of `fn(*args)`, which is evaluated only
     while one of `args` is differentiated.
     """
     result = on_device(value, dtype)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -13,7 +13,16 @@ from .._typing import Array, Inputs
 from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
-from ..numerics._precision import USE_FLOAT64, matmul
+from ..numerics._linalg import (
+    eigvalsh,
+    in_float64,
+    in_place,
+    is_finite,
+    namespace,
+    quadratic_forms,
+    stacked,
+)
+from ..numerics._precision import USE_FLOAT64, float64, matmul
 
 Sampling: TypeAlias = Literal["leverage", "diagonal", "uniform"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
@@ -105,7 +114,7 @@ def sample_positions(
 
 def check_kernel(values: Inputs, dual: DualKernels, q: Any) -> None:
     """Refuses kernel values that are NaN or infinite, at positions of variances `q`."""
-    if not np.isfinite(np.asarray(values)).all():
+    if not is_finite(values):
         raise ValueError(
             f"the kernel of {dual.name} is NaN or infinite in {q.dtype} at some positions of the"
             f" sample, whose variances there go up to {float(np.max(q)):.3g}. Standardise the"
@@ -126,7 +135,8 @@ def weighted_sample(items: np.ndarray, weights: np.ndarray, count: int, rng) -> 
 def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray, count: int):
     """`k_σ` of positions `pool`, as a function of indices into it: rows and columns.
 
-    Computed in blocks of one shape, so that layers alike share one program.
+    Computed in blocks of one shape, so that layers alike share one program. In float64 on the host,
+    or on a GPU in the dtype of the features.
     """
     space = features.nngp_vectors().space
     height = max(_ROWS, count)
@@ -135,15 +145,18 @@ def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray,
         flat = pool[np.resize(indices, size)]
         return flat, np.unravel_index(flat, (features.nngp[0].shape[0], *space))
 
-    def kernel(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        values = np.empty((len(rows), len(columns)))
-        for left in range(0, len(columns), count):
-            across = columns[left : left + count]
-            for top in range(0, len(rows), height):
-                down = rows[top : top + height]
+    def strips(rows: np.ndarray, columns: np.ndarray) -> Iterator[Inputs]:
+        """Of all columns, `height` rows at a time."""
+        for top in range(0, len(rows), height):
+            down, blocks = rows[top : top + height], []
+            for left in range(0, len(columns), count):
+                across = columns[left : left + count]
                 block = _block(dual, features, *positions(down, height), *positions(across, count))
-                block = np.asarray(block)[: len(down), : len(across)]
-                values[top : top + height, left : left + count] = block
+                blocks.append(in_place(block)[: len(down), : len(across)])
+            yield namespace(blocks[0]).concatenate(blocks, axis=1)
+
+    def kernel(rows: np.ndarray, columns: np.ndarray) -> Inputs:
+        values = stacked(strips(rows, columns), len(rows))
         check_kernel(values, dual, survey.q)
         return values
 
@@ -163,7 +176,7 @@ def _block(
 
 
 def ridge_leverage_scores(
-    kernel: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    kernel: Callable[[np.ndarray, np.ndarray], Inputs],
     diagonal: np.ndarray,
     count: int,
     rng: np.random.Generator,
@@ -180,7 +193,7 @@ def ridge_leverage_scores(
     λ is the sum of the eigenvalues that rank `k = count / (4 log count)` leaves, over k.
 
     Args:
-        kernel: gives the entries of `K` at arrays of row and column indices.
+        kernel: gives the entries of `K` at arrays of row and column indices, in NumPy or on a GPU.
         diagonal: of `K` (n,).
         count: number of landmarks.
         rng: of NumPy.
@@ -200,13 +213,14 @@ def ridge_leverage_scores(
     for size in reversed(sizes[:-1]):
         points = order[:size]
         values = kernel(points, chosen)
-        inner = values[place[chosen]]
-        weighted = weights[:, None] * inner * weights
-        eigenvalues = np.linalg.eigvalsh(weighted)
-        left = max(np.trace(weighted) - eigenvalues[::-1][:rank].sum(), 0.0)
-        ridge = max(left / rank, 1e-6 * diagonal.max())
-        inverse = np.linalg.inv(inner + np.diag(ridge / weights**2))
-        explained = np.sum((values @ inverse) * values, axis=1)
+        with float64():
+            inner = in_float64(values[place[chosen]])
+            weighted = weights[:, None] * inner * weights[None, :]
+            eigenvalues = eigvalsh(weighted)
+            left = max(float(weighted.trace()) - eigenvalues[::-1][:rank].sum(), 0.0)
+            ridge = max(left / rank, 1e-6 * diagonal.max())
+            inverse = namespace(inner).linalg.inv(inner + np.diag(ridge / weights**2))
+        explained = quadratic_forms(values, inverse)
         scores = np.clip((diagonal[points] - explained) / ridge, 0.0, None)
         if size < n:
             scores = np.minimum(oversampling * scores, 1.0)

@@ -35,10 +35,15 @@ def promoted(a, b) -> jnp.dtype:
 
 def on_device(value, dtype=None) -> jax.Array:
     """An array of the host on the default device, without the program that `jnp.asarray` compiles
-    for each shape and dtype.
+    for each shape and dtype; one of a device stays there.
     """
-    value = np.asarray(value)
-    return jax.device_put(value.astype(jax.dtypes.canonicalize_dtype(dtype or value.dtype)))
+    if not isinstance(value, jax.Array):
+        value = np.asarray(value)
+    dtype = jax.dtypes.canonicalize_dtype(dtype or value.dtype)
+    if isinstance(value, jax.Array):
+        with float64():  # that a value of 64 bits is read as such
+            return value.astype(dtype)
+    return jax.device_put(value.astype(dtype))
 
 
 def float64():

@@ -8,6 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from .._typing import Inputs
+from ._linalg import in_float64, in_place, product
+from ._precision import float64
+
+_ROWS = 1024
+
 
 def two_sum(
     a: Float[Array, "*shape"], b: Float[Array, "*shape"]
@@ -72,11 +78,30 @@ class Pair(eqx.Module):
         high, error = two_sum(self.high, other.high)
         return _normalised(high, (self.low + other.low) + error)
 
+    def in_place(self) -> Float[Inputs, "*shape"]:
+        """`high + low` in float64: NumPy's, or on a GPU if they are there (`in_float64`)."""
+        return _in_float64(in_place(self.high), in_place(self.low))
+
+    def product(self, columns: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n k"]:
+        """`(high + low) @ columns` of a matrix, in float64 on the host; of the matrix in float64
+        some rows at a time are there.
+        """
+        high, low = in_place(self.high), in_place(self.low)
+        parts = [slice(start, start + _ROWS) for start in range(0, len(high), _ROWS)]
+        return np.concatenate([product(_in_float64(high[p], low[p]), columns) for p in parts])
+
     def to_host(self) -> Float[np.ndarray, "*shape"]:
         """`high + low` in float64 NumPy."""
         total = np.asarray(self.high).astype(np.float64)
         total += np.asarray(self.low)
         return total
+
+
+def _in_float64(high: Inputs, low: Inputs) -> Inputs:
+    total = in_float64(high)
+    with float64():
+        total += low if isinstance(low, np.ndarray) else in_float64(low)
+    return total
 
 
 def _normalised(high: Float[Array, "*shape"], low: Float[Array, "*shape"]) -> Pair:

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from .._typing import Inputs
+from ..numerics._linalg import product, transposed_product
 from ..numerics._precision import on_device
-from ..solvers._dual_spectrum import DualSpectrum
+from ..solvers._dual_spectrum import DualSpectrum, in_float64
 from ..solvers._gram_state import GramState
 from ..solvers._normal_equations import NormalEquations
 from ..solvers._primal_spectrum import PrimalSpectrum
@@ -18,7 +20,7 @@ from ..solvers._spectrum import Spectrum
 from ..solvers._sums import project
 from ._flow import Flow
 
-_CHUNK = 4096  # features that are brought to float64 at a time
+_CHUNK = 4096  # examples that are brought to float64 at a time
 
 
 class Directions(abc.ABC):
@@ -34,7 +36,7 @@ class Directions(abc.ABC):
     """
 
     spectrum: Spectrum
-    vectors: Float[np.ndarray, "s r"]
+    vectors: Float[Inputs, "s r"]
     targets: Float[np.ndarray, "r k"]
 
     @abc.abstractmethod
@@ -69,12 +71,12 @@ class PrimalDirections(Directions):
         equations = NormalEquations.of(state)
         self.spectrum = PrimalSpectrum(equations)  # overwrites the Gram matrix
         self.vectors = self.spectrum.vectors
-        inner = self.vectors.T @ equations.cross
+        inner = transposed_product(self.vectors, equations.cross)
         self.targets = np.ldexp(inner, equations.units.exponent)
         self._on_device: jax.Array | None = None
 
     def weights(self, c: Float[np.ndarray, "r q"]) -> Float[np.ndarray, "p q"]:
-        return self.vectors @ c
+        return product(self.vectors, c)
 
     def rotate(self, z: Any) -> Float[np.ndarray, "b r"]:
         if self._on_device is None:
@@ -104,21 +106,21 @@ class DualDirections(Directions):
     def __init__(self, z: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n k"]):
         self.spectrum = DualSpectrum(z, y)
         self.vectors = self.spectrum.vectors
-        self.targets = self.vectors.T @ y
+        self.targets = transposed_product(self.vectors, y)
         self._z = z
         self._own: np.ndarray | None = None
 
     def weights(self, c: Float[np.ndarray, "r q"]) -> Float[np.ndarray, "p q"]:
-        dual = self.vectors @ c
-        parts = [columns.T @ dual for _, columns in _in_float64(self._z)]
+        dual = product(self.vectors, c)
+        parts = [columns.T @ dual for _, columns in in_float64(self._z)]
         return np.concatenate(parts)
 
     def rotate(self, z: Any) -> Float[np.ndarray, "b r"]:
         z = np.asarray(z)
         products = np.zeros((len(z), len(self._z)))
-        for where, columns in _in_float64(self._z):
+        for where, columns in in_float64(self._z):
             products += z[:, where].astype(np.float64) @ columns.T
-        return products @ self.vectors
+        return transposed_product(self.vectors, products.T).T
 
     def of_training(self) -> Float[np.ndarray, "r p"]:
         """UᵀZ."""
@@ -144,10 +146,11 @@ def _root_step(flow: Flow, tau: float) -> Float[np.ndarray, " r"]:
 
 
 def rotated_rows(
-    vectors: Float[np.ndarray, "n r"], z: Float[np.ndarray, "n p"]
+    vectors: Float[Inputs, "n r"], z: Float[np.ndarray, "n p"]
 ) -> Float[np.ndarray, "r p"]:
     """Uᵀ Z in float64."""
-    return np.concatenate([vectors.T @ columns for _, columns in _in_float64(z)], axis=1)
+    parts = [transposed_product(vectors, columns) for _, columns in in_float64(z)]
+    return np.concatenate(parts, axis=1)
 
 
 def gram_between(
@@ -159,10 +162,3 @@ def gram_between(
         rows = slice(start, start + _CHUNK)
         total += a[rows].astype(np.float64).T @ b[rows].astype(np.float64)
     return total
-
-
-def _in_float64(z: Float[np.ndarray, "n p"]):
-    """Columns of z, a few at a time: no float64 copy of all."""
-    for start in range(0, z.shape[1], _CHUNK):
-        where = slice(start, start + _CHUNK)
-        yield where, z[:, where].astype(np.float64)

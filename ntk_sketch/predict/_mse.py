@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._arguments import checked_choice, checked_examples, checked_inputs
+from ..numerics._linalg import transposed_product
 from ..streaming._progress import Progress
 from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
 from . import _checks
@@ -76,12 +77,12 @@ class Trajectory:
         if not start.any():
             return directions.targets
         if isinstance(directions, DualDirections):
-            return directions.targets - directions.vectors.T @ start
+            return directions.targets - transposed_product(directions.vectors, start)
         products = np.zeros((statistics.widths[self._kernel], start.shape[1]))
         for first, last, z in self._training.stream((self._kernel,))(self._training.x):
             rows = np.asarray(z[self._kernel])[: last - first].astype(np.float64)
             products += rows.T @ start[first:last]
-        return directions.targets - directions.vectors.T @ products
+        return directions.targets - transposed_product(directions.vectors, products)
 
     def _on_training(self, statistics, t, times, residuals, coordinates):
         training, kernel = self._training, self._kernel

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._arguments import checked_examples, warn_of_lost_variation
+from ..numerics._linalg import diagonal, transposed_product
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
 from ..solvers._checks import check_feature_map, check_range
@@ -147,15 +148,15 @@ class Statistics:
                 made = rotated_rows(found.vectors, self.z[other])
             else:
                 assert isinstance(found, PrimalDirections)
-                made = found.vectors.T @ self._between(kernel, other)
+                made = transposed_product(found.vectors, self._between(kernel, other))
             self._cross[kernel, other] = made
         return self._cross[kernel, other]
 
-    def _between(self, kernel: str, other: str) -> Float[np.ndarray, "p q"]:
+    def _between(self, kernel: str, other: str) -> Float[Inputs, "p q"]:
         if self._state is None:
             return gram_between(self.z[kernel], self.z[other])
         part = self._slices[kernel], self._slices[other]
-        return Pair(self._state.gram.high[part], self._state.gram.low[part]).to_host()
+        return Pair(self._state.gram.high[part], self._state.gram.low[part]).in_place()
 
     def _state_of(self, z: Float[np.ndarray, "n p"]) -> GramState:
         parts = (Part(a, b, part, self._y[a:b]) for a, b, part in batches_of(z, self.rows))
@@ -171,7 +172,7 @@ def _block(state: GramState, columns: slice) -> GramState:
     """The statistics of some of the features."""
     square = columns, columns
     gram = Pair(state.gram.high[square], state.gram.low[square])
-    norm = np.asarray(np.trace(gram.to_host()))
+    norm = np.asarray(np.sum(diagonal(gram.high) + diagonal(gram.low)))
     return dataclasses.replace(
         state,
         gram=gram,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from ..numerics._linalg import on_host, product
 from ._directions import Directions, DualDirections
 from ._flow import Flow
 from ._gaussians import Parts, Process
@@ -31,7 +32,7 @@ def left(
     """
     if isinstance(directions, DualDirections):
         decays = [flow.decayed(tau)[:, None] * coordinates for tau in times]
-        return np.stack([directions.vectors @ decay for decay in decays])
+        return np.stack([product(directions.vectors, decay) for decay in decays])
     free, shape = flow.unregularised(), (len(residuals), len(times), residuals.shape[1])
     steps = [directions.weights(free.trained(tau)[:, None] * coordinates) for tau in times]
     weights = {kernel: np.concatenate(steps, axis=1)}
@@ -47,7 +48,7 @@ def covariance(
     `E = exp(-(K + λI) τ)`: (times, n, n), or the diagonals (times, n)."""
     n = len(training.x)
     if isinstance(process.directions, DualDirections):
-        parts = Parts(np.zeros((n, 0)), process.directions.vectors)
+        parts = Parts(np.zeros((n, 0)), on_host(process.directions.vectors))
         return np.stack([_at(process, parts, tau, full) for tau in times])
     found: list[Parts] = []
     variances = np.zeros((len(times), n))

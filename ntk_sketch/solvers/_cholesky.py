@@ -1,4 +1,4 @@
-"""One Cholesky factor in float64 on the host for each regulariser."""
+"""One Cholesky factor in float64 for each regulariser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
+from .._typing import Inputs
+from ..numerics._linalg import factor, factor_solved, inverse_norm, lower_solved, product
 from ._decomposition import Roots, Rows, scaled
 from ._normal_equations import NormalEquations, PrimalDecomposition
 from ._primal_spectrum import PrimalSpectrum
@@ -41,10 +43,10 @@ class CholeskyFactors(PrimalDecomposition):
     def __init__(self, equations: NormalEquations):
         super().__init__(equations)
         gram = equations.gram
-        self._largest = _largest_eigenvalue(gram.__matmul__, len(gram)) if gram.any() else 0.0
+        self._largest = _largest_eigenvalue(lambda v: product(gram, v), len(gram))
         self._found: dict[float, _Found] = {}
         self._inverse_traces: dict[float, float] = {}  # of (G + λI)⁻¹
-        self._factor: tuple[float, Float[np.ndarray, "p p"]] | None = None
+        self._factor: tuple[float, Float[Inputs, "p p"]] | None = None
         self._spectrum: PrimalSpectrum | None = None
 
     @property
@@ -96,8 +98,7 @@ class CholeskyFactors(PrimalDecomposition):
             return spectrum.left_out(spectrum.rotated(rows), y, penalty, roots)
         rows, constant = rows[:, : self.size], rows[:, self.size :]
         residuals = scaled(self.units.of(y), roots) - rows @ self._found[penalty].weights
-        lower = self._lower(penalty)
-        turned = scipy.linalg.solve_triangular(lower, rows.T, lower=True, check_finite=False)
+        turned = lower_solved(self._lower(penalty), rows.T)
         leverages = np.einsum("ij,ij->j", turned, turned)
         return residuals, 1.0 - np.sum(constant**2, axis=1) - leverages
 
@@ -109,12 +110,12 @@ class CholeskyFactors(PrimalDecomposition):
 
     def _find(self, penalty: float) -> None:
         try:
-            factor = self._lower(penalty), True
+            lower = self._lower(penalty)
         except np.linalg.LinAlgError:
             return
 
-        def solved(b):
-            return scipy.linalg.cho_solve(factor, b, check_finite=False)
+        def solved(columns):
+            return factor_solved(lower, columns)
 
         smallest = 1 / _largest_eigenvalue(solved, self.size)
         rounding = self.size * float(np.finfo(np.float64).eps) * self._largest
@@ -122,27 +123,21 @@ class CholeskyFactors(PrimalDecomposition):
             return
         gram, cross = self.equations.gram, self.equations.cross
         w = solved(cross)
-        w += solved(cross - gram @ w - penalty * w)  # one step of refinement
+        w = w + solved(cross - product(gram, w) - penalty * w)  # one step of refinement
         self._found[penalty] = _Found(w, (self._largest + penalty) / smallest)
 
-    def _lower(self, penalty: float) -> Float[np.ndarray, "p p"]:
+    def _lower(self, penalty: float) -> Float[Inputs, "p p"]:
         """L."""
         if self._factor is None or self._factor[0] != penalty:
             self._factor = None  # its memory, before that of the next
-            matrix = np.array(self.equations.gram, order="F")
-            matrix.flat[:: self.size + 1] += penalty
-            lower = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-            self._factor = penalty, lower
+            self._factor = penalty, factor(self.equations.gram, penalty)
         return self._factor[1]
 
     def _inverse_trace(self, penalty: float) -> float:
         """‖L⁻¹‖², of an inverse in the memory of L."""
         if penalty not in self._inverse_traces:
             lower, self._factor = self._lower(penalty), None
-            (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
-            inverse, _ = invert(lower, lower=1, overwrite_c=1)  # a zero on its diagonal: not of L
-            entries = inverse.reshape(-1, order="F")
-            self._inverse_traces[penalty] = float(entries @ entries)
+            self._inverse_traces[penalty] = inverse_norm(lower)
         return self._inverse_traces[penalty]
 
     def _by_spectrum(self) -> PrimalSpectrum:
@@ -155,6 +150,8 @@ class CholeskyFactors(PrimalDecomposition):
 def _largest_eigenvalue(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:
     """Of a positive semi-definite matrix, by k = `_STEPS` steps of Lanczos: from below, with a mean
     relative error of at most 0.103 (log n / (k - 1))², whatever the spectrum.
+
+    0 of a zero matrix.
 
     J. Kuczyński, H. Woźniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), 1094-1122.
     """

@@ -11,7 +11,7 @@ weighted means, H is the hat matrix of √D Y, and residuals are √D (Y - Z W).
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -86,6 +86,12 @@ class Decomposition(abc.ABC):
         """W(λ)."""
 
     @abc.abstractmethod
+    def residuals(
+        self, penalties: Sequence[float], weights: Sequence[Float[np.ndarray, "p k"]]
+    ) -> list[float]:
+        """`‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖` of each λ and its W(λ), centred with an intercept."""
+
+    @abc.abstractmethod
     def residual_sums(self, penalty: float) -> tuple[float, float, float]:
         """`‖(I - H) T‖²` over all outputs, how much of it is rounding at most, and `trace(I - H)`;
         H is the hat matrix of λ."""
@@ -109,3 +115,18 @@ class Decomposition(abc.ABC):
         roots: Roots = None,
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
         """Residuals `(I - H) T` of examples and their `(I - H)ᵢᵢ`."""
+
+
+def residuals_of(
+    products: Float[np.ndarray, "p mk"],
+    w: Float[np.ndarray, "p mk"],
+    penalties: Sequence[float],
+    right_side: Float[np.ndarray, "p k"],
+) -> list[float]:
+    """`‖products + λ w‖ / ‖right_side‖` of each λ, whose k columns are side by side; 0 of zeros."""
+    k, found = right_side.shape[1], []
+    for i, penalty in enumerate(penalties):
+        own = slice(i * k, (i + 1) * k)
+        size = float(np.linalg.norm(products[:, own] + penalty * w[:, own]))
+        found.append(size / float(np.linalg.norm(right_side)) if size else 0.0)
+    return found

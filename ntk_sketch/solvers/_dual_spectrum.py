@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..numerics._precision import promoted
-from ._decomposition import Roots, Rows, scaled
+from .._typing import Inputs
+from ..numerics import _linalg
+from ..numerics._precision import float64, promoted
+from ._decomposition import Roots, Rows, residuals_of, scaled
 from ._spectrum import Spectrum, eigh
 from ._targets import centred_units, mean_to_spread, scaled_units, weighted_mean
+
+_COLUMNS = 4096  # of features in float64 at a time
 
 
 class DualSpectrum(Spectrum):
@@ -48,36 +53,45 @@ class DualSpectrum(Spectrum):
         of_mean = sample_weight if self.weighted else None
         self.units = centred_units(y, np.float64, of_mean) if fit_intercept else scaled_units(y)
         self._features, self._roots = z, roots
-        self.feature_mean = np.zeros(z.shape[1])
-        kernel = np.zeros((len(z), len(z)))
-        for start in range(0, z.shape[1], 4096):  # no float64 copy of all features
-            part = z[:, start : start + 4096].astype(np.float64)
-            self.feature_mean[start : start + 4096] = weighted_mean(part, sample_weight)
-            part *= roots[:, None]
-            kernel += part @ part.T
-        self.feature_mean *= fit_intercept
-        trace = float(np.trace(kernel))
+        means = [weighted_mean(part, sample_weight) for _, part in in_float64(z)]
+        self.feature_mean = np.concatenate(means) * fit_intercept
+        kernel = _kernel(z, roots)
+        trace = float(_linalg.diagonal(kernel).sum())
         self.mean_square_norm = trace / self.total_weight
         constant = roots * self.total_weight**-0.5
         if fit_intercept:
-            kernel = _without(_without(kernel, constant).T, constant)
+            with float64():
+                kernel = _without(_without(kernel, constant).T, constant)
         self.values, self.vectors, self.floor = eigh(kernel)
         if fit_intercept:
-            self.vectors = _with(self.vectors, constant)
+            with float64():
+                self.vectors = _with(self.vectors, constant)
         # the features are rounded themselves: an error E of relative size eps in every entry moves
         # the singular values of Z by at most ‖E‖ <= eps ‖Z‖_F (Weyl)
         self.cut = max(self.floor, float(np.finfo(self.dtype).eps) ** 2 * trace)
-        self._rotated = self.vectors.T @ scaled(self.units.of(y), roots)
+        self._targets = scaled(self.units.of(y), roots)
+        self._rotated = _linalg.transposed_product(self.vectors, self._targets)
         self.leverage_tolerance = len(z) * float(np.finfo(np.float64).eps)
 
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
-        dual = self.vectors @ (self.inverse(penalty)[:, None] * self._rotated)
-        dual = scaled(dual, self._roots)
-        parts = [
-            self._features[:, start : start + 4096].astype(np.float64).T @ dual
-            for start in range(0, self._features.shape[1], 4096)
-        ]
-        return np.ldexp(np.concatenate(parts), self.units.exponent)
+        dual = _linalg.product(self.vectors, self.inverse(penalty)[:, None] * self._rotated)
+        return np.ldexp(self._onto_features(dual), self.units.exponent)
+
+    def residuals(
+        self, penalties: Sequence[float], weights: Sequence[Float[np.ndarray, "p k"]]
+    ) -> list[float]:
+        w = np.ldexp(np.concatenate(weights, axis=1), -self.units.exponent)
+        fitted = sum(part @ w[columns] for columns, part in in_float64(self._features))
+        errors = scaled(fitted - self.feature_mean @ w, self._roots)
+        errors -= np.tile(self._targets, len(penalties))
+        # with an intercept both have mean 0, so that the mean of Z meets nothing
+        products, cross = self._onto_features(errors), self._onto_features(self._targets)
+        return residuals_of(products, w, penalties, cross)
+
+    def _onto_features(self, columns: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "p k"]:
+        """Zᵀ √D times columns."""
+        columns = scaled(columns, self._roots)
+        return np.concatenate([part.T @ columns for _, part in in_float64(self._features)])
 
     def _residual_filter(self, penalty: float) -> Float[np.ndarray, " n"]:
         """I - H = U diag(·) Uᵀ: λ / (s + λ), one where dropped. Where that is all zero (λ = 0 at
@@ -104,7 +118,26 @@ class DualSpectrum(Spectrum):
         order = order if self._place is None else self._place[order]
         for start in range(0, len(order), 1024):
             stop = min(start + 1024, len(order))
-            yield start, stop, self.vectors[order[start:stop]]
+            yield start, stop, _linalg.rows(self.vectors, order[start:stop])
+
+
+def _kernel(z: Float[np.ndarray, "n p"], roots: Float[np.ndarray, " n"]) -> Float[Inputs, "n n"]:
+    """√D ZZᵀ √D."""
+    kernel: Any = 0.0
+    with float64():
+        for start in range(0, z.shape[1], _COLUMNS):
+            part = _linalg.at_home(z[:, start : start + _COLUMNS]) * roots[:, None]
+            kernel += part @ part.T
+    return kernel
+
+
+def in_float64(
+    z: Float[np.ndarray, "n p"],
+) -> Iterator[tuple[slice, Float[np.ndarray, "n c"]]]:
+    """Some columns at a time, so that there is no float64 copy of all features."""
+    for start in range(0, z.shape[1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        yield columns, z[:, columns].astype(np.float64)
 
 
 def _reflection(u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -115,17 +148,15 @@ def _reflection(u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return v * np.sqrt(2.0) / np.linalg.norm(v)
 
 
-def _without(
-    matrix: Float[np.ndarray, "n r"], u: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, "m r"]:
+def _without(matrix: Float[Inputs, "n r"], u: Float[np.ndarray, " n"]) -> Float[Inputs, "m r"]:
     """Columns in an orthonormal basis of what is orthogonal to u, m = n - 1."""
     v = _reflection(u)
-    return matrix[1:] - v[1:, None] * (v @ matrix)
+    return matrix[1:] - _linalg.namespace(matrix).outer(v[1:], v @ matrix)
 
 
-def _with(matrix: Float[np.ndarray, "m r"], u: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n r"]:
+def _with(matrix: Float[Inputs, "m r"], u: Float[np.ndarray, " n"]) -> Float[Inputs, "n r"]:
     """The columns of `_without` back in n coordinates."""
     v = _reflection(u)
-    full = -v[:, None] * (v[1:] @ matrix)
-    full[1:] += matrix
-    return full
+    xp = _linalg.namespace(matrix)
+    share = v[1:] @ matrix
+    return xp.concatenate([xp.outer(-v[:1], share), matrix - xp.outer(v[1:], share)])

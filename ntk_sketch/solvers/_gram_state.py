@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from ..numerics import _linalg
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
 from ..storage._saved import save
@@ -225,9 +226,10 @@ class GramState(eqx.Module):
         """Of the targets, on the host."""
         return Units(self.target_shift.to_host(), int(self.target_exponent))
 
-    def to_host(self) -> HostSums:
-        """The sums in float64, with targets in `units`."""
-        return HostSums(*(getattr(self, name).to_host() for name in HostSums._fields))
+    def in_float64(self) -> HostSums:
+        """The sums with targets in `units`, on the host; ZᵀZ of a GPU stays there."""
+        others = (getattr(self, name).to_host() for name in HostSums._fields[1:])
+        return HostSums(self.gram.in_place(), *others)
 
     def rounding_error(self) -> float:
         """Estimate of the spectral norm of the error of `gram`, in the units of ZᵀZ.
@@ -249,7 +251,7 @@ class GramState(eqx.Module):
         2479.
         """
         total = float(self.weight.to_host()) or 1.0
-        diagonal = np.diagonal(np.asarray(self.gram.high)).astype(np.float64)
+        diagonal = _linalg.diagonal(self.gram.high)
         # a pair itself is rounded to eps² / 2
         pair = float(jnp.finfo(self.gram.high.dtype).eps) ** 2 / 2
         relative = max(np.sqrt(float(self.rounding)) / total, pair)

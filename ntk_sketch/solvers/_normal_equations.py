@@ -1,13 +1,17 @@
-"""A + λI of a primal regression, and its right-hand sides, in float64 on the host."""
+"""ZᵀZ + λI of a primal regression, and its right-hand sides, in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from ._decomposition import Decomposition
+from .._typing import Inputs
+from ..numerics import _linalg
+from ..numerics._precision import float64
+from ._decomposition import Decomposition, residuals_of
 from ._gram_state import GramState
 from ._targets import Units, mean_to_spread
 
@@ -17,14 +21,17 @@ class NormalEquations:
     """(gram + λ I) W = cross, of features and targets that are centred if there is an intercept.
 
     Attributes:
-      gram (p, p), cross (p, k), target_norm (k,): sums over examples, targets in `units`.
+      gram (p, p), cross (p, k), target_norm (k,): sums over examples, targets in `units`. The
+        first stays on a GPU if the statistics are there.
+      state: the statistics themselves.
       rounding_error: estimate of the spectral norm of the error of `gram`.
       other: as in `Decomposition`.
     """
 
-    gram: Float[np.ndarray, "p p"]
+    gram: Float[Inputs, "p p"]
     cross: Float[np.ndarray, "p k"]
     target_norm: Float[np.ndarray, " k"]
+    state: GramState
     rounding_error: float
     n_examples: int
     total_weight: float
@@ -43,7 +50,7 @@ class NormalEquations:
           ValueError: the state has seen no example, or overflows.
         """
         n, dtype = int(state.n_examples), np.dtype(state.gram.high.dtype)
-        sums = state.to_host()
+        sums = state.in_float64()
         if n < 1:
             raise ValueError("the GramState has seen no example: update it first")
         if not np.isfinite(sums.feature_norm):
@@ -60,11 +67,13 @@ class NormalEquations:
         shift = units.shift + np.ldexp(inner_mean, units.exponent)
         gram, feature_mean = sums.gram, sums.feature_sum / total * fit_intercept
         if fit_intercept:
-            gram -= np.outer(total * feature_mean, feature_mean)  # in place: p² numbers less
+            with float64():  # NumPy's in place: p² numbers less
+                gram -= _linalg.namespace(gram).outer(total * feature_mean, feature_mean)
         return cls(
             gram=gram,
             cross=sums.cross - sums.feature_sum[:, None] * lost,
             target_norm=sums.target_norm - total * lost * (2 * inner_mean - lost),
+            state=state,
             rounding_error=state.rounding_error(),
             n_examples=n,
             total_weight=total,
@@ -76,6 +85,13 @@ class NormalEquations:
             mean_to_spread=mean_to_spread(np.sum((shifted + inner_mean) ** 2), spread),
             fit_intercept=fit_intercept,
         )
+
+    def product(self, w: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
+        """`gram @ w` by the statistics: decompositions overwrite `gram`."""
+        result = self.state.gram.product(w)
+        if self.fit_intercept:
+            result -= np.outer(self.n_examples * self.feature_mean, self.feature_mean @ w)
+        return result
 
 
 class PrimalDecomposition(Decomposition):
@@ -102,6 +118,14 @@ class PrimalDecomposition(Decomposition):
         if not self.fit_intercept:
             return rows
         return np.concatenate([rows, np.full((len(rows), 1), self.total_weight**-0.5)], axis=1)
+
+    def residuals(
+        self, penalties: Sequence[float], weights: Sequence[Float[np.ndarray, "p k"]]
+    ) -> list[float]:
+        w = np.ldexp(np.concatenate(weights, axis=1), -self.units.exponent)
+        cross = self.equations.cross
+        products = self.equations.product(w) - np.tile(cross, len(penalties))
+        return residuals_of(products, w, penalties, cross)
 
     def of_sums(self, explained: float, freedom: float) -> tuple[float, float, float]:
         """`residual_sums` from `2 tr(WᵀC) - tr(Wᵀ G W)` and `trace(H)` without the intercept's."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..numerics import _linalg
 from ..numerics._precision import on_device
 from ._decomposition import Roots, Rows, scaled
 from ._normal_equations import NormalEquations, PrimalDecomposition
@@ -26,10 +27,10 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
         self.values, self.vectors, self.floor = eigh(equations.gram)
         # errors that were measured are a half to a 200th of the estimate (GramState)
         self.cut = max(self.floor, equations.rounding_error / 100)
-        self._rotated = self.vectors.T @ equations.cross
+        self._rotated = _linalg.transposed_product(self.vectors, equations.cross)
 
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
-        inner = self.vectors @ (self.inverse(penalty)[:, None] * self._rotated)
+        inner = _linalg.product(self.vectors, self.inverse(penalty)[:, None] * self._rotated)
         return np.ldexp(inner, self.units.exponent)
 
     def residual_sums(self, penalty: float) -> tuple[float, float, float]:
@@ -54,7 +55,7 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
         """R = √D Z U, or √D [(Z - mean) U, 1 / √Σw]: a second pass over the features, and 2 n p²
         FLOPs on the device."""
         vectors = on_device(self.vectors, self.dtype)
-        mean = self.feature_mean @ self.vectors
+        mean = _linalg.transposed_product(self.vectors, self.feature_mean)
         for start, stop, z in features(order):
             rows = np.asarray(project(z, vectors))[: stop - start].astype(np.float64)
             own = None if roots is None else roots[start:stop]
@@ -63,4 +64,5 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
     def rotated(self, rows: Float[np.ndarray, "b q"]) -> Float[np.ndarray, "b r"]:
         """R of rows of `CholeskyFactors`."""
         p = len(self.vectors)
-        return np.concatenate([rows[:, :p] @ self.vectors, rows[:, p:]], axis=1)
+        turned = _linalg.transposed_product(self.vectors, rows[:, :p].T).T
+        return np.concatenate([turned, rows[:, p:]], axis=1)

@@ -25,10 +25,9 @@ class Regression:
         self.diag_regs = list(diag_regs)
         self._scale = 1.0 if absolute else decomposition.mean_square_norm
 
-    def _fit(self, diag_reg: float) -> Fit:
-        penalty = diag_reg * self._scale
+    def _fit(self, diag_reg: float, penalty: float, residual: float) -> Fit:
         found = self.decomposition
-        return Fit(diag_reg, penalty, found.condition(penalty), found.rank(penalty))
+        return Fit(diag_reg, penalty, found.condition(penalty), found.rank(penalty), residual)
 
     def scores(
         self, selector: Selector, features: FeatureStream, extend: bool = False
@@ -80,10 +79,11 @@ class Regression:
     ) -> RidgeSolution:
         """Weights of the path, and of the choice by `scores` (of this or another regression)."""
         decomposition = self.decomposition
-        fits = tuple(map(self._fit, self.diag_regs))
-        chosen = (None if is_path else 0) if scores is None else self._best(scores)
-        wanted = fits if is_path or chosen is None else (fits[chosen],)
-        best = chosen if is_path else 0
+        penalties = self._penalties(self.diag_regs)
+        weights = list(map(decomposition.weights, penalties))
+        residuals = decomposition.residuals(penalties, weights)
+        fits = tuple(map(self._fit, self.diag_regs, penalties, residuals))
+        best = chosen = (None if is_path else 0) if scores is None else self._best(scores)
 
         def all_and_best(arrays: list[np.ndarray]) -> tuple[Array | None, Array | None]:
             arrays = [a[..., 0] if one_output else a for a in arrays]
@@ -92,7 +92,6 @@ class Regression:
                 None if best is None else on_device(arrays[best], decomposition.dtype),
             )
 
-        weights = [decomposition.weights(fit.penalty) for fit in wanted]
         path_weights, best_weights = all_and_best(weights)
         path_intercept = best_intercept = None
         if decomposition.fit_intercept:

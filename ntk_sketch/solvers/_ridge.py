@@ -64,18 +64,19 @@ def ridge(
     scores depend on theirs.
 
     With n > p examples the features are streamed once into `GramState` (memory independent of n:
-    about 24 p² bytes; n p² FLOPs on a CPU, 2 n p² elsewhere) and ZᵀZ is decomposed on the host in
-    float64: all eigenvalues and eigenvectors (9 p³ FLOPs), after which every regulariser is cheap,
-    or beyond 4,096 features (beyond 1,023 for a single regulariser) a Cholesky factor for each of m
-    regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and λ = 0 need the former.
-    With n <= p the features are kept (n p numbers on the host) and ZZᵀ is decomposed (2 n² p + 9 n³
-    FLOPs). A path adds 2 m min(n, p)² k FLOPs.
+    about 24 p² bytes; n p² FLOPs on a CPU, 2 n p² elsewhere) and ZᵀZ is decomposed in float64, by
+    LAPACK or, if it is on a GPU, there: all eigenvalues and eigenvectors (9 p³ FLOPs), after which
+    every regulariser is cheap, or beyond 4,096 features (beyond 1,023 for a single regulariser) a
+    Cholesky factor for each of m regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and
+    λ = 0 need the former. With n <= p the features are kept (n p numbers on the host) and ZZᵀ is
+    decomposed (2 n² p + 9 n³ FLOPs). A path adds 2 m min(n, p)² k FLOPs.
 
     On a CPU, ZᵀZ of up to 1,024 float32 features is summed in float64. Otherwise it carries the
     rounding error of float32 products. Directions whose
     eigenvalue plus λ drowns in it are dropped, and a warning gives the numbers; that is rare with
     λ > 0. `diag_reg=0` gives the solution of least norm on the directions that stay
     (`solution.rank` of them, with `solution.condition`); float64 features resolve more of them.
+    `solution.residual` says how well the normal equations are solved.
 
     Data that do not fit in memory come as a `numpy.memmap`, which is read twice, a part at a time
     (once to be looked at), or as batches `(x, y)` in place of x and y: a `tf.data.Dataset`, a

@@ -168,7 +168,7 @@ class OnHost(RunningSums):
     def arrays(self) -> list[np.ndarray]:
         assert self.units is not None
         scalars = np.array([self._cubes, self.units.exponent, self._count])
-        return [*self._sums, self._reference, self.units.shift, scalars]
+        return [*map(np.asarray, self._sums), self._reference, self.units.shift, scalars]
 
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
         *sums, self._reference, shift, (self._cubes, exponent, count) = arrays

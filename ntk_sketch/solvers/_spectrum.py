@@ -1,13 +1,14 @@
-"""One eigendecomposition in float64 on the host; after it every regulariser is cheap."""
+"""One eigendecomposition in float64; after it every regulariser is cheap."""
 
 from __future__ import annotations
 
 import abc
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
+from .._typing import Inputs
+from ..numerics import _linalg
 from ._decomposition import Decomposition, Roots, scaled
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -28,9 +29,11 @@ class Spectrum(Decomposition):
       values: s, ascending, rounding below zero removed; p of them (primal) or n (dual, one less
         with an intercept).
       cut, floor: in the units of s.
+      vectors: in columns; on a GPU if they were made there.
     """
 
     values: Float[np.ndarray, " r"]
+    vectors: Float[Inputs, "s r"]
     cut: float
     floor: float
 
@@ -86,11 +89,11 @@ class Spectrum(Decomposition):
         )
 
 
-def eigh(matrix: Float[np.ndarray, "r r"]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Eigenvalues without what is below zero, eigenvectors, and `Spectrum.floor`."""
-    # the transpose is in Fortran order and is overwritten; numbers are finite by earlier checks
-    values, vectors = scipy.linalg.eigh(
-        matrix.T, driver="evd", overwrite_a=True, check_finite=False
-    )
+def eigh(
+    matrix: Float[Inputs, "r r"],
+) -> tuple[Float[np.ndarray, " r"], Float[Inputs, "r r"], float]:
+    """Eigenvalues without what is below zero, eigenvectors, and `Spectrum.floor`. Overwrites the
+    matrix."""
+    values, vectors = _linalg.eigh(matrix, overwrite=True)
     floor = max(len(values) * _EPS * float(values[-1]), -2.0 * float(values[0]), 0.0)
     return np.maximum(values, 0.0), vectors, floor

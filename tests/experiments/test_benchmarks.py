@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import cold_start, depth, exact_time, prediction, scaling
+from benchmarks import cold_start, decompositions, depth, exact_time, prediction, scaling
 from benchmarks import rows as many_rows
 from experiments._common import data
 from experiments._common.data._tfds import Unavailable
@@ -32,6 +32,19 @@ def test_depth(tmp_path, capsys):
     assert all(found[step] > 0 for step in depth.STEPS)
     assert found["seconds"] == pytest.approx(sum(found[step] for step in depth.STEPS))
     assert "2: " in capsys.readouterr().out
+
+
+def test_decompositions(tmp_path, capsys):
+    assert decompositions.main(f"--sizes 40 --repetitions 2 --out {tmp_path}".split()) == 0
+    found = written(tmp_path, "decompositions")["results"]["40"]
+    by = [f"{n} by {form}" for form in decompositions.FORMS for n in ("one regulariser",)]
+    assert set(found) > {"root", *by}
+    assert all(len(one["seconds"]) == 2 for one in found.values())
+    one, other = (found[name] for name in by)
+    assert one["condition"] == pytest.approx(other["condition"], rel=0.05)
+    assert 0 < max(one["residual"], other["residual"]) < 1e-12
+    median = np.median(found["root"]["seconds"])
+    assert f"p =     40: root {median:37.2f} s" in capsys.readouterr().out
 
 
 def test_prediction(tmp_path, capsys):

@@ -9,6 +9,7 @@ from ntk_sketch import stax
 from ntk_sketch.solvers import GCV, HoldOut, LeaveOneOut, accumulate, solve
 from ntk_sketch.solvers import _examples as examples
 from ntk_sketch.solvers._cholesky import CholeskyFactors, _largest_eigenvalue
+from ntk_sketch.solvers._dual_spectrum import DualSpectrum
 from ntk_sketch.solvers._gram_state import GramState
 from ntk_sketch.solvers._normal_equations import NormalEquations
 from ntk_sketch.solvers._primal_spectrum import PrimalSpectrum
@@ -158,6 +159,32 @@ def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
     )
 
 
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("kind", ["spectrum", "factors", "dual"])
+def test_residuals_of_the_normal_equations(kind, fit_intercept):
+    """Of any weights, against the equations written out; next to nothing of the solution."""
+    rng = np.random.default_rng(2)
+    n, p = (8, 12) if kind == "dual" else (60, 12)
+    z = rng.normal(size=(n, p)).astype(np.float32)
+    y = 100 * rng.normal(size=(n, 2)) + 5
+    if kind == "dual":
+        found = DualSpectrum(z, y, fit_intercept)
+    else:
+        equations = NormalEquations.of(GramState.init(p, 2).update(z, y), fit_intercept)
+        found = (PrimalSpectrum if kind == "spectrum" else CholeskyFactors)(equations)
+    penalties = [0.1, 3.0]
+    solved = [found.weights(penalty) for penalty in penalties]
+    others = [w + rng.normal(size=w.shape) for w in solved]
+    centre = np.eye(n) - fit_intercept / n
+    z = centre @ z.astype(np.float64)
+    expected = [
+        np.linalg.norm(z.T @ (z @ w - centre @ y) + penalty * w) / np.linalg.norm(z.T @ y)
+        for penalty, w in zip(penalties, others, strict=True)
+    ]
+    np.testing.assert_allclose(found.residuals(penalties, others), expected, rtol=1e-6)
+    assert max(found.residuals(penalties, solved)) < 1e-13
+
+
 def test_zero_features_have_zero_weights(factored, features_type):
     factored(True)
     feature_map = lambda x: features_type(None, 0 * x)  # noqa: E731
@@ -165,6 +192,7 @@ def test_zero_features_have_zero_weights(factored, features_type):
     with pytest.warns(RuntimeWarning, match="4 of 4 eigenvalues"):
         solution = ns.ridge(feature_map, x, x[:, 0] - 1, diag_reg=0.1)
     np.testing.assert_array_equal(solution.weights, 0)
+    assert solution.residual == 0
 
 
 def test_which_decomposition_a_size_takes(monkeypatch):

@@ -18,7 +18,7 @@ def _state(z, y, splits=()):
 
 def _in_units(state):
     """In the units in which targets were given."""
-    sums, (shift, exponent) = state.to_host(), state.units()
+    sums, (shift, exponent) = state.in_float64(), state.units()
     scale, n = 2.0**exponent, int(state.n_examples)
     return sums._asdict() | {
         "cross": scale * sums.cross + np.outer(sums.feature_sum, shift),

@@ -22,28 +22,8 @@ from ntk_sketch.numerics._precision import float64
 from ntk_sketch.solvers import GramState, accumulate, solve
 
 TESTS = Path(__file__).parents[1]
-#: Files of a kind of objects, examples, and what the objects answer to them.
-SAVING = """
-import sys
-import numpy as np
-import saved_parts
-folder, kinds, dtype = sys.argv[1:]
-for name, value, x in getattr(saved_parts, kinds)(dtype):
-    value.save(f"{folder}/{name}.safetensors")
-    np.save(f"{folder}/{name}.x.npy", x)
-    np.savez(f"{folder}/{name}.expected.npz", **saved_parts.answers(value, x))
-"""
-#: The same of a process that has the files and the examples alone.
-ANSWERING = """
-import sys
-from pathlib import Path
-import numpy as np
-import ntk_sketch as ns
-from saved_parts import answers
-for path in Path(sys.argv[1]).glob("*.safetensors"):
-    found = answers(ns.load(path), np.load(path.with_suffix(".x.npy")))
-    np.savez(path.with_suffix(".found.npz"), **found)
-"""
+SAVING = "import sys, saved_parts; saved_parts.save_all(*sys.argv[1:])"
+ANSWERING = "import sys, saved_parts; saved_parts.answer_all(*sys.argv[1:])"
 
 
 def saved_and_loaded(value, folder):
