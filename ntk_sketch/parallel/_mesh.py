@@ -99,8 +99,14 @@ def beside(tree: Any, other: Any) -> Any:
     """
 
     def moved(there: Any, array: Any) -> Any:
-        if any(not isinstance(a, jax.Array) or isinstance(a, Tracer) for a in (there, array)):
+        if (
+            not isinstance(array, jax.Array)
+            or isinstance(array, Tracer)
+            or isinstance(there, Tracer)
+        ):
             return array
+        if not isinstance(there, jax.Array):
+            return np.asarray(array)
         same = there.sharding.device_set == array.sharding.device_set
         return array if same else jax.device_put(np.asarray(array), there.sharding)
 

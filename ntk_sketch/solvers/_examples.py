@@ -61,8 +61,8 @@ class Examples:
         run: Run | None = None,
         sample_weight: Float[np.ndarray, " n"] | None = None,
     ) -> Examples:
-        """With `x[order]`, `y[order]` and their weights, or with batches. Batches, what a checkpoint
-        is made of and what several processes have are always statistics.
+        """With `x[order]`, `y[order]` and their weights, or with batches. Batches, and what a
+        checkpoint is made of or several processes have, are always statistics.
         """
         if self.features.devices.processes is not None:
             return self._with(self._statistics(x, y, order, run, sample_weight))

@@ -189,7 +189,7 @@ class LeaveOneOut:
             raise TypeError(
                 f"leaving groups out needs a Spectrum, got {type(decomposition).__name__}"
             )
-        weight = len(order) if weights is None else float(np.sum(weights))
+        weight = float(len(order) if weights is None else np.sum(weights))
         return np.asarray(total), weight, len(order)
 
     def _of_one(self, decomposition: Decomposition, penalty: float, rows, y, weights) -> float:

@@ -113,7 +113,7 @@ class OnMesh(RunningSums):
         self.units, self.n = Units(shift[0], int(exponents[0])), n
 
 
-def _units(state: GramState) -> tuple[Pair, Array]:
+def _units(state: Any) -> Any:
     return state.target_shift, state.target_exponent
 
 
