@@ -13,6 +13,7 @@ ROOMS = [
     "numerics",
     "identity",
     "storage",
+    "parallel",
     "sketches",
     "activations",
     "series",

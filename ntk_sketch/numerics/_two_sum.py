@@ -64,6 +64,14 @@ class Pair(eqx.Module):
             low = np.where(np.isfinite(high), total - high.astype(np.float64), 0).astype(dtype)
         return Pair(jax.device_put(high), jax.device_put(low))
 
+    def of_dtype(self, dtype) -> Pair:
+        """In a narrower dtype, whose pair keeps what it can of `high`."""
+        limits = jnp.finfo(dtype)
+        # of two conversions in a row XLA makes none
+        high = jax.lax.reduce_precision(self.high, limits.nexp, limits.nmant)
+        rest = jnp.where(jnp.isfinite(high), (self.high - high) + self.low, 0)
+        return Pair(high.astype(dtype), rest.astype(dtype))
+
     def times(self, factor: Float[Array, ""]) -> Pair:
         """The pair times a power of two, exactly."""
         return Pair(self.high * factor, self.low * factor)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..numerics._two_sum import Pair
+from ..parallel._mesh import own_columns
 from ._host_sums import HostSums
 
 
@@ -47,7 +48,7 @@ def with_block(
     unit = jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
     return dataclasses.replace(
         state,
-        gram=state.gram.add(_transposed_product(z, z)),
+        gram=state.gram.add(_transposed_product(z, own_columns(z, state.gram.high.shape[1]))),
         cross=state.cross.add(_transposed_product(z, t)),
         target_norm=state.target_norm.add(jnp.sum(t * t, axis=0)),
         target_sum=state.target_sum.add(jnp.sum(t * root, axis=0)),

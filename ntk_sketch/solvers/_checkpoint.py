@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+
+PROCESS = "{process}"
+
 
 class Checkpoint:
     """A file that `accumulate` and `ridge` write their statistics to while they make them, and go
@@ -29,7 +33,8 @@ class Checkpoint:
     for a moment in memory.
 
     Args:
-      path: of the file, in a folder that is there.
+      path: of the file, in a folder that is there. `{process}` in it stands for
+        `jax.process_index()`: of several processes each has a file of its own.
       seconds: at least so many from one write to the next, apart from the time of writing; 0: after
         every block of 2,048 examples (1,024 on an accelerator).
 
@@ -58,7 +63,10 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike, seconds: float | int = 60):
         if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not seconds >= 0:
             raise ValueError(f"Checkpoint: seconds={seconds!r}; needed: a number >= 0")
-        self.path, self.seconds = Path(path), float(seconds)
+        text, self.seconds = os.fspath(path), float(seconds)
+        self.of_each_process = PROCESS in text
+        number = str(jax.process_index()) if self.of_each_process else ""
+        self.path = Path(text.replace(PROCESS, number))
         if self.path.is_dir():
             raise ValueError(f"checkpoint={str(path)!r} is a folder; needed: the path of a file")
         if not self.path.absolute().parent.is_dir():

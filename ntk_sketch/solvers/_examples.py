@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 
 from .._arguments import checked_examples
 from ..numerics._precision import promoted
-from ..streaming._batches import Batches, is_batches
+from ..streaming._batch_checks import Kind
+from ..streaming._batches import Batches, NoExampleError, is_batches
 from ..streaming._computed import Part
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._sample_weights import checked_weights
@@ -45,12 +46,11 @@ class Examples:
     def __init__(
         self,
         features: FeatureStream,
-        spec: jax.ShapeDtypeStruct,
         one_output: bool,
         state: GramState | None = None,
         few: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None,
     ):
-        self.features, self.spec, self.one_output = features, spec, one_output
+        self.features, self.one_output = features, one_output
         self.state, self.few = state, few
 
     def plus(
@@ -62,13 +62,15 @@ class Examples:
         sample_weight: Float[np.ndarray, " n"] | None = None,
     ) -> Examples:
         """With `x[order]`, `y[order]` and their weights, or with batches. Batches, and what a
-        checkpoint is made of, are always statistics.
+        checkpoint is made of or several processes have, are always statistics.
         """
+        if self.features.devices.processes is not None:
+            return self._with(self._statistics(x, y, order, run, sample_weight))
         if run is not None or self.state is not None or isinstance(x, Batches):
             return self._with(self._statistics(x, y, order, run, sample_weight))
         assert y is not None
         held = 0 if self.few is None else len(self.few[0])
-        n, p = len(y) if order is None else len(order), self.spec.shape[1]
+        n, p = len(y) if order is None else len(order), self.features.spec(x).shape[1]
         if self.few is None and n > p:
             return self._with(self._statistics(x, y, order, None, sample_weight))
         z, w = self.features.all_of(x, order), sample_weight
@@ -77,14 +79,13 @@ class Examples:
         if self.few is not None:
             z, y = np.concatenate([self.few[0], z]), np.concatenate([self.few[1], y])
             w = None if w is None or self.few[2] is None else np.concatenate([self.few[2], w])
-        both = Examples(self.features, self.spec, self.one_output, None, (z, y, w))
+        both = Examples(self.features, self.one_output, None, (z, y, w))
         if held + n <= p:
             return both
-        return Examples(self.features, self.spec, self.one_output, both._summed())
+        return Examples(self.features, self.one_output, both._summed())
 
     def _statistics(self, x, y, order, run, sample_weight) -> GramState:
-        settings = self.one_output, self.spec, order, run, sample_weight
-        return statistics(self.features, x, y, *settings)
+        return statistics(self.features, x, y, self.one_output, order, run, sample_weight)
 
     def _summed(self) -> GramState | None:
         """The statistics so far, if there are examples."""
@@ -96,14 +97,16 @@ class Examples:
             Part(a, b, part, y[a:b], None if w is None else w[a:b])
             for a, b, part in batches_of(z, rows)
         )
-        units = centred_units(y, promoted(self.spec.dtype, jnp.float32))
-        options = (y.shape[1], rows, self.spec, self.one_output, units, len(z))
-        return gram_of_stream(parts, *options, weighted=w is not None)
+        units = centred_units(y, promoted(z.dtype, jnp.float32))
+        spec = jax.ShapeDtypeStruct(z.shape, z.dtype)
+        options = (y.shape[1], rows, spec, self.one_output, units, len(z))
+        how = {"weighted": w is not None, "devices": self.features.devices}
+        return gram_of_stream(parts, *options, **how)
 
     def _with(self, more: GramState) -> Examples:
         before = self._summed()
         state = more if before is None else before.merge(more)
-        return Examples(self.features, self.spec, self.one_output, state)
+        return Examples(self.features, self.one_output, state)
 
     @property
     def n_examples(self) -> int:
@@ -142,15 +145,20 @@ class Data(NamedTuple):
     Attributes:
       y: targets as (n, k); None: batches hold them.
       one_output: whether these were (n,).
-      spec: shape and dtype of a batch of features.
+      kind: of the examples; None: batches that hold none.
       sample_weight: (n,), or None: there are none, or batches hold them.
     """
 
     x: Any
     y: Float[np.ndarray, "n k"] | None
-    one_output: bool
-    spec: jax.ShapeDtypeStruct
+    kind: Kind | None
     sample_weight: Float[np.ndarray, " n"] | None = None
+
+    @property
+    def one_output(self) -> bool:
+        """Whether targets were given as (n,)."""
+        assert self.kind is not None
+        return self.kind.one_output
 
 
 def checked_arrays(features: FeatureStream, x: Any, y: Any, sample_weight: Any = None) -> Data:
@@ -165,7 +173,8 @@ def checked_arrays(features: FeatureStream, x: Any, y: Any, sample_weight: Any =
     spec = features.spec(x)
     _checks.check_range(max(abs(float(y.min())), abs(float(y.max()))), spec.dtype)
     weights = None if sample_weight is None else checked_weights(sample_weight, len(x))
-    return Data(x, y, one_output, spec, weights)
+    outputs = y.shape[1], one_output, weights is not None
+    return Data(x, y, Kind(tuple(x.shape[1:]), np.dtype(x.dtype), *outputs), weights)
 
 
 def checked_batches(
@@ -181,5 +190,11 @@ def checked_batches(
         raise ValueError(
             "sample_weight is of arrays x and y: give batches (x, y, sample_weight) in place of it"
         )
-    kind = x.opened(features.rows(None), None if run is None else run.done).kind
-    return Data(x, None, kind.one_output, features.spec(x))
+    try:
+        kind = features.kind(x, None if run is None else run.done)
+        features.spec(x)
+    except NoExampleError:
+        if features.devices.processes is None:
+            raise
+        kind = None
+    return Data(x, None, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -111,6 +112,22 @@ class GCV:
         x = self.x
         parts = decomposition.example_rows(lambda order: features(x, order), left, roots)
         return np.concatenate([rows for _, _, rows in parts]), self.y[left]
+
+
+def of_all_processes(selector: Any, features: FeatureStream) -> Any:
+    """GCV that leaves out the landmarks of all processes; other selectors stay."""
+    devices = features.devices
+    if devices.processes is None or not isinstance(selector, GCV):
+        return selector
+    with devices.together():
+        here = None if selector.x is None else features.landmarks(selector.x)
+    every = GCV()
+    for name in ("x", "y", "sample_weight"):
+        own = getattr(selector, name)
+        own = None if here is None or own is None else np.asarray(own)[here]
+        found = devices.processes.gathered_arrays(own)
+        setattr(every, name, np.concatenate(found) if sum(map(len, found)) else None)
+    return every
 
 
 class LandmarksOfBatches(GCV):

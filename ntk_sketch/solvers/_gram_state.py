@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from ..numerics import _linalg
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
+from ..parallel._mesh import beside
 from ..storage._saved import save
 from ..streaming._sample_weights import checked_weights
 from ._adding import merged, updated
@@ -194,7 +195,7 @@ class GramState(eqx.Module):
                 "both must come from the same feature map and targets of the same width"
             )
         check_same(self.origin, other.origin, "cannot merge these statistics")
-        return merged(self, other)
+        return merged(self, beside(self, other))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the sums to a file, which `ntk_sketch.load` reads, bit for bit.

@@ -18,8 +18,8 @@ from ..streaming._stream import Inputs
 from ..streaming._targets import checked_targets
 from ._checks import checked_groups
 from ._decomposition import Decomposition, scaled
-from ._left_out import LeftOut, check_weighting, counted, too_few
-from ._loss import checked_loss, loss_of
+from ._left_out import LeftOut, beside_landmarks, check_enough, check_weighting, counted, too_few
+from ._loss import checked_loss, loss_of, summed
 from ._spectrum import Spectrum
 
 
@@ -123,9 +123,13 @@ class LeaveOneOut:
         """The examples that the mean runs over, those of a group together, and sizes of groups."""
         assert not isinstance(self.x, Batches)
         weights = self.sample_weight
-        counts = counted(
-            features, self.x, self._n_examples(), self.groups, stacklevel, sample_weight=weights
-        )
+        if features.devices.processes is None:
+            counts = counted(
+                features, self.x, self._n_examples(), self.groups, stacklevel, sample_weight=weights
+            )
+        else:  # whether they are enough is for all processes to say
+            counts = ~beside_landmarks(features, self.x, self.groups)
+            counts = counts if weights is None else counts & (weights > 0)
         if self.sample is not None and self.key is not None:
             rng = generator(self.key)
             if self.groups is None:
@@ -151,17 +155,26 @@ class LeaveOneOut:
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
-        if isinstance(self.x, Batches):
-            assert isinstance(decomposition, Spectrum)
-            return self._of_batches(self.x, decomposition, penalties, features)
+        losses = self._of_batches if isinstance(self.x, Batches) else self._of_arrays
+        total, weight, count = summed(
+            features.devices, lambda: losses(decomposition, penalties, features)
+        )
+        if features.devices.processes is not None:
+            check_enough(int(count), decomposition.n_examples)
+        return total / weight
+
+    def _of_arrays(
+        self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
+    ) -> tuple[Float[np.ndarray, " m"], float, int]:
         assert self.y is not None
         check_weighting(self, decomposition.weighted)
-        if self._n_examples() != decomposition.n_examples:
+        alone = features.devices.processes is None
+        if alone and self._n_examples() != decomposition.n_examples:
             raise ValueError(
                 f"leave-one-out was given {self._n_examples()} examples but the statistics are of "
                 f"{decomposition.n_examples}; needed: the same examples"
             )
-        order, sizes = self.order(features, stacklevel=7)
+        order, sizes = self.order(features, stacklevel=11)
         weights = None if self.sample_weight is None else self.sample_weight[order]
         roots = None if weights is None else np.sqrt(weights)
         chunks = decomposition.example_rows(lambda order: features(self.x, order), order, roots)
@@ -176,7 +189,8 @@ class LeaveOneOut:
             raise TypeError(
                 f"leaving groups out needs a Spectrum, got {type(decomposition).__name__}"
             )
-        return np.asarray(total) / (len(order) if weights is None else np.sum(weights))
+        weight = float(len(order) if weights is None else np.sum(weights))
+        return np.asarray(total), weight, len(order)
 
     def _of_one(self, decomposition: Decomposition, penalty: float, rows, y, weights) -> float:
         """Losses for one λ, before the next: decompositions may keep one factor alone."""
@@ -191,29 +205,29 @@ class LeaveOneOut:
         return float((weights * loss(residuals / roots[:, None], y)).sum())
 
     def _of_batches(
-        self,
-        x: Batches,
-        spectrum: Spectrum,
-        penalties: Sequence[float],
-        features: FeatureStream,
-    ) -> Float[np.ndarray, " m"]:
+        self, spectrum: Decomposition, penalties: Sequence[float], features: FeatureStream
+    ) -> tuple[Float[np.ndarray, " m"], float, int]:
+        x = self.x
+        assert isinstance(spectrum, Spectrum)
         loss, n = loss_of(self.loss, len(spectrum.units.shift)), spectrum.n_examples
         system, read = LeftOut(spectrum, penalties, loss), []
         others = x.where(lambda x: ~features.landmarks(x)).watched(
             lambda x, _, weights: read.append(len(x) if weights is None else np.sum(weights > 0))
         )
         total, weight, count = _sum_of_losses(others, spectrum, system, features)
+        if features.devices.processes is not None:
+            return total, weight, count
         if sum(read) != n or others.kind.weighted != spectrum.weighted:
             raise ValueError(
                 f"leave-one-out was given {sum(read)} examples in its pass over the batches,"
                 f" but the statistics are of {n}; needed: the same examples in every pass, with"
                 " their weights"
             )
-        if too_few(count, n):
+        if too_few(count, n, stacklevel=9):
             landmarks = x.where(features.landmarks)
             more = _sum_of_losses(landmarks, spectrum, system, features)
             total, weight = total + more[0], weight + more[1]
-        return total / weight
+        return total, weight, count
 
 
 def _sum_of_losses(

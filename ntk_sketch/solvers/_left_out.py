@@ -22,15 +22,13 @@ def counted(
     x: Inputs,
     n: int,
     groups: Int[np.ndarray, " n"] | None = None,
-    stacklevel: int = 6,
+    stacklevel: int = 7,
     sample_weight: Float[np.ndarray, " n"] | None = None,
 ) -> Bool[np.ndarray, " n"]:
     """Which examples are like new ones: all but landmarks and what is in a group with one, or all
     if too few remain of n. None of weight 0 is.
     """
-    landmarks = features.landmarks(x)
-    if groups is not None and landmarks.any():
-        landmarks = np.isin(groups, groups[landmarks])
+    landmarks = beside_landmarks(features, x, groups)
     real = np.full(len(landmarks), True) if sample_weight is None else sample_weight > 0
     left = n - int((landmarks & real).sum())
     return real if too_few(left, n, stacklevel) else real & ~landmarks
@@ -51,6 +49,30 @@ def check_weighting(selector: Any, weighted: bool) -> None:
         f" is with{'' if weighted else 'out'}: an example is left out with its weight, so that"
         f" both must have the same. Pass {name}(x, y, sample_weight=...) as to ridge, or its name"
     )
+
+
+def beside_landmarks(
+    features: FeatureStream, x: Inputs, groups: Int[np.ndarray, " n"] | None
+) -> Bool[np.ndarray, " n"]:
+    """Landmarks, and what is in a group with one."""
+    landmarks = features.landmarks(x)
+    if groups is not None and landmarks.any():
+        return np.isin(groups, groups[landmarks])
+    return landmarks
+
+
+def check_enough(left: int, n: int) -> None:
+    """Where the examples are in several processes.
+
+    Raises:
+      ValueError: too few examples are no landmarks.
+    """
+    if left < min(_FEWEST, n):
+        raise ValueError(
+            f"{n - left} of {n} examples in all processes are landmarks of the feature map (or in a"
+            " group with one), and too few others are left to estimate an error from. Take"
+            " landmarks from a part of the examples, or select=(x_val, y_val)"
+        )
 
 
 def too_few(left: int, n: int, stacklevel: int = 6) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from ..parallel._devices import Devices
 
 Loss = Callable[[Float[np.ndarray, "... k"], Float[np.ndarray, "... k"]], np.ndarray]
 """`loss(residuals, targets)`, one number (...) for each example; residuals are y - prediction."""
@@ -29,6 +32,14 @@ def checked_loss(loss: str) -> str:
     if loss not in _LOSSES:
         raise ValueError(f"loss={loss!r} is unknown; known: {', '.join(map(repr, _LOSSES))}")
     return loss
+
+
+def summed(devices: Devices, losses: Callable[[], tuple]) -> tuple[Any, ...]:
+    """What `losses` returns, sums of losses (m,) and numbers of examples, over all processes."""
+    with devices.together():
+        total, *counts = losses()
+    sums = devices.summed(np.concatenate([total, np.asarray(counts, np.float64)]))
+    return sums[: len(total)], *map(float, sums[len(total) :])
 
 
 def loss_of(name: str, outputs: int) -> Loss:

@@ -37,7 +37,7 @@ class Regression:
         With `extend`, while the best is the smallest or the largest of them the path goes on there
         by its own ratio, `_EXTENSIONS` times at most.
         """
-        scores = selector.scores(self.decomposition, self._penalties(self.diag_regs), features)
+        scores = self._scores(selector, self.diag_regs, features)
         if not np.any(np.isfinite(scores)):
             raise ValueError(
                 f"every score is infinite for diag_reg={self.diag_regs}: the"
@@ -48,7 +48,7 @@ class Regression:
             if further is None:
                 return scores
             place, diag_reg = further
-            new = selector.scores(self.decomposition, self._penalties([diag_reg]), features)
+            new = self._scores(selector, [diag_reg], features)
             scores = np.insert(scores, place, new)
             self.diag_regs.insert(place, diag_reg)
         if extend and _beyond(self.diag_regs, self._best(scores)):
@@ -66,8 +66,12 @@ class Regression:
         equal = np.flatnonzero(scores == np.nanmin(scores))
         return int(equal[np.argmax(np.asarray(self.diag_regs)[equal])])
 
-    def _penalties(self, diag_regs: list[float]) -> list[float]:
-        return [d * self._scale for d in diag_regs]
+    def _scores(
+        self, selector: Selector, diag_regs: list[float], features: FeatureStream
+    ) -> Float[np.ndarray, " m"]:
+        penalties = [d * self._scale for d in diag_regs]
+        scores = selector.scores(self.decomposition, penalties, features)
+        return features.devices.common(np.asarray(scores, np.float64))
 
     def solution(
         self,

@@ -7,16 +7,20 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
-from ..streaming._batches import Batches, BatchesLike, of_user
+from ..parallel._devices import Devices
+from ..streaming._batches import Batches, BatchesLike
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
+from ._agreement import agreed, given_by
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
 from ._examples import Data, Examples, checked_arrays, checked_batches
+from ._gcv import of_all_processes
 from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
 from ._run import Run
@@ -162,24 +166,38 @@ def ridge(
       >>> ns.ridge(features, batches, diag_reg=1e-2).n_examples
       50
     """
-    if mesh is not None:
-        raise NotImplementedError(
-            "regression over several devices is not available yet: leave mesh=None to use one, or "
-            "add up the shards' GramState with `merge`"
-        )
-    values, is_path = _checks.checked_diag_reg(diag_reg)
-    run = Run.of(checkpoint)
-    features = FeatureStream(feature_map, get, batch_size, progress)
-    given = of_user(x, y)
-    how = _How(
-        sample_weight, select, groups, refit, keep_features, fit_intercept, extend_path, values
-    )
+    devices = Devices.of(mesh)
+    with contextlib.ExitStack() as stack:
+        with devices.together():
+            values, is_path = _checks.checked_diag_reg(diag_reg)
+            run = Run.of(checkpoint, devices)
+            features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
+            given = given_by(x, y, devices)
+            how = _How(
+                sample_weight,
+                select,
+                groups,
+                refit,
+                keep_features,
+                fit_intercept,
+                extend_path,
+                values,
+            )
+            if isinstance(given, Batches):
+                task = _task_of_batches(features, given, how, run, stack)
+            else:
+                data = checked_arrays(features, given, y, sample_weight)
+                warn_of_lost_variation(data.x, stacklevel=3)
+                task = _task_of_arrays(features, data, how, run)
+        data, selector = agreed(features, task.data, how.in_words()), task.selector
+        if keep_features:
+            _keep_features(features, data, selector, how)
+        settings = task.order, run, data.sample_weight
+        sums = Examples(features, data.one_output).plus(data.x, data.y, *settings)
     if isinstance(given, Batches):
-        sums, selector = _sums_of_batches(features, given, how, run)
-    else:
-        data = checked_arrays(features, given, y, sample_weight)
-        warn_of_lost_variation(data.x, stacklevel=3)
-        sums, selector = _sums_of_arrays(features, data, how, run)
+        warn_of_lost_ranges(data.x.ranges, stacklevel=3)
+    _checks.check_intercept(fit_intercept, sums.n_examples)
+    selector = of_all_processes(selector, features)
     whole = needs_spectrum(selector, values)
     found = sums.decomposition(fit_intercept, whole, len(values))
     regression = Regression(found, values, diag_reg_absolute_scale)
@@ -204,39 +222,69 @@ class _How(NamedTuple):
     extend_path: bool
     values: list[float]
 
+    def in_words(self) -> dict[str, Any]:
+        """What all processes of a mesh must be given alike."""
+        select = self.select if isinstance(self.select, str) else type(self.select).__name__
+        named = ("refit", "fit_intercept", "extend_path")
+        options = {name: bool(getattr(self, name)) for name in named}
+        return {"function": "ridge", "diag_reg": self.values, "select": select} | options
 
-def _sums_of_arrays(
-    features: FeatureStream, data: Data, how: _How, run: Run | None
-) -> tuple[Examples, Selector | None]:
-    x, targets, one_output, spec, weights = data
-    assert targets is not None
-    selector, order = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit), None
+
+class _Task(NamedTuple):
+    """What is fitted, `data[order]`, and what chooses."""
+
+    data: Data
+    selector: Selector | None
+    order: Int[np.ndarray, " m"] | None = None
+
+
+def _task_of_arrays(features: FeatureStream, data: Data, how: _How, run: Run | None) -> _Task:
+    assert data.y is not None
+    x, targets, weights, order = data.x, data.y, data.sample_weight, None
+    selector = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit)
     _checks.check_extend(how.extend_path, how.values, selector)
     if isinstance(selector, HoldOut):
         landmarks = features.landmarks(x)
         order, selector = selector.split(x, targets, how.groups, landmarks, weights)
     fitted = weights if weights is None or order is None else weights[order]
     n = len(x) if order is None else len(order)
-    _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
+    if features.devices.processes is None:
+        _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
+    elif how.keep_features:
+        raise ValueError("keep_features=True is of one process: leave it out")
     loo = isinstance(selector, LeaveOneOut)
     if how.keep_features and run is not None and loo and selector.sample is None:
         raise ValueError(
             "keep_features=True computes all features before their statistics, which are what a"
             " checkpoint holds: leave out one of the two"
         )
-    if how.keep_features and loo and len(x) > spec.shape[1]:
+    return _Task(data, selector, order)
+
+
+def _keep_features(
+    features: FeatureStream, data: Data, selector: Selector | None, how: _How
+) -> None:
+    x = data.x
+    if isinstance(selector, LeaveOneOut) and len(x) > features.spec(x).shape[1]:
         if selector.sample is None:
             features.keep(x, also=selector.x)
         elif selector.x is x and selector.groups is None:
             features.keep_some(x, selector.order(features)[0])
-    elif how.keep_features and how.refit and isinstance(selector, Validation):
+    elif how.refit and isinstance(selector, Validation):
         features.keep(selector.x)
-    return Examples(features, spec, one_output).plus(x, targets, order, run, weights), selector
 
 
-def _sums_of_batches(
-    features: FeatureStream, x: Batches, how: _How, run: Run | None
-) -> tuple[Examples, Selector | None]:
+def _task_of_batches(
+    features: FeatureStream,
+    x: Batches,
+    how: _How,
+    run: Run | None,
+    stack: contextlib.ExitStack,
+) -> _Task:
+    """
+    Args:
+      stack: at whose end the batches are closed.
+    """
     if how.keep_features:
         raise ValueError(
             "keep_features=True holds the features of all examples in memory: give these as"
@@ -244,11 +292,9 @@ def _sums_of_batches(
         )
     x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
     _checks.check_extend(how.extend_path, how.values, selector)
-    with contextlib.closing(x):
-        data = checked_batches(features, x, run, how.sample_weight)
-        kind, one_output, spec = x.kind, data.one_output, data.spec
+    stack.enter_context(contextlib.closing(x))
+    data = checked_batches(features, x, run, how.sample_weight)
+    if data.kind is not None:
+        kind = data.kind
         check_validation(selector, kind.shape, kind.outputs, kind.weighted, how.refit)
-        sums = Examples(features, spec, one_output).plus(x, None, None, run)
-    warn_of_lost_ranges(x.ranges)
-    _checks.check_intercept(how.fit_intercept, sums.n_examples)
-    return sums, selector
+    return _Task(data, selector)

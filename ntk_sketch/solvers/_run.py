@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..numerics._threads import uninterrupted
+from ..parallel._devices import ONE, Devices
 from ..storage import _file
 from ..storage._atomic import replacing
 from ..streaming._computed import Part
@@ -43,10 +44,17 @@ class Run:
         self._written_at = time.monotonic()
 
     @classmethod
-    def of(cls, checkpoint: Any) -> Run | None:
+    def of(cls, checkpoint: Any, devices: Devices = ONE) -> Run | None:
         """Of what the user gave as a checkpoint."""
         checked = checked_checkpoint(checkpoint)
-        return None if checked is None else cls(checked)
+        if checked is None:
+            return None
+        if devices.processes is not None and not checked.of_each_process:
+            raise ValueError(
+                f"checkpoint={str(checked.path)!r}: every process writes one of its own; put"
+                " {process} into the name, such as 'run-{process}.safetensors'"
+            )
+        return cls(checked)
 
     def _read(self) -> None:
         path = self._checkpoint.path
@@ -111,7 +119,7 @@ class Run:
         except BaseException as error:
             self._stop(error)
             raise
-        if not self._finished:
+        if not self._finished and sums.n:
             self._write(finished=True)
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from .._arguments import checked_examples
 from ..numerics._precision import promoted
+from ..parallel._devices import Devices
 from ..storage._saved import save
 from ..streaming._batches import Batches, BatchesLike, is_batches
 from ..streaming._feature_stream import FeatureStream
@@ -181,7 +182,7 @@ class RidgeSolution(eqx.Module):
         save(self, path, str(fingerprint))
 
     def predict(
-        self, x: Inputs | BatchesLike, *, progress: Progress = None
+        self, x: Inputs | BatchesLike, *, progress: Progress = None, mesh: Any = None
     ) -> Float[Array, "n ..."]:
         """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).
 
@@ -195,6 +196,8 @@ class RidgeSolution(eqx.Module):
             batch x, or a pair (x, y) of which y is not looked at. (A list of arrays is taken for
             several inputs and refused: join them.)
           progress: as in `ridge`.
+          mesh: as in `ridge`: batches are split among its devices. Each of several processes
+            predicts its own x.
 
         Raises:
           TypeError: x is not floating point.
@@ -203,10 +206,10 @@ class RidgeSolution(eqx.Module):
         """
         _ = self._fit
         assert self.weights is not None
-        return self._means(x, self.weights, self.intercept, progress)
+        return self._means(x, self.weights, self.intercept, progress, mesh)
 
     def predict_path(
-        self, x: Inputs | BatchesLike, *, progress: Progress = None
+        self, x: Inputs | BatchesLike, *, progress: Progress = None, mesh: Any = None
     ) -> Float[Array, "m n ..."]:
         """The predictions of every regression of a path, one after the other: (m, n, outputs).
 
@@ -224,13 +227,16 @@ class RidgeSolution(eqx.Module):
         m, p, *outputs = self.path_weights.shape
         weights = jnp.moveaxis(self.path_weights, 0, 1).reshape(p, -1)
         intercepts = None if self.path_intercept is None else self.path_intercept.reshape(-1)
-        means = self._means(x, weights, intercepts, progress)
+        means = self._means(x, weights, intercepts, progress, mesh)
         return jnp.moveaxis(means.reshape(-1, m, *outputs), 1, 0)
 
-    def _means(self, x: Any, weights: Array, intercept: Array | None, progress: Progress):
+    def _means(
+        self, x: Any, weights: Array, intercept: Array | None, progress: Progress, mesh: Any
+    ):
+        devices = Devices.of(mesh).alone()
         x = Batches(x, targets=False) if is_batches(x) else checked_examples(x)
         settings = self.get, self.batch_size, progress, "predictions"
-        features = FeatureStream(self.feature_map, *settings)
+        features = FeatureStream(self.feature_map, *settings, devices)
         spec = features.spec(x)
         if spec.shape[1] != weights.shape[0]:
             shape = x.kind.shape if isinstance(x, Batches) else x.shape[1:]
@@ -244,6 +250,7 @@ class RidgeSolution(eqx.Module):
             if intercept is None:
                 return mean
             return mean + jnp.broadcast_to(intercept, mean.shape)
+        weights = devices.put_whole(weights)
         means = (np.asarray(project(z, weights))[: b - a] for a, b, z in features(x))
         if isinstance(x, Batches):
             mean = np.concatenate(list(means))

@@ -8,15 +8,17 @@ import os
 from typing import Any
 
 from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
-from ..streaming._batches import Batches, BatchesLike, of_user
+from ..parallel._devices import Devices
+from ..streaming._batches import Batches, BatchesLike
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
+from ._agreement import agreed, given_by
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import Data, checked_arrays, checked_batches, decomposed
-from ._gcv import GCV
+from ._examples import checked_arrays, checked_batches, decomposed
+from ._gcv import GCV, of_all_processes
 from ._gram_state import GramState
 from ._origin import check_same, origin_of
 from ._regression import Regression
@@ -37,6 +39,7 @@ def accumulate(
     batch_size: int | None = None,
     progress: Progress = None,
     checkpoint: Checkpoint | str | os.PathLike | None = None,
+    mesh: Any = None,
 ) -> GramState:
     """Streams features of x into the statistics of a regression on y.
 
@@ -50,6 +53,8 @@ def accumulate(
       progress: as in `ridge`.
       checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
         they are made, and a call that finds them there goes on from them.
+      mesh: as in `ridge`. With a second axis the Gram matrix of the state stays split among the
+        devices of one row.
 
     Raises:
       TypeError, ValueError: as `ridge`; of a batch, with its number. With a checkpoint the
@@ -69,24 +74,24 @@ def accumulate(
       >>> int(first.merge(second).n_examples)
       50
     """
-    run = Run.of(checkpoint)
-    features = FeatureStream(feature_map, get, batch_size, progress)
-    given = of_user(x, y)
+    devices = Devices.of(mesh)
+    with contextlib.ExitStack() as stack:
+        with devices.together():
+            run = Run.of(checkpoint, devices)
+            features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
+            given = given_by(x, y, devices)
+            if isinstance(given, Batches):
+                stack.enter_context(contextlib.closing(given))
+                data = checked_batches(features, given, run, sample_weight)
+            else:
+                data = checked_arrays(features, given, y, sample_weight)
+                warn_of_lost_variation(data.x, stacklevel=3)
+        data = agreed(features, data, {"function": "accumulate"})
+        how = {"run": run, "sample_weight": data.sample_weight}
+        state = statistics(features, data.x, data.y, data.one_output, **how)
     if isinstance(given, Batches):
-        with contextlib.closing(given):
-            data = checked_batches(features, given, run, sample_weight)
-            state = _statistics(features, data, run)
         warn_of_lost_ranges(given.ranges, stacklevel=3)
-    else:
-        data = checked_arrays(features, given, y, sample_weight)
-        warn_of_lost_variation(data.x, stacklevel=3)
-        state = _statistics(features, data, run)
     return dataclasses.replace(state, origin=origin_of(feature_map, get))
-
-
-def _statistics(features: FeatureStream, data: Data, run: Run | None) -> GramState:
-    x, y, one_output, spec, weights = data
-    return statistics(features, x, y, one_output, spec, run=run, sample_weight=weights)
 
 
 def solve(
@@ -101,6 +106,7 @@ def solve(
     fit_intercept: bool = False,
     extend_path: bool = False,
     progress: Progress = None,
+    mesh: Any = None,
 ) -> RidgeSolution:
     """The regression whose statistics are `state`: the second half of `ridge`, always primal.
 
@@ -115,6 +121,8 @@ def solve(
         `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
         `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean. Of
         statistics with weights these two take `sample_weight` too.
+      mesh: as in `ridge`, for the features of `select`. Each of several processes gives its own
+        examples there, and all give the same state.
 
     Returns:
       A `RidgeSolution` with weights of shape (p, outputs), or (p,) if all targets were (n,).
@@ -149,10 +157,11 @@ def solve(
     check_same(
         state.origin, origin_of(feature_map, get), "these statistics are not of this feature map"
     )
-    features = FeatureStream(feature_map, get, batch_size, progress)
-    _checks.check_extend(extend_path, values, select)
-    whole = needs_spectrum(select, values)
+    features = FeatureStream(feature_map, get, batch_size, progress, devices=Devices.of(mesh))
+    selector: Selector | None = of_all_processes(select, features)
+    _checks.check_extend(extend_path, values, selector)
+    whole = needs_spectrum(selector, values)
     decomposition = decomposed(state, fit_intercept, whole, len(values))
     regression = Regression(decomposition, values, diag_reg_absolute_scale)
-    scores = None if select is None else regression.scores(select, features, extend_path)
+    scores = None if selector is None else regression.scores(selector, features, extend_path)
     return regression.solution(features, scores, is_path=is_path, one_output=state.one_output)

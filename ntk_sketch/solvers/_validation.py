@@ -21,7 +21,7 @@ from ..streaming._stream import Inputs
 from ..streaming._targets import checked_targets
 from ._checks import checked_groups
 from ._decomposition import Decomposition
-from ._loss import checked_loss, loss_of
+from ._loss import checked_loss, loss_of, summed
 from ._sums import project
 
 
@@ -86,19 +86,25 @@ class Validation:
         every = on_device(weights.reshape(p, m * k), decomposition.dtype)
         at_mean = np.einsum("p,pmk->mk", decomposition.feature_mean, weights)
         loss = loss_of(self.loss, k)
-        total, count = np.zeros(m), 0.0
-        for part in features.with_targets(self.x, self.y, sample_weight=self.sample_weight):
-            assert part.y is not None
-            if part.y.shape[1] != k:
-                raise ValueError(
-                    f"the targets of the validation have {part.y.shape[1]} outputs but the"
-                    f" statistics have {k}"
-                )
-            mean = np.asarray(project(part.z, every))[: len(part.y)].astype(np.float64)
-            residuals = units.of(part.y)[:, None, :] - (mean.reshape(-1, m, k) - at_mean)
-            losses, weights = loss(units.scale * residuals, part.y[:, None, :]), part.sample_weight
-            total += (losses if weights is None else losses * weights[:, None]).sum(axis=0)
-            count += len(part.y) if weights is None else float(weights.sum())
+
+        def losses() -> tuple[Float[np.ndarray, " m"], float]:
+            total, count = np.zeros(m), 0.0
+            for part in features.with_targets(self.x, self.y, sample_weight=self.sample_weight):
+                assert part.y is not None
+                if part.y.shape[1] != k:
+                    raise ValueError(
+                        f"the targets of the validation have {part.y.shape[1]} outputs but the"
+                        f" statistics have {k}"
+                    )
+                mean = np.asarray(project(part.z, every))[: len(part.y)].astype(np.float64)
+                residuals = units.of(part.y)[:, None, :] - (mean.reshape(-1, m, k) - at_mean)
+                losses = loss(units.scale * residuals, part.y[:, None, :])
+                weights = part.sample_weight
+                total += (losses if weights is None else losses * weights[:, None]).sum(axis=0)
+                count += len(part.y) if weights is None else float(weights.sum())
+            return total, count
+
+        total, count = summed(features.devices, losses)
         if not count:
             raise ValueError(
                 "no example is held out to choose by, or none of weight > 0: take a larger share,"

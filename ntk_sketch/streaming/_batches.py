@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from .._arguments import column_ranges
+from ..parallel._devices import ONE, Devices
 from ._batch_checks import Checked, Kind, checked_batch
 from ._blocks import Block, placed
 from ._prefetch import prefetched
@@ -23,6 +24,10 @@ Watcher = Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], None]
 
 #: What users give: `Batches` says what is meant.
 BatchesLike = Iterable[Any] | Callable[[], Iterable[Any]]
+
+
+class NoExampleError(ValueError):
+    """An iterable of batches without an example."""
 
 
 class Opened(NamedTuple):
@@ -67,6 +72,7 @@ class Batches:
       n_examples, n_read: examples of the last whole pass, and those it was made from.
       kind: of its examples, once a pass was opened.
       ranges: of the columns of the last pass, as `column_ranges` has them.
+      nothing: the kind of examples that others have where this has none and that is no error.
     """
 
     def __init__(self, source: Any, targets: bool):
@@ -75,6 +81,7 @@ class Batches:
         self.n_examples = self.n_read = 0
         self.kind = Kind((), np.dtype(np.float32), None, False)
         self.ranges: tuple[np.ndarray, np.ndarray] | None = None
+        self.nothing: Kind | None = None
         self._masks: tuple[Mask, ...] = ()
         self._watchers: tuple[Watcher, ...] = ()
         self._opened: Opened | None = None
@@ -108,24 +115,30 @@ class Batches:
         view._watchers = self._watchers if watchers is None else watchers
         return view
 
-    def opened(self, rows: int, done: Sequence[bytes] | None = None) -> Opened:
+    def opened(
+        self, rows: int, done: Sequence[bytes] | None = None, devices: Devices = ONE
+    ) -> Opened:
         """A pass whose first batch was looked at; the next `blocks` is this pass.
 
         Raises:
-          ValueError: no batch, or another one that was read already.
+          NoExampleError: no batch, or none with an example.
+          ValueError: an iterator that was read already.
           TypeError, ValueError: that of the first batch.
         """
+        if self.nothing is not None:
+            self.kind = self.nothing
+            return Opened(self.kind, (block for block in ()))
         if self._opened is None:
             if self.once and self._read:
                 raise ValueError("this iterator was read already and gives its batches once")
             self._read = True
-            items = prefetched(self._items(rows, done))
+            items = prefetched(self._items(rows, done, devices))
             self._opened = Opened(next(items), items)  # pyright: ignore[reportArgumentType]
         self.kind = self._opened.kind
         return self._opened
 
     def blocks(
-        self, rows: int, done: Sequence[bytes] | None = None
+        self, rows: int, done: Sequence[bytes] | None = None, devices: Devices = ONE
     ) -> Generator[Block, None, None]:
         """The blocks of a pass; the last one is padded as the others, or if it is the only one to
         the next power of two of examples.
@@ -133,7 +146,7 @@ class Batches:
         Args:
           done: as in `placed`.
         """
-        blocks = self.opened(rows, done).blocks
+        blocks = self.opened(rows, done, devices).blocks
         self._opened = None
         return blocks
 
@@ -143,19 +156,23 @@ class Batches:
             self._opened.blocks.close()
             self._opened = None
 
-    def _items(self, rows: int, done: Sequence[bytes] | None) -> Generator[Any, None, None]:
+    def _items(
+        self, rows: int, done: Sequence[bytes] | None, devices: Devices
+    ) -> Generator[Any, None, None]:
         """The kind of examples, then the blocks on the device."""
         batches = self._checked()
         first = next(batches, None)
         if first is None:
-            raise ValueError(
+            raise NoExampleError(
                 "the iterable of batches gives nothing; needed: at least one batch with an example"
                 + (". An iterator that was used up before is empty" if self.once else "")
             )
         yield first.kind
-        yield from placed(self._blocks(first, batches, rows), done)
+        yield from placed(self._blocks(first, batches, rows, devices), done, devices)
 
-    def _blocks(self, batch: Checked, batches: Iterator[Checked], rows: int) -> Iterator[Block]:
+    def _blocks(
+        self, batch: Checked, batches: Iterator[Checked], rows: int, devices: Devices
+    ) -> Iterator[Block]:
         start, kind = 0, batch.kind
         held = _Held(kind, rows)
         while True:
@@ -171,7 +188,7 @@ class Batches:
         if held.filled:
             # few examples in all: few programs serve every number of them
             size = rows if start else min(rows, 1 << (held.filled - 1).bit_length())
-            yield held.block(start, size)
+            yield held.block(start, devices.rounded(size))
         self.n_examples = start + held.filled
 
     def _checked(self) -> Iterator[Checked]:

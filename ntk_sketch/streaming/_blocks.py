@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from .._typing import Inputs
+from ..parallel._devices import ONE, Devices
 
 _DIGEST_BYTES = 8
 
@@ -52,8 +52,10 @@ def blocks_of(
         yield Block(start, stop, x[index], targets, weights)
 
 
-def placed(blocks: Iterator[Block], done: Sequence[bytes] | None) -> Generator[Block, None, None]:
-    """The blocks with their inputs on the device.
+def placed(
+    blocks: Iterator[Block], done: Sequence[bytes] | None, devices: Devices = ONE
+) -> Generator[Block, None, None]:
+    """The blocks with their inputs on the devices.
 
     Args:
       done: digests of the first blocks, which are compared and left out; None: no digests.
@@ -69,7 +71,7 @@ def placed(blocks: Iterator[Block], done: Sequence[bytes] | None) -> Generator[B
                 _check_same(block, done[number])
                 number += 1
                 continue
-        yield block._replace(x=jax.device_put(block.x))
+        yield block._replace(x=devices.put(block.x))
     if done is not None and number < len(done):
         raise ValueError(
             f"the data end after {number} blocks, and {len(done)} were done before: they are other"

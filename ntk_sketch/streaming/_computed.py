@@ -13,10 +13,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
 from ..identity._structure import is_abstract_array, once_per_structure
 from ..numerics._compiling import compiled_to_stream
+from ..parallel._devices import ONE, Devices
+from ..parallel._mesh import AXES, on_every, shard_map, split_rows
 from ._blocks import Block
 
 KERNELS = ("nngp", "ntk")
@@ -53,23 +58,36 @@ class Part(NamedTuple):
 
 
 @once_per_structure
-def _masked_features(feature_map: Any, x: jax.ShapeDtypeStruct, get: str) -> Callable[..., Any]:
+def _masked_features(
+    feature_map: Any, x: jax.ShapeDtypeStruct, get: str, mesh: Mesh | None
+) -> Callable[..., Any]:
     """The compiled program of a batch: (arrays of the map, x, n_real) to features, padded rows set
-    to zero, and whether the real ones are finite.
+    to zero, and whether the real ones are finite, on each device.
 
     Compiled ahead in the thread of the caller: JAX's settings, such as that of float64, hold for
     one thread.
     """
     dynamic, static = eqx.partition(feature_map, is_abstract_array)
+    if mesh is not None:  # wherever the arrays are now
+        dynamic = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dynamic)
 
-    @jax.jit
     def masked_features(dynamic: Any, x: Shaped[Array, "b ..."], n_real: Int[Array, ""]):
         z = kernel_features(eqx.combine(dynamic, static)(x), get)
         z = jnp.where((jnp.arange(z.shape[0], dtype=n_real.dtype) < n_real)[:, None], z, 0)
         return z, jnp.all(jnp.isfinite(z))
 
+    def share(dynamic: Any, x: Shaped[Array, "b ..."], n_real: Int[Array, ""]):
+        z, finite = masked_features(dynamic, x, n_real - lax.axis_index(AXES) * len(x))
+        return z, finite[None]
+
+    program = jax.jit(masked_features)
+    if mesh is not None:
+        rows, every = split_rows(mesh), on_every(mesh)
+        specs = (P(), P(AXES), P()), (P(AXES), P(AXES))
+        shardings = {"in_shardings": (every, rows, every), "out_shardings": (rows, rows)}
+        program = jax.jit(shard_map(share, mesh, *specs), **shardings)
     n_real = jax.ShapeDtypeStruct((), jnp.int32)
-    return compiled_to_stream(masked_features.lower(dynamic, x, n_real))
+    return compiled_to_stream(program.lower(dynamic, x, n_real))
 
 
 def computed(
@@ -79,6 +97,7 @@ def computed(
     get: str,
     progress: Callable[[int], Any] | None = None,
     alone: bool = False,
+    devices: Devices = ONE,
 ) -> Generator[Part, None, None]:
     """The features of blocks of one number of rows.
 
@@ -86,15 +105,16 @@ def computed(
 
     Args:
       alone: there is one block, which needs no thread of its own.
+      devices: those that the blocks are on.
     """
-    at_once = _workers()
+    at_once = _workers() if devices.mesh is None else 2
     # NumPy's numbers become JAX's here, for the reason that programs are compiled here
-    arrays = _on_device(eqx.filter(feature_map, _is_array))
+    arrays = _on_devices(eqx.filter(feature_map, _is_array), devices)
     threads = _Here() if alone else ThreadPoolExecutor(at_once)
     with contextlib.closing(blocks), threads as pool:
         pending: collections.deque[tuple[Block | None, Future]] = collections.deque()
         try:
-            for block, future in _submitted(pool, feature_map, arrays, blocks, get):
+            for block, future in _submitted(pool, feature_map, arrays, blocks, get, devices.mesh):
                 pending.append((block, future))
                 if len(pending) > at_once:
                     yield _checked(*pending.popleft(), get, progress)
@@ -120,6 +140,7 @@ def _submitted(
     arrays: Any,
     blocks: Iterator[Block],
     get: str,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[Block | None, Future]]:
     """Each block with its features to come, or last None with an error to come."""
     try:
@@ -127,7 +148,7 @@ def _submitted(
         for block in blocks:
             if program is None:
                 shape = jax.ShapeDtypeStruct(block.x.shape, block.x.dtype)
-                program = _masked_features(feature_map, shape, get)
+                program = _masked_features(feature_map, shape, get, mesh)
             arguments = arrays, block.x, np.int32(block.stop - block.start)
             yield block._replace(x=None), pool.submit(_computed, program, arguments)
     except Exception as error:
@@ -140,8 +161,12 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
-def _on_device(arrays: Any) -> Any:
-    """NumPy's arrays as JAX's, sent together: one at a time they take longer than a small batch."""
+def _on_devices(arrays: Any, devices: Devices) -> Any:
+    """NumPy's arrays as JAX's, sent together: one at a time they take longer than a small batch. On
+    a mesh all of them are, whole on every device.
+    """
+    if devices.mesh is not None:
+        return devices.put_whole(arrays)
     leaves, structure = jax.tree.flatten(arrays)
     at = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, jax.Array)]
     for i, leaf in zip(at, jax.device_put([leaves[i] for i in at]), strict=True):
@@ -169,7 +194,7 @@ def _checked(block: Block | None, future: Future, get: str, progress: Callable |
     z, finite = future.result()
     assert block is not None
     start, stop = block.start, block.stop
-    if not finite:
+    if not np.all(np.asarray(finite)):
         raise ValueError(
             f"the {get} features of examples {start} to {stop - 1} (in the order used) are not "
             f"finite although their inputs are: the feature map overflows {z.dtype}; scale the "

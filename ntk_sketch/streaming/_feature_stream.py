@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._batches import Batches
+from ..parallel._devices import ONE, Devices
+from ._batch_checks import Kind
+from ._batches import Batches, NoExampleError
 from ._blocks import blocks_of, placed
 from ._computed import FeatureMapLike, Part, computed
 from ._progress import Progress, reporting
@@ -29,24 +31,28 @@ class FeatureStream:
         batch_size: int | None,
         progress: Progress = None,
         what: str = "features",
+        devices: Devices = ONE,
     ):
         self.feature_map, self.get, self.batch_size = feature_map, get, batch_size
-        self.progress, self.what = progress, what
+        self.progress, self.what, self.devices = progress, what, devices
         self._kept: list[tuple[Any, np.ndarray]] = []
         self._some: _Some | None = None
 
     def rows(self, n: int | None) -> int:
         """Rows of a batch of a pass over n examples; None: of an unknown number."""
-        return batch_rows(self.feature_map, n, self.batch_size)
+        return batch_rows(self.feature_map, n, self.batch_size, self.devices)
 
     def spec(self, x: Inputs | Batches) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a batch of features of x."""
         if isinstance(x, Batches):
-            rows = self.rows(None)
-            kind = x.opened(rows).kind
+            rows, kind = self.rows(None), self.kind(x)
             of = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
             return feature_spec(self.feature_map, of, self.get, rows)
         return feature_spec(self.feature_map, x, self.get, self.rows(len(x)))
+
+    def kind(self, x: Batches, done: Sequence[bytes] | None = None) -> Kind:
+        """That of the batches, which a pass that the next one is begins with."""
+        return x.opened(self.rows(None), done, self.devices).kind
 
     def __call__(
         self, x: Inputs | Batches, order: Int[np.ndarray, " m"] | None = None
@@ -70,7 +76,12 @@ class FeatureStream:
         """
         if isinstance(x, Batches):
             n, rows, some = None, self.rows(None), None
-            blocks = x.blocks(rows, done)
+            try:
+                blocks = x.blocks(rows, done, self.devices)
+            except NoExampleError:
+                if self.devices.processes is None:
+                    raise
+                return  # others may have examples
         else:
             n = len(x) if order is None else len(order)
             if n == 0:
@@ -88,14 +99,14 @@ class FeatureStream:
                     weights = None if sample_weight is None else sample_weight[index]
                     yield Part(start, stop, z, targets, weights)
                 return
-            blocks = placed(blocks_of(x, y, rows, order, sample_weight), done)
+            blocks = placed(blocks_of(x, y, rows, order, sample_weight), done, self.devices)
         with reporting(self.progress, n, self.what) as report:
             if done:
                 report(min(len(done) * rows, len(done) * rows if n is None else n))
             alone = n is not None and n <= rows
-            for part in computed(
-                self.feature_map, blocks, get=self.get, progress=report, alone=alone
-            ):
+            how = {"get": self.get, "progress": report, "alone": alone, "devices": self.devices}
+            for part in computed(self.feature_map, blocks, **how):
+                self.devices.step()
                 if some is not None and order is None:
                     some.add(part.start, part.stop, part.z)
                 yield part

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Shaped
 
 from .._arguments import checked_examples, checked_integer
 from ..identity._structure import once_per_structure
+from ..parallel._devices import ONE, Devices
 from ._batches import Batches, is_batches
 from ._blocks import blocks_of, placed
 from ._computed import KERNELS, FeatureMapLike, computed, kernel_features
@@ -65,16 +66,20 @@ def _feature_spec(feature_map: Any, shape: tuple[int, ...], dtype: Any, get: str
     return spec
 
 
-def batch_rows(feature_map: FeatureMapLike, n: int | None, batch_size: Any) -> int:
-    """Rows of a batch: `batch_size`, else what the feature map proposes; for fewer examples the
-    next power of two above n, so that few programs serve every n. None: of an unknown number."""
+def batch_rows(
+    feature_map: FeatureMapLike, n: int | None, batch_size: Any, devices: Devices = ONE
+) -> int:
+    """Rows of a batch: `batch_size`, else what the feature map proposes for each device; for fewer
+    examples the next power of two above n, so that few programs serve every n. None: of an unknown
+    number. As many on every device."""
     if batch_size is None and n == 1:
-        return 1
+        return devices.rounded(1)
     if batch_size is None:
         propose = getattr(feature_map, "batch_size", None)
-        batch_size = propose() if callable(propose) else FALLBACK_BATCH
+        proposed = propose() if callable(propose) else FALLBACK_BATCH
+        batch_size = devices.count * checked_integer(proposed, "batch_size()")
     rows = checked_integer(batch_size, "batch_size")
-    return rows if n is None else min(rows, 1 << (n - 1).bit_length())
+    return devices.rounded(rows if n is None else min(rows, 1 << (n - 1).bit_length()))
 
 
 def stream(
@@ -85,6 +90,7 @@ def stream(
     batch_size: int | None = None,
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress = None,
+    mesh: Any = None,
 ) -> Iterator[Batch]:
     """Yields `(start, stop, z)`: features z (stop - start, p) of the examples `order[start:stop]`.
 
@@ -96,6 +102,8 @@ def stream(
       feature_map, get, batch_size: as in `ridge`.
       x: inputs (n, ...); or batches of them, as in `RidgeSolution.predict`, regrouped here.
       order: indices into x (n,), in any number; None: all of x. Not with batches.
+      mesh: as in `ridge`: z is spread over its devices by rows. Each of several processes streams
+        its own x.
       progress: True: a bar with the rate and the time left. None: the same on a terminal alone, if
         it takes more than a second. False: none. A function: called after every batch with its
         number of examples.
@@ -119,20 +127,21 @@ def stream(
       >>> [(start, stop) for start, stop, _ in stream(features, loader, batch_size=32)]
       [(0, 32), (32, 50)]
     """
+    devices = Devices.of(mesh).alone()
     if is_batches(x):
         if order is not None:
             raise ValueError("order=... is one of an array; batches come in their own")
-        rows, total = batch_rows(feature_map, None, batch_size), None
-        source, alone = Batches(x, targets=False).blocks(rows), False
+        rows, total = batch_rows(feature_map, None, batch_size, devices), None
+        source, alone = Batches(x, targets=False).blocks(rows, None, devices), False
     else:
         x = checked_examples(x)
         total = len(x) if order is None else len(order)
-        rows = batch_rows(feature_map, total, batch_size)
-        source, alone = placed(blocks_of(x, None, rows, order), None), total <= rows
+        rows = batch_rows(feature_map, total, batch_size, devices)
+        source, alone = placed(blocks_of(x, None, rows, order), None, devices), total <= rows
 
     def parts():
         with reporting(progress, total, "features") as report:
-            options = {"get": get, "progress": report, "alone": alone}
+            options = {"get": get, "progress": report, "alone": alone, "devices": devices}
             for part in computed(feature_map, source, **options):
                 start, stop, z = part.start, part.stop, part.z
                 yield start, stop, z if len(z) == stop - start else z[: stop - start]

@@ -104,7 +104,7 @@ CASES = {
     ),
     "groups too short": ({"select": "loo", "groups": np.arange(3)}, ValueError, r"needed: \(8,\)"),
     "batch_size is zero": ({"batch_size": 0}, ValueError, "positive integer"),
-    "a mesh": ({"mesh": object()}, NotImplementedError, "several devices"),
+    "a mesh": ({"mesh": object()}, TypeError, "mesh is a object; needed: a jax.sharding.Mesh"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Several devices and several processes: meshes, sums over them, and work in step."""

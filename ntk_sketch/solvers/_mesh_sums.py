@@ -1,0 +1,148 @@
+"""Statistics of a regression on a mesh of devices."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from ..numerics._precision import float64
+from ..numerics._two_sum import Pair
+from ..parallel._mesh import AXES, COLUMNS, ROWS, shard_map, split_rows
+from ._adding import merged, with_block
+from ._gram_state import GramState
+from ._merging import merged_rows, stacked_specs
+from ._running_sums import FLOAT64_FEATURES, RunningSums
+from ._targets import Units
+
+
+class OnMesh(RunningSums):
+    """Pairs on every device: a row of devices sums its share of the examples, each of them its
+    columns of ZᵀZ. `state` merges the rows. Few features are summed in float64 on a CPU, as without
+    a mesh.
+    """
+
+    def __init__(
+        self,
+        p: int,
+        k: int | None,
+        dtype: np.dtype,
+        units: Units | None,
+        weighted: bool,
+        batches: int,
+        mesh: Mesh,
+    ):
+        super().__init__(units)
+        self._mesh, self._batches, self._of_state = mesh, batches, np.dtype(dtype)
+        on_cpu = all(device.platform == "cpu" for device in mesh.devices.flat)
+        self._wide = np.dtype(np.float64 if on_cpu and p <= FLOAT64_FEATURES else dtype)
+        with self._precision():
+            one = jax.eval_shape(lambda: GramState.init(p, k, self._wide, weighted))
+            self._shardings = jax.tree.map(
+                lambda spec: NamedSharding(mesh, spec),
+                stacked_specs(one),
+                is_leaf=lambda value: isinstance(value, P),
+            )
+            self._state: Any = _zeros(one, mesh.shape[ROWS], self._shardings)
+        if units is not None:
+            self._set_units(units)
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """In which JAX has the dtype of the sums."""
+        return float64() if self._wide == np.float64 else contextlib.nullcontext()
+
+    def _dtype(self) -> np.dtype:
+        return self._of_state
+
+    def _set_units(self, units: Units) -> None:
+        rows = self._mesh.shape[ROWS]
+        exponent = np.full(rows, units.exponent, np.int32)
+        with self._precision():
+            shift = Pair.of_host(np.tile(units.shift, (rows, 1)), self._wide)
+            state = eqx.tree_at(_units, self._state, (shift, exponent))
+            self.units, self._state = units, jax.device_put(state, self._shardings)
+
+    def _all_targets_zero(self) -> bool:
+        return not self._state.target_norm.to_host().any()
+
+    def _rescale(self, growth: int) -> None:
+        larger = np.asarray(self._state.target_exponent) + np.int32(growth)
+        with self._precision():
+            larger = jax.device_put(larger, self._shardings.target_exponent)
+            self._state = jax.device_put(_rescaled(self._state, larger), self._shardings)
+
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
+        rows, by_rows = len(z[0]), split_rows(self._mesh)
+        none = [np.zeros(z[0].shape, z[0].dtype)] * (self._batches - len(z))
+        targets = np.zeros((self._batches * rows, t.shape[1]), self._wide)
+        targets[: len(t)] = t
+        weights = np.zeros(len(targets), self._wide)
+        weights[: len(t)] = 1.0 if sample_weight is None else sample_weight
+        beside = (a.reshape(self._batches, rows, -1) for a in (targets, weights))
+        with self._precision():
+            block = tuple(jax.device_put(batch, by_rows) for batch in [*z, *none])
+            given = jax.device_put(tuple(beside), split_rows(self._mesh, 1))
+            self._state = _with_block_in_place(self._mesh, self._state, block, *given)
+
+    def state(self) -> GramState:
+        with self._precision():
+            return merged_rows(self._mesh, self._state, self._of_state)
+
+    def arrays(self) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+
+    def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
+        structure = jax.tree.structure(self._state)
+        with self._precision():
+            self._state = jax.device_put(jax.tree.unflatten(structure, arrays), self._shardings)
+        shift, exponents = (
+            self._state.target_shift.to_host(),
+            np.asarray(self._state.target_exponent),
+        )
+        self.units, self.n = Units(shift[0], int(exponents[0])), n
+
+
+def _units(state: Any) -> Any:
+    return state.target_shift, state.target_exponent
+
+
+def _zeros(one: GramState, rows: int, shardings: Any) -> GramState:
+    """On their devices at once: no device holds what is another's."""
+
+    def zeros():
+        return jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), one)
+
+    return jax.jit(zeros, out_shardings=shardings)()
+
+
+@jax.jit
+@jax.vmap
+def _rescaled(state: GramState, exponent: Array) -> GramState:
+    none = jax.tree.map(jnp.zeros_like, state)
+    return merged(state, dataclasses.replace(none, target_exponent=exponent))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _with_block_in_place(mesh: Mesh, state: Any, batches: Any, targets: Array, weights: Array):
+    states = stacked_specs(state)
+    inputs = states, tuple(P(AXES) for _ in batches), P(None, AXES), P(None, AXES)
+    return shard_map(_with_share, mesh, inputs, states)(state, batches, targets, weights)
+
+
+def _with_share(state: Any, batches: Any, targets: Array, weights: Array) -> Any:
+    """As one device does it: the examples of its row, for its columns."""
+    own = jnp.concatenate(batches), targets.reshape(-1, targets.shape[2]), weights.reshape(-1)
+    z, t, weights = (lax.all_gather(a, COLUMNS, tiled=True) for a in own)
+    state = jax.tree.map(lambda a: a[0], state)
+    return jax.tree.map(lambda a: a[None], with_block(state, z, t, weights))

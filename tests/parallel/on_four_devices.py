@@ -1,0 +1,268 @@
+"""Tests of meshes, for a process with four devices: `test_mesh.py` starts one."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+import ntk_sketch as ns
+from ntk_sketch.solvers import Checkpoint, HoldOut, _mesh_sums, _sums, accumulate, ridge, solve
+from ntk_sketch.streaming import stream
+
+SHAPES = [(4,), (2, 2), (1, 4)]
+N, P, PATH = 1500, 20, [1e-3, 1e-2, 0.1, 1.0]
+ROWS = 25  # on every device: a whole batch is 100
+
+
+def mesh_of(*shape):
+    devices = np.array(jax.devices()).reshape(shape)
+    return Mesh(devices, ("data", "model")[: len(shape)])
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def mesh(request):
+    return mesh_of(*request.param)
+
+
+@pytest.fixture(params=["arrays", "batches"])
+def given(request, make_data):
+    x, y = make_data(N)
+    y = y + np.array([100.0, 0, -3], np.float32)
+    if request.param == "arrays":
+        return x, y
+    sizes = [0, 7, 350, 1, 641, N]
+    ends = np.minimum(np.cumsum(sizes), N)
+    return (lambda: ((x[a:b], y[a:b]) for a, b in itertools.pairwise(ends)),)
+
+
+def sums_of(state):
+    """In float64, of targets in units of 1."""
+    sums, units = state.to_host(), state.units()
+    moments = sums.weight * units.shift + units.scale * sums.target_sum
+    cross = units.scale * sums.cross + np.outer(sums.feature_sum, units.shift)
+    return sums.gram, cross, sums.feature_sum, sums.feature_norm, moments, sums.weight
+
+
+def largest_difference(one, other):
+    pairs = zip(sums_of(one), sums_of(other), strict=True)
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
+
+
+def near(found, expected, tolerance=1e-6):
+    """Relative to the largest number."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def same(one, other):
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    return all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
+
+
+# ---- the numbers of one device -------------------------------------------------------------------
+
+
+def test_statistics(make_map, given, mesh):
+    alone = accumulate(make_map(), *given, batch_size=ROWS)
+    state = accumulate(make_map(), *given, batch_size=4 * ROWS, mesh=mesh)
+    assert largest_difference(state, alone) < 1e-12  # the same features, and sums in float64
+    assert int(state.n_examples) == N
+    columns = mesh.devices.shape[1] if mesh.devices.ndim == 2 else 1
+    assert {s.data.shape for s in state.gram.high.addressable_shards} == {(P, P // columns)}
+    assert len(state.gram.high.sharding.device_set) == columns
+
+
+@pytest.mark.parametrize(
+    "select", ["gcv", "loo", "validation", HoldOut(0.2, key=jax.random.key(0))]
+)
+def test_regression(make_map, make_data, given, mesh, select):
+    refit = select not in ("gcv", "loo")
+    if select == "validation":
+        select = make_data(200, seed=5)
+    how = {"diag_reg": PATH, "select": select, "fit_intercept": True, "refit": refit}
+    alone = ridge(make_map(), *given, batch_size=ROWS, **how)
+    found = ridge(make_map(), *given, batch_size=4 * ROWS, mesh=mesh, **how)
+    assert found.diag_reg == alone.diag_reg
+    np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-6)
+    x = make_data(333, seed=6)[0]
+    expected = alone.predict(x)
+    near(found.predict(x), expected)
+    near(found.predict(x, mesh=mesh), expected)
+    paths = found.predict_path(lambda: iter([x[:100], x[100:]]), mesh=mesh)
+    near(paths, alone.predict_path(x))
+
+
+@pytest.mark.parametrize("keep_features", [False, True])
+def test_fewer_examples_than_features(make_map, make_data, mesh, keep_features):
+    x, y = make_data(P - 3)
+    how = {"diag_reg": PATH, "select": "loo", "keep_features": keep_features}
+    alone, found = (ridge(make_map(), x, y, mesh=m, **how) for m in (None, mesh))
+    np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
+    np.testing.assert_allclose(found.predict(x), alone.predict(x), atol=1e-5)
+
+
+def test_narrow_sums(make_map, given, mesh, monkeypatch):
+    """Pairs of float32, as on an accelerator."""
+    monkeypatch.setattr(_mesh_sums, "FLOAT64_FEATURES", 0)
+    monkeypatch.setattr(_sums, "_on_host", lambda: False)
+    alone = accumulate(make_map(), *given, batch_size=ROWS)
+    state = accumulate(make_map(), *given, batch_size=4 * ROWS, mesh=mesh)
+    assert 0 < largest_difference(state, alone) < 1e-6
+    assert state.rounding_error() == pytest.approx(alone.rounding_error(), rel=1)
+
+
+@pytest.mark.usefixtures("x64")
+def test_float64_features(make_map, make_data, mesh):
+    x, y = make_data(N, np.float64)
+    feature_map = make_map(dtype=np.float64)
+    alone, state = (accumulate(feature_map, x, y, mesh=m) for m in (None, mesh))
+    assert largest_difference(state, alone) < 1e-14
+
+
+def test_units_that_grow(make_map, make_data, mesh):
+    """Later targets are larger by far; the first ones are all alike."""
+    x, y = make_data(N)
+    y[:500], y[1000:] = 3.0, 1e8 * y[1000:]
+    pairs = lambda: ((x[i : i + 50], y[i : i + 50]) for i in range(0, N, 50))  # noqa: E731
+    alone, state = (accumulate(make_map(), pairs, batch_size=100, mesh=m) for m in (None, mesh))
+    assert largest_difference(state, alone) < 1e-6
+    assert state.units().exponent > 25
+
+
+def test_one_device_that_is_not_the_default(make_map, given):
+    third = jax.devices()[2]
+    state = accumulate(make_map(), *given, mesh=Mesh([third], ("data",)))
+    assert state.gram.high.sharding.device_set == {third}
+    alone = accumulate(make_map(), *given)
+    assert largest_difference(state, alone) < 1e-6
+    for one, other in [(state, alone), (alone, state)]:  # wherever they are
+        assert int(one.merge(other).n_examples) == 2 * N
+
+
+@pytest.mark.skipif(not hasattr(jax.sharding, "AxisType"), reason="all axes are of one type")
+def test_axes_of_an_explicit_type(make_map, make_data):
+    x, y = make_data(N)
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    found = ridge(make_map(), x, y, select="gcv", diag_reg=PATH, mesh=mesh)
+    assert found.diag_reg == ridge(make_map(), x, y, select="gcv", diag_reg=PATH).diag_reg
+
+
+def test_states_of_different_meshes(make_map, given, tmp_path):
+    states = [accumulate(make_map(), *given, mesh=mesh_of(*s), batch_size=100) for s in SHAPES]
+    states.append(accumulate(make_map(), *given, batch_size=100))
+    states[1].save(tmp_path / "state")
+    states.append(ns.load(tmp_path / "state"))
+    total = states[0]
+    for state in states[1:]:
+        total = total.merge(state)
+    assert int(total.n_examples) == 5 * N
+    assert solve(make_map(), states[1].merge(total)).n_examples == 6 * N
+    np.testing.assert_allclose(total.gram.to_host(), 5 * states[0].gram.to_host(), rtol=1e-6)
+
+
+def test_a_network(make_data, mesh):
+    """Landmarks, whose examples GCV and leave-one-out set aside."""
+    x, y = make_data(600)
+    model = ns.stax.serial(ns.stax.Dense(1), ns.stax.Relu(), ns.stax.Dense(1))
+    feature_map = ns.feature_map(model, x[:100], ns.Nystroem(16), key=jax.random.key(0))
+    for select in ("gcv", "loo"):
+        how = {"diag_reg": PATH, "select": select}
+        alone, found = (ridge(feature_map, x, y, mesh=m, **how) for m in (None, mesh))
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
+        assert found.diag_reg == alone.diag_reg
+
+
+# ---- streams -------------------------------------------------------------------------------------
+
+
+def test_stream(make_map, make_data, mesh):
+    x = make_data(103)[0]
+    found = list(stream(make_map(), x, batch_size=30, mesh=mesh))
+    assert [(a, b) for a, b, _ in found] == [(0, 32), (32, 64), (64, 96), (96, 103)]  # 30 → 32
+    first = found[0][2]
+    assert {shard.data.shape for shard in first.addressable_shards} == {(8, P)}
+    expected = np.concatenate([z for _, _, z in stream(make_map(), x)])
+    np.testing.assert_allclose(np.concatenate([z for _, _, z in found]), expected, rtol=1e-5)
+    few = list(stream(make_map(), lambda: iter([x[:1]]), mesh=mesh))
+    assert [(a, b, z.shape) for a, b, z in few] == [(0, 1, (1, P))]
+
+
+def test_batches_that_the_map_proposes(make_map, make_data, mesh):
+    """So many for every device."""
+    x, _ = make_data(100)
+    assert next(iter(stream(make_map(), x, mesh=mesh)))[:2] == (0, 4 * make_map().proposed)
+
+
+def test_examples_without_finite_features(features_type, make_data, mesh):
+    x, y = (np.concatenate([part, part], axis=1) for part in make_data(60))
+    x[49] = 30.0  # the last of the last device
+
+    def feature_map(x):
+        return features_type(None, jax.numpy.exp(x**2))
+
+    with pytest.raises(ValueError, match=r"features of examples 20 to 39 .* are not finite"):
+        accumulate(feature_map, x[10:], y[10:], batch_size=20, mesh=mesh)
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_after(n):
+    counts = []
+
+    def progress(count):
+        counts.append(count)
+        if sum(counts) >= n:
+            raise StopError
+
+    return progress
+
+
+def test_goes_on(make_map, given, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(_sums, "BLOCK_ROWS", 100)
+    path = tmp_path / "run"
+    how = {"batch_size": 4 * ROWS, "mesh": mesh}
+    undisturbed = accumulate(make_map(), *given, **how)
+    checkpoint = Checkpoint(path, seconds=0)
+    for stop in (500, 1300):
+        options = {"checkpoint": checkpoint, "progress": stop_after(stop)}
+        with pytest.raises(StopError) as caught:
+            accumulate(make_map(), *given, **how, **options)
+        assert any("examples are in" in note for note in caught.value.__notes__)
+    assert same(accumulate(make_map(), *given, **how, checkpoint=checkpoint), undisturbed)
+    shape = " x ".join(map(str, (*mesh.devices.shape, 1)[:2]))
+    for other in (None, *(mesh_of(*s) for s in SHAPES if s != mesh.devices.shape)):
+        with pytest.raises(ValueError, match=rf"sums: on a mesh of {shape} devices there, on "):
+            accumulate(make_map(), *given, batch_size=100, mesh=other, checkpoint=checkpoint)
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ("data", TypeError, "mesh is a str; needed: a jax.sharding.Mesh of one axis"),
+        (jax.devices(), TypeError, "mesh is a list"),
+        ((2, 2, 1), ValueError, r"mesh has 3 axes \(2 x 2 x 1, a, b, c\); needed"),
+        ((1, 3), ValueError, "of 3 devices, does not divide the 20 features.*1 or 2 devices"),
+    ],
+)
+@pytest.mark.parametrize("call", [ridge, accumulate])
+def test_before_any_feature(features_type, call, wrong, error, message):
+    def feature_map(x):
+        if not isinstance(x, jax.core.Tracer):  # traced for the shape
+            raise AssertionError("features were computed")
+        return features_type(None, jax.numpy.concatenate([x, x], axis=1))
+
+    if isinstance(wrong, tuple):
+        devices = np.array(jax.devices()[: np.prod(wrong)]).reshape(wrong)
+        wrong = Mesh(devices, ("a", "b", "c")[: len(wrong)])
+    x = np.ones((8, 10), np.float32)
+    with pytest.raises(error, match=message):
+        call(feature_map, x, x, mesh=wrong)
