@@ -44,7 +44,8 @@ def statistics(kernel: np.ndarray) -> GramState:
     rng = np.random.default_rng(1)
     cross, outputs = rng.normal(size=(p, 10)), np.ones(10)
     norm = np.asarray(np.trace(kernel))
-    sums = HostSums(kernel, cross, 1e3 * p * outputs, 0 * outputs, norm, kernel[0])
+    weight = np.asarray(10.0 * p)
+    sums = HostSums(kernel, cross, 1e3 * p * outputs, 0 * outputs, norm, kernel[0], weight)
     return GramState.of_host(sums, Units(0 * outputs, 0), 10 * p, np.float32, False, 1e-14)
 
 

@@ -83,7 +83,7 @@ class Regression:
     ) -> RidgeSolution:
         """Weights of the path, and of the choice by `scores` (of this or another regression)."""
         decomposition = self.decomposition
-        penalties = self._penalties(self.diag_regs)
+        penalties = [d * self._scale for d in self.diag_regs]
         weights = list(map(decomposition.weights, penalties))
         residuals = decomposition.residuals(penalties, weights)
         fits = tuple(map(self._fit, self.diag_regs, penalties, residuals))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._typing import Inputs
 from ._adding import merged, with_block
 from ._gram_state import GramState
 from ._host_sums import HostSums
@@ -176,9 +177,9 @@ class OnHost(RunningSums):
         self._count = int(count)
 
 
-def _size(gram: Float[np.ndarray, "p p"]) -> float:
+def _size(gram: Float[Inputs, "p p"]) -> float:
     """The square of what rounding errors are relative to."""
-    diagonal = np.diagonal(gram)
+    diagonal = np.asarray(gram).diagonal()
     return float(diagonal.max() * diagonal.sum())
 
 

@@ -150,7 +150,7 @@ def test_sums_on_the_host_round_as_the_spread_of_features(features_type, monkeyp
     z = (1 + 0.01 * rng.normal(size=(3000, 64))).astype(np.float32)
     y = rng.normal(size=(3000, 2)).astype(np.float32)
     state = accumulate(lambda x: features_type(None, x), z, y, batch_size=100)
-    z, sums = z.astype(np.float64), state.to_host()
+    z, sums = z.astype(np.float64), state.in_float64()
     error = np.linalg.norm(sums.gram - z.T @ z, 2)
     assert error <= 1e-6  # of a largest eigenvalue of 3,000 · 64
     assert error <= state.rounding_error() <= 1000 * error

@@ -25,7 +25,7 @@ def open_digits() -> Source:
     parts = {"train": (x[:-N_TEST], y[:-N_TEST]), "test": (x[-N_TEST:], y[-N_TEST:])}
 
     def read(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = parts[split]
+        images, labels = map(np.asarray, parts[split])
         if count > len(images):
             raise DataError(f"The digits have {len(images):,} {split} images, not {count:,}.")
         return images[:count], labels[:count]
