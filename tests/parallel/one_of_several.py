@@ -15,11 +15,10 @@ from jax.sharding import Mesh
 from small_map import SmallMap
 
 import ntk_sketch as ns
-from ntk_sketch.solvers import Checkpoint, HoldOut, LeaveOneOut, accumulate, ridge, solve
+from ntk_sketch.solvers import Checkpoint, HoldOut, LeaveOneOut, _sums, accumulate, ridge, solve
 
 N, D = 1200, 6
 PATH = [1e-3, 1e-2, 0.1, 1.0]
-KEY = jax.random.key(0)
 
 
 def data():
@@ -111,10 +110,12 @@ class Work:
         """Of a network with landmarks in all processes."""
         x, y, own, mesh, feature_map = self.x, self.y, self.own, self.mesh, self.network()
         weights = np.random.default_rng(1).uniform(size=N)
-        held_out = HoldOut(0.3, key=KEY)
+        held_out = HoldOut(0.3, key=jax.random.key(0))
         x_val, y_val = x[:300] + np.float32(0.1), y[:300]
         half = slice(0, 200) if self.process == 0 else slice(200, 300)
-        one, all_of = (LeaveOneOut(x[s], y[s], sample=N, key=KEY) for s in (own, slice(N)))
+        one, all_of = (
+            LeaveOneOut(x[s], y[s], sample=N, key=jax.random.key(0)) for s in (own, slice(N))
+        )
         # what this process is given, and what one process alone
         cases = {
             "gcv": ("gcv", "gcv", {"fit_intercept": True}),
@@ -137,7 +138,9 @@ class Work:
         return found
 
     def network(self):
-        return ns.feature_map(model(), self.x[:: N // 40], ns.Nystroem(12), key=KEY, get="ntk")
+        return ns.feature_map(
+            model(), self.x[:: N // 40], ns.Nystroem(12), key=jax.random.key(0), get="ntk"
+        )
 
     def errors(self) -> dict:
         x, y, mesh, first = self.x[:40], self.y[:40], self.mesh, self.process == 0
@@ -191,6 +194,7 @@ class Work:
 
 def main(port: str, processes: str, process: str, folder: str, what: str) -> None:
     options: dict = {}
+    _sums.HOST_ROWS = 128  # examples between two checkpoints
     if jax.__version_info__ < (0, 6):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     else:
