@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, NamedTuple
-
-import numpy as np
-from jaxtyping import Int
+from typing import Any
 
 from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
 from ..parallel._devices import Devices
@@ -19,14 +16,13 @@ from . import _checks
 from ._agreement import agreed, given_by
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import Data, Examples, checked_arrays, checked_batches
+from ._examples import Examples, checked_arrays
 from ._gcv import of_all_processes
-from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
 from ._run import Run
-from ._selecting import check_validation, select_of_arrays, select_of_batches
 from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
+from ._task import How, keep_twice, task_of_arrays, task_of_batches
 from ._validation import HoldOut, Validation
 
 
@@ -112,7 +108,14 @@ def ridge(
         not like new ones; `LeaveOneOut` says why. Of equal scores the largest `diag_reg` is taken.
       get: 'nngp' or 'ntk'.
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
-      mesh: several devices; must be None for now.
+      mesh: a `jax.sharding.Mesh`, to work on several devices. Examples are split among all of
+        them, and ZᵀZ is summed on each and merged once, at the end. A second axis splits the
+        columns of ZᵀZ, which it must divide, for more features than one device holds (24 p² bytes).
+        `batch_size` is that of all together, rounded up to a multiple of their number. With the
+        devices of all processes that `jax.distributed` joined, x and y are those of this process
+        (of any number, also none) and every process returns the same solution: all of them make the
+        call, with their own x, y, weights, groups and validation examples and otherwise the same
+        arguments. `docs/many-machines.md` says how to start them.
       groups: integers (n,), for select='loo' and `HoldOut`: examples with equal numbers (augmented
         copies of one image) are left out together.
       fit_intercept: adds a constant b to the predictions, which no regulariser shrinks: exact, from
@@ -130,7 +133,8 @@ def ridge(
         there by its own ratio, up to eight times. 'loo' makes another pass for each.
       checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
         they are made, and the same call goes on from them after an interrupt, an error or a kill.
-        Always primal. Passes for a selection begin anew.
+        Always primal. Passes for a selection begin anew. Of several processes each has a file:
+        'run-{process}.safetensors'.
 
     Returns:
       A `RidgeSolution`; on a sequence of `diag_reg` without `select`, one that cannot `predict`
@@ -141,8 +145,8 @@ def ridge(
       ValueError: shapes that do not fit, values that are not finite, negative `diag_reg`, unknown
         `select` or `get`, features with more than one axis per example. Of a batch, with its number
         and its examples; an error of the iterable itself is passed on as it is.
-      ValueError: a checkpoint of something else, with what differs.
-      NotImplementedError: a mesh.
+      ValueError: a checkpoint of something else, with what differs; a mesh that does not fit.
+      RuntimeError: another process failed, with its error, or cannot be reached any more.
 
     Warns:
       RuntimeWarning: the problem is numerically rank-deficient at the regulariser used; the mean of
@@ -173,7 +177,7 @@ def ridge(
             run = Run.of(checkpoint, devices)
             features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
             given = given_by(x, y, devices)
-            how = _How(
+            how = How(
                 sample_weight,
                 select,
                 groups,
@@ -184,14 +188,14 @@ def ridge(
                 values,
             )
             if isinstance(given, Batches):
-                task = _task_of_batches(features, given, how, run, stack)
+                task = task_of_batches(features, given, how, run, stack)
             else:
                 data = checked_arrays(features, given, y, sample_weight)
                 warn_of_lost_variation(data.x, stacklevel=3)
-                task = _task_of_arrays(features, data, how, run)
+                task = task_of_arrays(features, data, how, run)
         data, selector = agreed(features, task.data, how.in_words()), task.selector
         if keep_features:
-            _keep_features(features, data, selector, how)
+            keep_twice(features, data, selector, how)
         settings = task.order, run, data.sample_weight
         sums = Examples(features, data.one_output).plus(data.x, data.y, *settings)
     if isinstance(given, Batches):
@@ -208,93 +212,3 @@ def ridge(
         found = more.decomposition(fit_intercept, whole, len(values))
         regression = Regression(found, values, diag_reg_absolute_scale)
     return regression.solution(features, scores, is_path=is_path, one_output=sums.one_output)
-
-
-class _How(NamedTuple):
-    """Arguments of `ridge` that weigh examples and choose a regulariser."""
-
-    sample_weight: Any
-    select: Any
-    groups: Any
-    refit: bool
-    keep_features: bool
-    fit_intercept: bool
-    extend_path: bool
-    values: list[float]
-
-    def in_words(self) -> dict[str, Any]:
-        """What all processes of a mesh must be given alike."""
-        select = self.select if isinstance(self.select, str) else type(self.select).__name__
-        named = ("refit", "fit_intercept", "extend_path")
-        options = {name: bool(getattr(self, name)) for name in named}
-        return {"function": "ridge", "diag_reg": self.values, "select": select} | options
-
-
-class _Task(NamedTuple):
-    """What is fitted, `data[order]`, and what chooses."""
-
-    data: Data
-    selector: Selector | None
-    order: Int[np.ndarray, " m"] | None = None
-
-
-def _task_of_arrays(features: FeatureStream, data: Data, how: _How, run: Run | None) -> _Task:
-    assert data.y is not None
-    x, targets, weights, order = data.x, data.y, data.sample_weight, None
-    selector = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit)
-    _checks.check_extend(how.extend_path, how.values, selector)
-    if isinstance(selector, HoldOut):
-        landmarks = features.landmarks(x)
-        order, selector = selector.split(x, targets, how.groups, landmarks, weights)
-    fitted = weights if weights is None or order is None else weights[order]
-    n = len(x) if order is None else len(order)
-    if features.devices.processes is None:
-        _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
-    elif how.keep_features:
-        raise ValueError("keep_features=True is of one process: leave it out")
-    loo = isinstance(selector, LeaveOneOut)
-    if how.keep_features and run is not None and loo and selector.sample is None:
-        raise ValueError(
-            "keep_features=True computes all features before their statistics, which are what a"
-            " checkpoint holds: leave out one of the two"
-        )
-    return _Task(data, selector, order)
-
-
-def _keep_features(
-    features: FeatureStream, data: Data, selector: Selector | None, how: _How
-) -> None:
-    x = data.x
-    if isinstance(selector, LeaveOneOut) and len(x) > features.spec(x).shape[1]:
-        if selector.sample is None:
-            features.keep(x, also=selector.x)
-        elif selector.x is x and selector.groups is None:
-            features.keep_some(x, selector.order(features)[0])
-    elif how.refit and isinstance(selector, Validation):
-        features.keep(selector.x)
-
-
-def _task_of_batches(
-    features: FeatureStream,
-    x: Batches,
-    how: _How,
-    run: Run | None,
-    stack: contextlib.ExitStack,
-) -> _Task:
-    """
-    Args:
-      stack: at whose end the batches are closed.
-    """
-    if how.keep_features:
-        raise ValueError(
-            "keep_features=True holds the features of all examples in memory: give these as"
-            " arrays, or keep_features=False to compute features again"
-        )
-    x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
-    _checks.check_extend(how.extend_path, how.values, selector)
-    stack.enter_context(contextlib.closing(x))
-    data = checked_batches(features, x, run, how.sample_weight)
-    if data.kind is not None:
-        kind = data.kind
-        check_validation(selector, kind.shape, kind.outputs, kind.weighted, how.refit)
-    return _Task(data, selector)

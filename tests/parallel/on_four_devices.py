@@ -13,7 +13,7 @@ from ntk_sketch.streaming import stream
 
 SHAPES = [(4,), (2, 2), (1, 4)]
 N, P, PATH = 1500, 20, [1e-3, 1e-2, 0.1, 1.0]
-ROWS = 25  # on every device: a whole batch is 100
+ROWS = 125  # on every device: a whole batch is 500
 
 
 def mesh_of(*shape):
@@ -24,6 +24,10 @@ def mesh_of(*shape):
 @pytest.fixture(params=SHAPES, ids=str)
 def mesh(request):
     return mesh_of(*request.param)
+
+
+#: For what does not depend on the shape.
+SQUARE = pytest.mark.parametrize("mesh", [(2, 2)], indirect=True, ids=str)
 
 
 @pytest.fixture(params=["arrays", "batches"])
@@ -74,7 +78,14 @@ def test_statistics(make_map, given, mesh):
 
 
 @pytest.mark.parametrize(
-    "select", ["gcv", "loo", "validation", HoldOut(0.2, key=jax.random.key(0))]
+    ("given", "select"),
+    [
+        ("arrays", "gcv"),
+        ("batches", "loo"),
+        ("arrays", "validation"),
+        ("batches", HoldOut(0.2, key=jax.random.key(0))),
+    ],
+    indirect=["given"],
 )
 def test_regression(make_map, make_data, given, mesh, select):
     refit = select not in ("gcv", "loo")
@@ -93,6 +104,7 @@ def test_regression(make_map, make_data, given, mesh, select):
     near(paths, alone.predict_path(x))
 
 
+@SQUARE
 @pytest.mark.parametrize("keep_features", [False, True])
 def test_fewer_examples_than_features(make_map, make_data, mesh, keep_features):
     x, y = make_data(P - 3)
@@ -102,6 +114,8 @@ def test_fewer_examples_than_features(make_map, make_data, mesh, keep_features):
     np.testing.assert_allclose(found.predict(x), alone.predict(x), atol=1e-5)
 
 
+@SQUARE
+@pytest.mark.parametrize("given", ["arrays"], indirect=True)
 def test_narrow_sums(make_map, given, mesh, monkeypatch):
     """Pairs of float32, as on an accelerator."""
     monkeypatch.setattr(_mesh_sums, "FLOAT64_FEATURES", 0)
@@ -112,27 +126,43 @@ def test_narrow_sums(make_map, given, mesh, monkeypatch):
     assert state.rounding_error() == pytest.approx(alone.rounding_error(), rel=1)
 
 
+@SQUARE
 @pytest.mark.usefixtures("x64")
 def test_float64_features(make_map, make_data, mesh):
     x, y = make_data(N, np.float64)
     feature_map = make_map(dtype=np.float64)
-    alone, state = (accumulate(feature_map, x, y, mesh=m) for m in (None, mesh))
+    alone, state = (accumulate(feature_map, x, y, batch_size=500, mesh=m) for m in (None, mesh))
     assert largest_difference(state, alone) < 1e-14
 
 
+def test_weights(make_map, make_data, mesh):
+    """Half of them are 0, so that whole shares of devices are."""
+    x, y = make_data(N)
+    weights = np.where(np.arange(N) % 200 < 100, 0.0, np.linspace(0.1, 2, N))
+    how = {"sample_weight": weights, "diag_reg": PATH, "select": "loo"}
+    alone = ridge(make_map(), x, y, batch_size=ROWS, **how)
+    found = ridge(make_map(), x, y, batch_size=4 * ROWS, mesh=mesh, **how)
+    assert found.n_examples == alone.n_examples == N - 800
+    assert found.diag_reg == alone.diag_reg
+    near(found.scores, alone.scores)
+    near(found.predict(x), alone.predict(x))
+
+
+@SQUARE
 def test_units_that_grow(make_map, make_data, mesh):
     """Later targets are larger by far; the first ones are all alike."""
     x, y = make_data(N)
     y[:500], y[1000:] = 3.0, 1e8 * y[1000:]
     pairs = lambda: ((x[i : i + 50], y[i : i + 50]) for i in range(0, N, 50))  # noqa: E731
-    alone, state = (accumulate(make_map(), pairs, batch_size=100, mesh=m) for m in (None, mesh))
+    alone, state = (accumulate(make_map(), pairs, batch_size=500, mesh=m) for m in (None, mesh))
     assert largest_difference(state, alone) < 1e-6
     assert state.units().exponent > 25
 
 
+@pytest.mark.parametrize("given", ["batches"], indirect=True)
 def test_one_device_that_is_not_the_default(make_map, given):
     third = jax.devices()[2]
-    state = accumulate(make_map(), *given, mesh=Mesh([third], ("data",)))
+    state = accumulate(make_map(), *given, mesh=Mesh([third], ("data",)), batch_size=500)
     assert state.gram.high.sharding.device_set == {third}
     alone = accumulate(make_map(), *given)
     assert largest_difference(state, alone) < 1e-6
@@ -144,30 +174,34 @@ def test_one_device_that_is_not_the_default(make_map, given):
 def test_axes_of_an_explicit_type(make_map, make_data):
     x, y = make_data(N)
     mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
-    found = ridge(make_map(), x, y, select="gcv", diag_reg=PATH, mesh=mesh)
-    assert found.diag_reg == ridge(make_map(), x, y, select="gcv", diag_reg=PATH).diag_reg
+    how = {"select": "gcv", "diag_reg": PATH, "batch_size": 500}
+    found = ridge(make_map(), x, y, mesh=mesh, **how)
+    assert found.diag_reg == ridge(make_map(), x, y, **how).diag_reg
 
 
+@pytest.mark.parametrize("given", ["arrays"], indirect=True)
 def test_states_of_different_meshes(make_map, given, tmp_path):
-    states = [accumulate(make_map(), *given, mesh=mesh_of(*s), batch_size=100) for s in SHAPES]
-    states.append(accumulate(make_map(), *given, batch_size=100))
+    states = [accumulate(make_map(), *given, mesh=mesh_of(*s), batch_size=500) for s in SHAPES]
+    states.append(accumulate(make_map(), *given, batch_size=500))
     states[1].save(tmp_path / "state")
     states.append(ns.load(tmp_path / "state"))
     total = states[0]
     for state in states[1:]:
         total = total.merge(state)
     assert int(total.n_examples) == 5 * N
-    assert solve(make_map(), states[1].merge(total)).n_examples == 6 * N
+    whole = states[1].merge(total)
+    assert solve(make_map(), whole, fit_intercept=True).n_examples == 6 * N
     np.testing.assert_allclose(total.gram.to_host(), 5 * states[0].gram.to_host(), rtol=1e-6)
 
 
+@SQUARE
 def test_a_network(make_data, mesh):
     """Landmarks, whose examples GCV and leave-one-out set aside."""
     x, y = make_data(600)
     model = ns.stax.serial(ns.stax.Dense(1), ns.stax.Relu(), ns.stax.Dense(1))
     feature_map = ns.feature_map(model, x[:100], ns.Nystroem(16), key=jax.random.key(0))
     for select in ("gcv", "loo"):
-        how = {"diag_reg": PATH, "select": select}
+        how = {"diag_reg": PATH, "select": select, "batch_size": 300}
         alone, found = (ridge(feature_map, x, y, mesh=m, **how) for m in (None, mesh))
         np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
         assert found.diag_reg == alone.diag_reg
@@ -188,12 +222,14 @@ def test_stream(make_map, make_data, mesh):
     assert [(a, b, z.shape) for a, b, z in few] == [(0, 1, (1, P))]
 
 
+@SQUARE
 def test_batches_that_the_map_proposes(make_map, make_data, mesh):
     """So many for every device."""
     x, _ = make_data(100)
     assert next(iter(stream(make_map(), x, mesh=mesh)))[:2] == (0, 4 * make_map().proposed)
 
 
+@SQUARE
 def test_examples_without_finite_features(features_type, make_data, mesh):
     x, y = (np.concatenate([part, part], axis=1) for part in make_data(60))
     x[49] = 30.0  # the last of the last device
@@ -224,12 +260,12 @@ def stop_after(n):
 
 
 def test_goes_on(make_map, given, mesh, tmp_path, monkeypatch):
-    monkeypatch.setattr(_sums, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(_sums, "BLOCK_ROWS", 125)
     path = tmp_path / "run"
     how = {"batch_size": 4 * ROWS, "mesh": mesh}
     undisturbed = accumulate(make_map(), *given, **how)
     checkpoint = Checkpoint(path, seconds=0)
-    for stop in (500, 1300):
+    for stop in (1000, 1500):
         options = {"checkpoint": checkpoint, "progress": stop_after(stop)}
         with pytest.raises(StopError) as caught:
             accumulate(make_map(), *given, **how, **options)
@@ -238,7 +274,7 @@ def test_goes_on(make_map, given, mesh, tmp_path, monkeypatch):
     shape = " x ".join(map(str, (*mesh.devices.shape, 1)[:2]))
     for other in (None, *(mesh_of(*s) for s in SHAPES if s != mesh.devices.shape)):
         with pytest.raises(ValueError, match=rf"sums: on a mesh of {shape} devices there, on "):
-            accumulate(make_map(), *given, batch_size=100, mesh=other, checkpoint=checkpoint)
+            accumulate(make_map(), *given, batch_size=500, mesh=other, checkpoint=checkpoint)
 
 
 # ---- refusals ------------------------------------------------------------------------------------

@@ -1,0 +1,208 @@
+"""One of several processes that `jax.distributed` joins.
+
+python one_of_several.py port number_of_processes process folder what
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from small_map import SmallMap
+
+import ntk_sketch as ns
+from ntk_sketch.solvers import Checkpoint, HoldOut, LeaveOneOut, _sums, accumulate, ridge, solve
+
+N, D = 1200, 6
+PATH = [1e-3, 1e-2, 0.1, 1.0]
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, D)).astype(np.float32)
+    return x, np.tanh(x[:, :2]) + 0.3 * rng.normal(size=(N, 2)) + [5.0, 0.0]
+
+
+def a_map() -> SmallMap:
+    w = np.random.default_rng(3).normal(size=(D, 14)).astype(np.float32)
+    return SmallMap(jax.device_put(w))
+
+
+def part_of(process: int, processes: int) -> slice:
+    """Uneven shares; of four processes the third has none."""
+    ends = {2: [0, 250, N], 4: [0, 100, 500, 500, N]}[processes]
+    return slice(ends[process], ends[process + 1])
+
+
+def model():
+    return ns.stax.serial(ns.stax.Dense(1), ns.stax.Relu(), ns.stax.Dense(1))
+
+
+def batches_of(x, *others):
+    """A function that gives batches of 70."""
+    return lambda: ((x[i : i + 70], *(o[i : i + 70] for o in others)) for i in range(0, len(x), 70))
+
+
+def difference(found, expected) -> float:
+    found, expected = np.asarray(found), np.asarray(expected)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def compared(found, alone, x) -> dict:
+    return {
+        "diag_reg": found.diag_reg == alone.diag_reg,
+        "n": found.n_examples,
+        "predictions": difference(found.predict(x), alone.predict(x)),
+        "scores": difference(found.scores, alone.scores),
+        "weights": np.asarray(found.weights).tobytes().hex()[:4000],
+    }
+
+
+def error_of(call) -> str:
+    try:
+        call()
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+class Work:
+    def __init__(self, process: int, processes: int, folder: Path):
+        self.process, self.folder = process, folder
+        self.x, self.y = data()
+        self.own = part_of(process, processes)
+        self.map, self.mesh = a_map(), Mesh(jax.devices(), ("data",))
+        self.checkpoint = Checkpoint(folder / "run-{process}.safetensors", seconds=0)
+
+    def killed(self) -> None:
+        """The second process is, behind its first block."""
+        count = []
+
+        def progress(n):
+            count.append(n)
+            if self.process == 1 and sum(count) > 900:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        options = {"checkpoint": self.checkpoint, "progress": progress, "batch_size": 8}
+        accumulate(self.map, self.x[self.own], self.y[self.own], mesh=self.mesh, **options)
+
+    def resumed(self) -> dict:
+        """What `killed` began, and a regression of what all have by every selector."""
+        x, y, own, mesh = self.x, self.y, self.own, self.mesh
+        done, options = [], {"batch_size": 8, "mesh": mesh}
+        how = {"checkpoint": self.checkpoint, "progress": done.append}
+        state = accumulate(self.map, x[own], y[own], **how, **options)
+        undisturbed = accumulate(self.map, x[own], y[own], **options)
+        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(undisturbed), strict=True)
+        found: dict = {
+            "same bits": all(np.array_equal(a, b) for a, b in pairs),
+            "done before": done[0],
+            "gram": difference(state.gram.to_host(), accumulate(self.map, x, y).gram.to_host()),
+        }
+        found |= self.regressions() | {"errors": self.errors()}
+        return found
+
+    def regressions(self) -> dict:
+        """Of a network with landmarks in all processes."""
+        x, y, own, mesh, feature_map = self.x, self.y, self.own, self.mesh, self.network()
+        weights = np.random.default_rng(1).uniform(size=N)
+        held_out = HoldOut(0.3, key=jax.random.key(0))
+        x_val, y_val = x[:300] + np.float32(0.1), y[:300]
+        half = slice(0, 200) if self.process == 0 else slice(200, 300)
+        one, all_of = (
+            LeaveOneOut(x[s], y[s], sample=N, key=jax.random.key(0)) for s in (own, slice(N))
+        )
+        # what this process is given, and what one process alone
+        cases = {
+            "gcv": ("gcv", "gcv", {"fit_intercept": True}),
+            "loo": ("loo", "loo", {}),
+            "a sample of all": (one, all_of, {}),
+            "validation": ((x_val[half], y_val[half]), (x_val, y_val), {"refit": True}),
+            "held out": (held_out, held_out, {"extend_path": True}),
+        }
+        found = {}
+        for name, (select, alone, more) in cases.items():
+            how = {"diag_reg": PATH, "batch_size": 100, **more}
+            more = (weights,) if name == "gcv" else ()
+            given = batches_of(x[own], y[own], *(w[own] for w in more))
+            solution = ridge(feature_map, given, select=select, mesh=mesh, **how)
+            expected = ridge(feature_map, batches_of(x, y, *more), select=alone, **how)
+            found[name] = compared(solution, expected, x)
+        arrays = ridge(feature_map, x[own], y[own], select="loo", mesh=mesh, diag_reg=PATH)
+        expected = ridge(feature_map, x, y, select="loo", diag_reg=PATH)
+        found["arrays"] = compared(arrays, expected, x)
+        return found
+
+    def network(self):
+        return ns.feature_map(
+            model(), self.x[:: N // 40], ns.Nystroem(12), key=jax.random.key(0), get="ntk"
+        )
+
+    def errors(self) -> dict:
+        x, y, mesh, first = self.x[:40], self.y[:40], self.mesh, self.process == 0
+        broken = y.copy()
+        broken[17] = y[17] if first else np.nan
+        none = np.zeros((0, D), np.float32)
+        overflows = SmallMap(self.map.w * np.float32(1e38 if first else 1))
+        key = jax.random.key(self.process)
+        random_map = ns.feature_map(model(), x, ns.RandomFeatures(4), key=key)
+        wide = np.ones((9, D + first), np.float32)
+        one, mine = jax.devices()[:1], (self.x[self.own], self.y[self.own])
+        with_file = {"batch_size": 8, "checkpoint": self.checkpoint}
+        calls = {
+            "targets": lambda: ridge(self.map, x, broken, mesh=mesh),
+            "of a late batch": lambda: accumulate(self.map, batches_of(x, broken), mesh=mesh),
+            "features": lambda: accumulate(overflows, x, y, mesh=mesh),
+            "no example": lambda: ridge(self.map, none, none, mesh=mesh),
+            "arguments": lambda: ridge(self.map, x, y, diag_reg=PATH[: 1 + first], mesh=mesh),
+            "shapes": lambda: accumulate(lambda x: self.map(x[:, :D]), wide, y[:9], mesh=mesh),
+            "maps": lambda: accumulate(random_map, x, y, mesh=mesh),
+            "one file": lambda: accumulate(self.map, x, y, mesh=mesh, checkpoint="one"),
+            "a part": lambda: ridge(self.map, x, y, mesh=Mesh(one, ("data",))),
+            "alone": lambda: accumulate(self.map, *mine, **with_file),
+        }
+        return {name: error_of(call) for name, call in calls.items()}
+
+    def of_four(self) -> dict:
+        """One process has no examples; targets are of different sizes, in batches and arrays."""
+        x, y, own, mesh = self.x, self.y * 1e4, self.own, self.mesh
+        y[:100] /= 1e7
+        given = (x[own], y[own]) if self.process % 2 else (batches_of(x[own], y[own]),)
+        state = accumulate(self.map, *given, mesh=mesh)
+        alone = accumulate(self.map, x, y)
+        found = {
+            "n": int(state.n_examples),
+            "gram": difference(state.gram.to_host(), alone.gram.to_host()),
+            "solution": compared(
+                solve(self.map, state, diag_reg=PATH, select="gcv", fit_intercept=True),
+                solve(self.map, alone, diag_reg=PATH, select="gcv", fit_intercept=True),
+                x,
+            ),
+        }
+        for select in ("gcv", "loo"):
+            how = {"select": select, "diag_reg": PATH}
+            solution = ridge(self.map, *given, mesh=mesh, **how)
+            found[select] = compared(solution, ridge(self.map, x, y, **how), x)
+        own_devices = Mesh(jax.local_devices(), ("data",))
+        found["alone"] = ridge(self.map, x, y, mesh=own_devices).n_examples
+        return found
+
+
+def main(port: str, processes: str, process: str, folder: str, what: str) -> None:
+    options: dict = {}
+    _sums.HOST_ROWS = 128  # examples between two checkpoints
+    if jax.__version_info__ < (0, 6):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    else:
+        options["heartbeat_timeout_seconds"] = 10
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process), **options)
+    found = getattr(Work(int(process), int(processes), Path(folder)), what)()
+    Path(folder, f"{what}-{process}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
