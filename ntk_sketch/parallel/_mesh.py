@@ -110,4 +110,5 @@ def beside(tree: Any, other: Any) -> Any:
         same = there.sharding.device_set == array.sharding.device_set
         return array if same else jax.device_put(np.asarray(array), there.sharding)
 
-    return jax.tree.map(moved, tree, other)
+    leaves, structure = jax.tree.flatten(other)
+    return jax.tree.unflatten(structure, map(moved, jax.tree.leaves(tree), leaves))

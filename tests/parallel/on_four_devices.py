@@ -43,7 +43,7 @@ def given(request, make_data):
 
 def sums_of(state):
     """In float64, of targets in units of 1."""
-    sums, units = state.to_host(), state.units()
+    sums, units = state.in_float64(), state.units()
     moments = sums.weight * units.shift + units.scale * sums.target_sum
     cross = units.scale * sums.cross + np.outer(sums.feature_sum, units.shift)
     return sums.gram, cross, sums.feature_sum, sums.feature_norm, moments, sums.weight
