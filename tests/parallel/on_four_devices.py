@@ -30,6 +30,15 @@ def mesh(request):
 SQUARE = pytest.mark.parametrize("mesh", [(2, 2)], indirect=True, ids=str)
 
 
+#: Every shape, and what is given to one of them.
+EACH = pytest.mark.parametrize(
+    ("mesh", "given"),
+    [((4,), "batches"), ((2, 2), "arrays"), ((1, 4), "batches"), ((2, 2), "batches")],
+    indirect=True,
+    ids=str,
+)
+
+
 @pytest.fixture(params=["arrays", "batches"])
 def given(request, make_data):
     x, y = make_data(N)
@@ -67,6 +76,7 @@ def same(one, other):
 # ---- the numbers of one device -------------------------------------------------------------------
 
 
+@EACH
 def test_statistics(make_map, given, mesh):
     alone = accumulate(make_map(), *given, batch_size=ROWS)
     state = accumulate(make_map(), *given, batch_size=4 * ROWS, mesh=mesh)
@@ -78,14 +88,15 @@ def test_statistics(make_map, given, mesh):
 
 
 @pytest.mark.parametrize(
-    ("given", "select"),
+    ("mesh", "given", "select"),
     [
-        ("arrays", "gcv"),
-        ("batches", "loo"),
-        ("arrays", "validation"),
-        ("batches", HoldOut(0.2, key=jax.random.key(0))),
+        ((4,), "arrays", "gcv"),
+        ((1, 4), "batches", "loo"),
+        ((2, 2), "arrays", "validation"),
+        ((4,), "batches", HoldOut(0.2, key=jax.random.key(0))),
     ],
-    indirect=["given"],
+    indirect=["mesh", "given"],
+    ids=str,
 )
 def test_regression(make_map, make_data, given, mesh, select):
     refit = select not in ("gcv", "loo")
@@ -105,10 +116,9 @@ def test_regression(make_map, make_data, given, mesh, select):
 
 
 @SQUARE
-@pytest.mark.parametrize("keep_features", [False, True])
-def test_fewer_examples_than_features(make_map, make_data, mesh, keep_features):
+def test_fewer_examples_than_features(make_map, make_data, mesh):
     x, y = make_data(P - 3)
-    how = {"diag_reg": PATH, "select": "loo", "keep_features": keep_features}
+    how = {"diag_reg": PATH, "select": "loo", "keep_features": True}
     alone, found = (ridge(make_map(), x, y, mesh=m, **how) for m in (None, mesh))
     np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
     np.testing.assert_allclose(found.predict(x), alone.predict(x), atol=1e-5)
@@ -135,6 +145,7 @@ def test_float64_features(make_map, make_data, mesh):
     assert largest_difference(state, alone) < 1e-14
 
 
+@SQUARE
 def test_weights(make_map, make_data, mesh):
     """Half of them are 0, so that whole shares of devices are."""
     x, y = make_data(N)
@@ -210,6 +221,7 @@ def test_a_network(make_data, mesh):
 # ---- streams -------------------------------------------------------------------------------------
 
 
+@SQUARE
 def test_stream(make_map, make_data, mesh):
     x = make_data(103)[0]
     found = list(stream(make_map(), x, batch_size=30, mesh=mesh))
@@ -259,6 +271,7 @@ def stop_after(n):
     return progress
 
 
+@EACH
 def test_goes_on(make_map, given, mesh, tmp_path, monkeypatch):
     monkeypatch.setattr(_sums, "BLOCK_ROWS", 125)
     path = tmp_path / "run"
