@@ -134,7 +134,8 @@ def by_processes(folder: Path, counts: tuple[int, ...], rows: int) -> dict[str, 
             subprocess.Popen([*command, str(process), *options], cwd=root)
             for process in range(number)
         ]
-        if max(process.wait() for process in running):
+        statuses = [process.wait() for process in running]
+        if any(statuses):
             raise RuntimeError(f"one of {number} processes failed; its error is above")
         found = [json.loads((folder / f"process-{i}.json").read_text()) for i in range(number)]
         seconds = max(one["seconds"] for one in found)

@@ -52,7 +52,7 @@ def survivor(folder):
     begin, lines = time.monotonic(), []
     for line in first.stderr:
         lines.append(line)
-        if "LostError" in line:
+        if "LostError: " in line:
             break
     told = time.monotonic() - begin
     if jax.__version_info__ < (0, 6):  # whose service waits for 100 seconds
