@@ -4,8 +4,15 @@ Random rows, a net of two hidden ReLU layers, `ns.ridge` with a path and GCV in 
 second, the share of a matrix product's rate measured before and after, and the largest anonymous
 memory of the process, for every number of rows. The file stays out of it: the system may drop its
 pages.
+
+With `--processes 1 2 4` also the largest number of rows by so many processes, joined by
+`jax.distributed`, each on as many cores as are there for the most processes.
 """
 
+import json
+import os
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -36,6 +43,7 @@ class Settings:
     rows: tuple[int, ...] = option((100_000, 1_000_000, 10_000_000), count, "rows of the file")
     columns: int = option(32, count, name="D")
     width: int = option(512, count, name="M")
+    processes: tuple[int, ...] = option((1,), count, "1 alone measures no scaling")
     data_dir: Path = option(Path(tempfile.gettempdir()), Path, "folder for the file of rows", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
 
@@ -72,6 +80,10 @@ def run(settings: Settings) -> dict[str, Any]:
                 "anonymous_bytes": growth[0] if growth else None,
                 "diag_reg": solution.diag_reg,
             }
+        scaling = {}
+        if max(settings.processes) > 1:
+            feature_map.save(Path(folder, "map.safetensors"))
+            scaling = by_processes(Path(folder), settings.processes, max(settings.rows))
     table = markdown(
         ["rows", "seconds", "rows/s", "share of the matrix rate", "anonymous memory, MiB"],
         [
@@ -85,16 +97,56 @@ def run(settings: Settings) -> dict[str, Any]:
             for rows, r in results.items()
         ],
     )
+    if scaling:
+        table += "\n\n" + markdown(
+            ["processes", "cores each", "seconds", "rows/s"],
+            [
+                [count, str(r["cores_each"]), f"{r['seconds']:.1f}", f"{r['rows_per_second']:,.0f}"]
+                for count, r in scaling.items()
+            ],
+        )
     sizes = {"features": p, "map_flops_per_row": map_flops}
     environment = {"load_average": load_average()}
     name = f"rows-{settings.columns}x{settings.width}"
-    return finish("rows", settings, name, results, table, resolved=sizes, environment=environment)
+    parts = {"resolved": sizes, "environment": environment}
+    return finish("rows", settings, name, results, table, by_processes=scaling, **parts)
 
 
-def fit(feature_map: ns.FeatureMap, x: np.ndarray, y: np.ndarray) -> ns.RidgeSolution:
-    return ns.ridge(
-        feature_map, x, y, diag_reg=[1e-6, 1e-5, 1e-4], select="gcv", fit_intercept=True
-    )
+def fit(
+    feature_map: ns.FeatureMap, x: np.ndarray, y: np.ndarray, mesh: jax.sharding.Mesh | None = None
+) -> ns.RidgeSolution:
+    how = {"select": "gcv", "fit_intercept": True, "mesh": mesh}
+    return ns.ridge(feature_map, x, y, diag_reg=[1e-6, 1e-5, 1e-4], **how)
+
+
+def by_processes(folder: Path, counts: tuple[int, ...], rows: int) -> dict[str, Any]:
+    """Seconds of the slowest process, compilation apart, for every number of processes."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    each, results = max(1, (usable or 1) // max(counts)), {}
+    for number in counts:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "benchmarks._rows_process", str(port), str(number)]
+        options = [str(each), str(folder), str(rows)]
+        root = Path(__file__).parents[1]
+        running = [
+            subprocess.Popen([*command, str(process), *options], cwd=root)
+            for process in range(number)
+        ]
+        statuses = [process.wait() for process in running]
+        if any(statuses):
+            raise RuntimeError(f"one of {number} processes failed; its error is above")
+        found = [json.loads((folder / f"process-{i}.json").read_text()) for i in range(number)]
+        seconds = max(one["seconds"] for one in found)
+        results[str(number)] = {
+            "seconds": seconds,
+            "rows_per_second": rows / seconds,
+            "cores_each": each,
+            "rows": found[0]["rows"],
+            "diag_reg": found[0]["diag_reg"],
+        }
+    return results
 
 
 def written(folder: Path, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

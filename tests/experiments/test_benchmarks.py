@@ -97,6 +97,7 @@ def test_rows_with_their_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(many_rows, "SAMPLE", 64)
     monkeypatch.setattr(many_rows, "CHUNK", 300)
     words = f"--rows 500 1000 --columns 4 --width 8 --data-dir {tmp_path} --out {tmp_path / 'out'}"
+    words += " --processes 2"
     assert many_rows.main(words.split()) == 0
     (path,) = (tmp_path / "out").glob("*.json")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]  # the file of rows is gone
@@ -108,6 +109,11 @@ def test_rows_with_their_smallest_setting(tmp_path, monkeypatch, capsys):
         found = record["results"][str(n)]
         assert found["rows_per_second"] == pytest.approx(n / found["seconds"])
         assert 0 < found["share_of_matrix_rate"] < 1
+    assert "| processes |" in printed
+    found = record["by_processes"]["2"]
+    assert found["rows"] == 1000
+    assert found["diag_reg"] == record["results"]["1000"]["diag_reg"]
+    assert found["rows_per_second"] == pytest.approx(1000 / found["seconds"])
     with many_rows.anonymous_memory(0.01) as growth:
         held = np.ones(2**22)
     assert not growth or growth[0] >= held.nbytes

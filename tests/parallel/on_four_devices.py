@@ -30,6 +30,15 @@ def mesh(request):
 SQUARE = pytest.mark.parametrize("mesh", [(2, 2)], indirect=True, ids=str)
 
 
+#: Every shape, and what is given to one of them.
+EACH = pytest.mark.parametrize(
+    ("mesh", "given"),
+    [((4,), "batches"), ((2, 2), "arrays"), ((1, 4), "batches"), ((2, 2), "batches")],
+    indirect=True,
+    ids=str,
+)
+
+
 @pytest.fixture(params=["arrays", "batches"])
 def given(request, make_data):
     x, y = make_data(N)
@@ -67,6 +76,7 @@ def same(one, other):
 # ---- the numbers of one device -------------------------------------------------------------------
 
 
+@EACH
 def test_statistics(make_map, given, mesh):
     alone = accumulate(make_map(), *given, batch_size=ROWS)
     state = accumulate(make_map(), *given, batch_size=4 * ROWS, mesh=mesh)
@@ -78,14 +88,15 @@ def test_statistics(make_map, given, mesh):
 
 
 @pytest.mark.parametrize(
-    ("given", "select"),
+    ("mesh", "given", "select"),
     [
-        ("arrays", "gcv"),
-        ("batches", "loo"),
-        ("arrays", "validation"),
-        ("batches", HoldOut(0.2, key=jax.random.key(0))),
+        ((4,), "arrays", "gcv"),
+        ((1, 4), "batches", "loo"),
+        ((2, 2), "arrays", "validation"),
+        ((4,), "batches", HoldOut(0.2, key=jax.random.key(0))),
     ],
-    indirect=["given"],
+    indirect=["mesh", "given"],
+    ids=str,
 )
 def test_regression(make_map, make_data, given, mesh, select):
     refit = select not in ("gcv", "loo")
@@ -105,10 +116,9 @@ def test_regression(make_map, make_data, given, mesh, select):
 
 
 @SQUARE
-@pytest.mark.parametrize("keep_features", [False, True])
-def test_fewer_examples_than_features(make_map, make_data, mesh, keep_features):
+def test_fewer_examples_than_features(make_map, make_data, mesh):
     x, y = make_data(P - 3)
-    how = {"diag_reg": PATH, "select": "loo", "keep_features": keep_features}
+    how = {"diag_reg": PATH, "select": "loo", "keep_features": True}
     alone, found = (ridge(make_map(), x, y, mesh=m, **how) for m in (None, mesh))
     np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
     np.testing.assert_allclose(found.predict(x), alone.predict(x), atol=1e-5)
@@ -135,6 +145,7 @@ def test_float64_features(make_map, make_data, mesh):
     assert largest_difference(state, alone) < 1e-14
 
 
+@SQUARE
 def test_weights(make_map, make_data, mesh):
     """Half of them are 0, so that whole shares of devices are."""
     x, y = make_data(N)
@@ -196,20 +207,20 @@ def test_states_of_different_meshes(make_map, given, tmp_path):
 
 @SQUARE
 def test_a_network(make_data, mesh):
-    """Landmarks, whose examples GCV and leave-one-out set aside."""
+    """Landmarks, whose examples leave-one-out sets aside."""
     x, y = make_data(600)
     model = ns.stax.serial(ns.stax.Dense(1), ns.stax.Relu(), ns.stax.Dense(1))
     feature_map = ns.feature_map(model, x[:100], ns.Nystroem(16), key=jax.random.key(0))
-    for select in ("gcv", "loo"):
-        how = {"diag_reg": PATH, "select": select, "batch_size": 300}
-        alone, found = (ridge(feature_map, x, y, mesh=m, **how) for m in (None, mesh))
-        np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
-        assert found.diag_reg == alone.diag_reg
+    how = {"diag_reg": PATH, "select": "loo", "batch_size": 300}
+    alone, found = (ridge(feature_map, x, y, mesh=m, **how) for m in (None, mesh))
+    np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5)
+    assert found.diag_reg == alone.diag_reg
 
 
 # ---- streams -------------------------------------------------------------------------------------
 
 
+@SQUARE
 def test_stream(make_map, make_data, mesh):
     x = make_data(103)[0]
     found = list(stream(make_map(), x, batch_size=30, mesh=mesh))
@@ -259,6 +270,7 @@ def stop_after(n):
     return progress
 
 
+@EACH
 def test_goes_on(make_map, given, mesh, tmp_path, monkeypatch):
     monkeypatch.setattr(_sums, "BLOCK_ROWS", 125)
     path = tmp_path / "run"
