@@ -150,11 +150,11 @@ def trained_network(flights: Flights, settings: Settings) -> Prediction:
         "random_state": 0,
     }
 
-    def made(layers: tuple[int, ...], alpha: float):
+    def made(layers: list[int], alpha: float):
         network = MLPRegressor(hidden_layer_sizes=layers, alpha=alpha, **fixed)
         return TransformedTargetRegressor(network, transformer=StandardScaler())
 
-    pairs = product(((128,), (128, 128), (256, 256)), (1e-4, 1e-1))
+    pairs = product(([128], [128, 128], [256, 256]), (1e-4, 1e-1))
     grid = [{"layers": layers, "alpha": alpha} for layers, alpha in pairs]
     return _best(flights, made, grid, Standard.of(flights.x[flights.train])(flights.x))
 

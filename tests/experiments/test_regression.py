@@ -3,7 +3,6 @@
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 
@@ -54,16 +53,17 @@ def test_choice_is_by_error_on_examples_held_out():
     assert len(seen) == 6
 
 
-def test_exact_kernels_predict_as_neural_tangents():
-    """One depth and one regulariser: `nt.predict` of the same kernel."""
+def test_exact_kernels_predict_as_neural_tangents(monkeypatch):
+    """Whatever regulariser is chosen: `nt.predict` of the same kernel."""
     import ntk_sketch  # noqa: F401
     import neural_tangents as nt  # isort: skip
 
     rng = np.random.default_rng(0)
+    monkeypatch.setattr(_ours, "DEPTHS", (2,))
     x, x_test = (rng.normal(size=(n, 3)).astype(np.float32) for n in (40, 5))
     y = np.sin(x[:, 0])
     found = _ours.exact_ntk(Train(x, y, 0, 8), x_test)
-    _, _, kernel_fn = _ours.network(int(found.chosen["depth"]))
+    _, _, kernel_fn = _ours.network(2)
     predict_fn = nt.predict.gradient_descent_mse_ensemble(
         kernel_fn, x, y[:, None], diag_reg=float(found.chosen["diag_reg"])
     )
@@ -111,7 +111,7 @@ def test_flights_are_known_before_departure(some_flights):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_files_give_the_regression_of_arrays(some_flights, tmp_path, ending):
-    """By the line of pyarrow that `ridge` documents. A file of CSV has whole minutes as integers."""
+    """By the line of pyarrow that `ridge` documents; CSV has whole minutes as integers."""
     from pyarrow import dataset
 
     path = tmp_path / f"flights.{ending}"
@@ -162,11 +162,14 @@ def test_without_the_flights_the_remedy_is_named(monkeypatch, tmp_path, capsys):
 def test_evidence_at_its_smallest(tmp_path, monkeypatch, capsys):
     """Steps raise the evidence, and the likelihood of what was not trained on."""
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
-    settings = evidence.Settings("airfoil", width=16, steps=4, rate=0.4, out=tmp_path)
+    settings = evidence.Settings("airfoil", width=8, steps=3, rate=0.5, out=tmp_path)
     record = evidence.run(settings)
     (path,) = tmp_path.glob("*.json")
     results = json.loads(path.read_text())["results"]
-    assert results["evidence"][-1] > results["evidence"][0] + 50
-    assert results["chosen"]["log_likelihood"] > results["defaults"]["log_likelihood"]
+    first, last = (results["all"]["evidence"][at] for at in (0, -1))
+    assert last > first + 50
+    assert first == pytest.approx(results["noise and scale"]["evidence"][0], rel=1e-5)
+    assert last > results["noise and scale"]["evidence"][-1]
+    assert results["all"]["log_likelihood"] > results["defaults"]["log_likelihood"]
+    assert results["noise and scale"]["numbers"]["W_std"] == evidence.DEFAULTS["W_std"]
     assert evidence.table(record["results"]) in capsys.readouterr().out
-    assert jax.config.jax_enable_x64 is False

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.numerics._precision import float64
 from ntk_sketch.predict import log_evidence
 from ntk_sketch.predict._traced_evidence import traced_log_evidence
 
@@ -144,7 +145,7 @@ def test_float32_is_decomposed_in_float64(make_map, make_data):
         return traced_log_evidence(made, x, y, 1e-6, False, "ntk")
 
     found, whole = slope(np.float32, streamed), slope(np.float32, in_memory)
-    with jax.enable_x64(True):
+    with float64():
         expected = slope(np.float64, streamed)
     scale = np.abs(expected).max()
     error = np.abs(found - expected).max() / scale
