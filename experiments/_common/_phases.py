@@ -63,6 +63,15 @@ class Phases:
         }
 
 
+def resident() -> int | None:
+    """Bytes of this process that are in memory now; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = [line for line in status.read_text().splitlines() if line.startswith("VmRSS:")]
+    return int(lines[0].split()[1]) * 1024
+
+
 def _reset_peak_rss() -> bool:
     """Sets the high-water mark of this process back to its present size (Linux, proc(5))."""
     try:

@@ -12,7 +12,16 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("ntk-sketch", "jax", "jaxlib", "neural-tangents", "numpy", "scipy", "scikit-learn")
+PACKAGES = (
+    "ntk-sketch",
+    "jax",
+    "jaxlib",
+    "neural-tangents",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "optax",
+)
 
 
 def environment() -> dict[str, Any]:

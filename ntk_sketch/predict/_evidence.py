@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from typing import Any
 
 import jax
-import numpy as np
 from jax.core import Tracer
 
 from .._arguments import checked_choice
-from ..solvers._checks import DiagReg, checked_diag_reg
+from ..solvers._checks import DiagReg, check_feature_map, checked_diag_reg
 from ..streaming._progress import Progress
 from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
-from . import _checks
-from ._directions import DualDirections
+from ._host_evidence import HostEvidence
+from ._streamed_evidence import is_streamed, streamed_log_evidence
 from ._traced_evidence import traced_log_evidence
 from ._training import Training
 
@@ -44,18 +41,27 @@ def log_evidence(
     from statistics that one pass makes (the matrix determinant lemma and Woodbury's identity), or
     by the eigenvalues of ZZᵀ where n <= p.
 
-    *Derivatives.* Where the map, x, y or `diag_reg` is traced by JAX, as in `jax.grad` of a
-    function that makes the map of a model with `W_std` and `b_std`, the same number is computed in
-    JAX, with all features in memory and in their dtype: use float64 there. The map must then be a
-    pytree, such as a `FeatureMap`.
+    *Derivatives.* `jax.grad` may trace `diag_reg` and the map, which must then be a pytree such as
+    a `FeatureMap`. Make the map of a model with `W_std` and `b_std` inside the function that is
+    differentiated, and gradient steps choose them (`experiments/regression` has an example with
+    optax). Of more examples than features, in more than one batch, neither the value nor its
+    gradient holds more features than those of a batch: statistics of one pass are decomposed in
+    float64 as always, and a second pass adds up the derivatives of
+
+        -½ Σ [k zᵢ A zᵢᵀ + ‖yᵢ - zᵢ w‖² / λ],   A = (ZᵀZ + λI)⁻¹,   w = A Zᵀy,
+
+    with A and w held fixed: A is the derivative of the log-determinant by ZᵀZ, and that of the rest
+    by w is 0. This is reverse mode once, outside of `jax.jit`. Otherwise (`jax.jit`, `jax.vmap`,
+    traced x or y, fewer examples than features, `batch_size=len(x)`) JAX computes the same number
+    with all features in memory and in their dtype: use float64 there. Second derivatives need that.
 
     It is the evidence of the features, whose kernel lacks `k(x, x) - |z(x)|²` on the diagonal:
     compare values of maps of the same width, and mind that λ makes up for what is missing.
 
     Cost: the features, n p² FLOPs and 9 p³, about 24 p² bytes; 2 n² p + 9 n³ where n <= p. More
-    values of `diag_reg` cost nothing. When differentiated n p² and p³ / 3 of each, and n p numbers.
-    Statistics carry the rounding error of `ridge`'s: on a CPU none beyond float64 for up to 1,024
-    features.
+    values of `diag_reg` cost nothing. A gradient: the derivatives of the map, about three times its
+    cost, and 4 n p². Where all features are in memory, n p² and p³ / 3 of each value. Statistics
+    carry the rounding error of `ridge`'s: on a CPU none beyond float64 for up to 1,024 features.
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
@@ -90,6 +96,11 @@ def log_evidence(
     """
     checked_choice(get, "get", KERNELS)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((feature_map, x, y, diag_reg))):
+        check_feature_map(feature_map)
+        if is_streamed(feature_map, x, y, diag_reg, get, batch_size):
+            return streamed_log_evidence(
+                feature_map, x, y, diag_reg, diag_reg_absolute_scale, get, batch_size, progress
+            )
         return traced_log_evidence(feature_map, x, y, diag_reg, diag_reg_absolute_scale, get)
     values, is_path = checked_diag_reg(diag_reg)
     training = Training(
@@ -102,52 +113,5 @@ def log_evidence(
         progress=progress,
         names=("x", "y"),
     )
-    _checks.check_available(get, get, training.kernels)
-    width = training.stream((get,)).widths(training.x)[get]
-    if min(values) == 0 and len(training.x) > width:
-        raise ValueError(
-            f"diag_reg={diag_reg!r}: {len(training.x)} examples with {width} features have a"
-            " singular kernel, under which targets have no density: every diag_reg must be > 0"
-        )
-    directions = training.statistics((get,)).directions(get)
-    spectrum = directions.spectrum
-    scale = 1.0 if diag_reg_absolute_scale else spectrum.mean_square_norm
-    found = []
-    for value in values:
-        found.append(_of(training, directions, value * scale, value))
-    return np.array(found) if is_path else found[0]
-
-
-def _of(training: Training, directions: Any, penalty: float, diag_reg: float) -> float:
-    spectrum, (n, k) = directions.spectrum, training.y.shape
-    if spectrum.rank(penalty) < spectrum.size and penalty == 0:
-        raise ValueError(
-            f"diag_reg={diag_reg!r}: {spectrum.deficiency(penalty)}. Targets have no density under"
-            " such a kernel: give diag_reg > 0"
-        )
-    rates = spectrum.values + penalty
-    log_determinant = float(np.sum(np.log(rates)))
-    explained = np.sum(directions.targets**2 / rates[:, None])
-    if isinstance(directions, DualDirections):
-        quadratic = float(explained)
-    else:
-        log_determinant += (n - spectrum.size) * math.log(penalty)
-        total = float(np.sum(training.y**2))
-        quadratic = _rest(total, float(explained), spectrum.dtype, diag_reg) / penalty
-    return -0.5 * (k * log_determinant + quadratic + n * k * math.log(2 * math.pi))
-
-
-def _rest(total: float, explained: float, dtype: np.dtype, diag_reg: float) -> float:
-    """Their difference, of which a warning says where it is rounding."""
-    rounding = float(np.finfo(np.float64).eps) * total
-    rest = max(total - explained, rounding)
-    resolved = float(np.finfo(dtype).eps) * total
-    if rest < resolved:
-        warnings.warn(
-            f"at diag_reg={diag_reg:g} the features leave {rest / total:.2g} of the squared"
-            f" targets, less than {dtype} resolves: the evidence is rounding there. Use a larger"
-            " diag_reg, or float64 features",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return rest
+    found = HostEvidence(training, get, values, diag_reg_absolute_scale).values(stacklevel=2)
+    return found if is_path else float(found[0])

@@ -84,8 +84,11 @@ def ridge(
     called for every pass. Batches may be of any sizes and hold what has `__array__`. A thread reads
     the next ones meanwhile, and looks at them. They are always solved in the primal form, in one
     pass, which an iterator that can be read once is good for too; 'loo' and `HoldOut` take two. Of
-    a `pyarrow.dataset` batches are
-    `lambda: ((np.stack([b[c] for c in columns], 1), np.asarray(b["y"])) for b in d.to_batches())`.
+    a `pyarrow.dataset` d of files of Parquet or CSV batches are
+
+        lambda: ((np.stack([b[c] for c in columns], 1), np.asarray(b["y"], float))
+                 for b in d.to_batches())
+
     Shuffle them: units of targets are those of the first block.
 
     Args:

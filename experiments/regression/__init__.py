@@ -1,0 +1,1 @@
+"""Regression on tables: predictions, their likelihood, and what they cost."""
