@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-from ._decomposition import Rows
+from ._decomposition import Roots, Rows, scaled
 from ._normal_equations import NormalEquations, PrimalDecomposition
 from ._primal_spectrum import PrimalSpectrum
 
@@ -21,16 +21,17 @@ class _Found(NamedTuple):
     """Of one λ."""
 
     weights: Float[np.ndarray, "p k"]  # for targets in units
-    inverse_trace: float  # of (G + λI)⁻¹
     condition: float
 
 
 class CholeskyFactors(PrimalDecomposition):
-    """ZᵀZ + λI = L Lᵀ, and what `Decomposition` needs from the inverse of L.
+    """ZᵀZ + λI = L Lᵀ, and what `Decomposition` needs of it.
 
-    Cost of each λ: 2 p³ / 3 FLOPs and 8 p² bytes, where all eigenvalues and eigenvectors cost 9 p³,
-    half of them bound by memory. The factor of the last λ alone is kept: ask for all that one λ
-    needs before the next.
+    Cost of each λ: p³ / 3 FLOPs and 8 p² bytes, where all eigenvalues and eigenvectors cost 9 p³,
+    half of them bound by memory; as much again for the trace of the inverse, which generalised
+    cross-validation needs, and b p² for b examples left out. The factor of the last λ alone is
+    kept, and a trace takes its memory: ask for all that one λ needs before the next, the trace
+    last.
 
     Nothing is dropped here. Where the spectrum would drop a direction (`Spectrum`): the smallest
     eigenvalue of ZᵀZ + λI is below its rounding error, or so negative without λ that λ does not
@@ -42,6 +43,7 @@ class CholeskyFactors(PrimalDecomposition):
         gram = equations.gram
         self._largest = _largest_eigenvalue(gram.__matmul__, len(gram)) if gram.any() else 0.0
         self._found: dict[float, _Found] = {}
+        self._inverse_traces: dict[float, float] = {}  # of (G + λI)⁻¹
         self._factor: tuple[float, Float[np.ndarray, "p p"]] | None = None
         self._spectrum: PrimalSpectrum | None = None
 
@@ -71,27 +73,33 @@ class CholeskyFactors(PrimalDecomposition):
             return self._by_spectrum().residual_sums(penalty)
         w = found.weights  # Wᵀ G W = Wᵀ (C - λ W)
         explained = np.sum(w * self.equations.cross) + penalty * np.sum(w * w)
-        return self.of_sums(float(explained), self.size - penalty * found.inverse_trace)
+        return self.of_sums(float(explained), self.size - penalty * self._inverse_trace(penalty))
 
     def example_rows(
-        self, features: Rows, order: Int[np.ndarray, " n"]
-    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b p"]]]:
-        """R = Z - mean."""
+        self, features: Rows, order: Int[np.ndarray, " n"], roots: Roots = None
+    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
+        """R = √D (Z - mean), or √D [Z - mean, 1 / √Σw]."""
         for start, stop, z in features(order):
-            yield start, stop, np.asarray(z)[: stop - start].astype(np.float64) - self.feature_mean
+            rows = np.asarray(z)[: stop - start].astype(np.float64) - self.feature_mean
+            own = None if roots is None else roots[start:stop]
+            yield start, stop, scaled(self.with_intercept(rows), own)
 
     def left_out(
-        self, rows: Float[np.ndarray, "b p"], y: Float[np.ndarray, "b k"], penalty: float
+        self,
+        rows: Float[np.ndarray, "b r"],
+        y: Float[np.ndarray, "b k"],
+        penalty: float,
+        roots: Roots = None,
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
         if self._of(penalty) is None or self._spectrum is not None:
             spectrum = self._by_spectrum()
-            return spectrum.left_out(spectrum.rotated(rows), y, penalty)
-        residuals = self.units.of(y) - rows @ self._found[penalty].weights
-        inverse = self._inverse_factor(penalty)
-        (product,) = scipy.linalg.get_blas_funcs(("trmm",), (inverse,))
-        turned = product(1.0, inverse, rows.T, lower=1)
+            return spectrum.left_out(spectrum.rotated(rows), y, penalty, roots)
+        rows, constant = rows[:, : self.size], rows[:, self.size :]
+        residuals = scaled(self.units.of(y), roots) - rows @ self._found[penalty].weights
+        lower = self._lower(penalty)
+        turned = scipy.linalg.solve_triangular(lower, rows.T, lower=True, check_finite=False)
         leverages = np.einsum("ij,ij->j", turned, turned)
-        return residuals, 1.0 - self.fit_intercept / self.n_examples - leverages
+        return residuals, 1.0 - np.sum(constant**2, axis=1) - leverages
 
     def _of(self, penalty: float) -> _Found | None:
         """None: by the spectrum."""
@@ -101,33 +109,41 @@ class CholeskyFactors(PrimalDecomposition):
 
     def _find(self, penalty: float) -> None:
         try:
-            inverse = self._inverse_factor(penalty)
+            factor = self._lower(penalty), True
         except np.linalg.LinAlgError:
             return
-        smallest = 1 / _largest_eigenvalue(lambda v: inverse.T @ (inverse @ v), self.size)
+
+        def solved(b):
+            return scipy.linalg.cho_solve(factor, b, check_finite=False)
+
+        smallest = 1 / _largest_eigenvalue(solved, self.size)
         rounding = self.size * float(np.finfo(np.float64).eps) * self._largest
         if smallest <= max(rounding, -2 * (smallest - penalty)):
             return
         gram, cross = self.equations.gram, self.equations.cross
-        w = inverse.T @ (inverse @ cross)
-        w += inverse.T @ (inverse @ (cross - gram @ w - penalty * w))  # one step of refinement
-        condition = (self._largest + penalty) / smallest
-        entries = inverse.reshape(-1, order="F")
-        self._found[penalty] = _Found(w, float(entries @ entries), condition)
+        w = solved(cross)
+        w += solved(cross - gram @ w - penalty * w)  # one step of refinement
+        self._found[penalty] = _Found(w, (self._largest + penalty) / smallest)
 
-    def _inverse_factor(self, penalty: float) -> Float[np.ndarray, "p p"]:
-        """L⁻¹."""
+    def _lower(self, penalty: float) -> Float[np.ndarray, "p p"]:
+        """L."""
         if self._factor is None or self._factor[0] != penalty:
             self._factor = None  # its memory, before that of the next
             matrix = np.array(self.equations.gram, order="F")
             matrix.flat[:: self.size + 1] += penalty
             lower = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-            (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
-            inverse, failed = invert(lower, lower=1, overwrite_c=1)
-            if failed:
-                raise np.linalg.LinAlgError("a zero on the diagonal of the factor")
-            self._factor = penalty, inverse
+            self._factor = penalty, lower
         return self._factor[1]
+
+    def _inverse_trace(self, penalty: float) -> float:
+        """‖L⁻¹‖², of an inverse in the memory of L."""
+        if penalty not in self._inverse_traces:
+            lower, self._factor = self._lower(penalty), None
+            (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
+            inverse, _ = invert(lower, lower=1, overwrite_c=1)  # a zero on its diagonal: not of L
+            entries = inverse.reshape(-1, order="F")
+            self._inverse_traces[penalty] = float(entries @ entries)
+        return self._inverse_traces[penalty]
 
     def _by_spectrum(self) -> PrimalSpectrum:
         if self._spectrum is None:

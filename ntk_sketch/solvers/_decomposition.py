@@ -3,6 +3,9 @@
 Notation: Z (n, p) features, Y (n, k) targets, λ >= 0. Every decomposition gives the minimiser of
 ‖Z W - Y‖² + λ ‖W‖², at λ = 0 the one of least norm; or, with an intercept, the W and b that
 minimise ‖Z W + 1 bᵀ - Y‖² + λ ‖W‖², which are those of centred features and targets.
+
+With weights D = diag(w) of the examples all of this is that of √D Z, √D Y and √D 1: "centred" is by
+weighted means, H is the hat matrix of √D Y, and residuals are √D (Y - Z W).
 """
 
 from __future__ import annotations
@@ -16,8 +19,16 @@ from jaxtyping import Float, Int
 from ..streaming._stream import Batch
 from ._targets import Units
 
+Roots = Float[np.ndarray, " b"] | None
+"""√w of some examples; None: all 1."""
+
 Rows = Callable[..., Iterator[Batch]]
 """`features(order)`: the features of the examples `order`, in batches."""
+
+
+def scaled(a: Float[np.ndarray, "b ..."], roots: Roots) -> Float[np.ndarray, "b ..."]:
+    """Rows times the root of their weight."""
+    return a if roots is None else a * roots.reshape(-1, *[1] * (a.ndim - 1))
 
 
 class Decomposition(abc.ABC):
@@ -27,8 +38,10 @@ class Decomposition(abc.ABC):
     λ, and `left_out` takes them.
 
     Attributes:
-      n_examples: n.
-      mean_square_norm: trace(ZZᵀ) / n, the unit of a relative regulariser; not centred.
+      n_examples: n, of weight > 0.
+      total_weight: Σ w; n without weights.
+      weighted: examples have weights.
+      mean_square_norm: trace(DZZᵀ) / Σ w, the unit of a relative regulariser; not centred.
       dtype: of the features.
       size: directions, p or n.
       units: of targets inside; their shift is the mean of Y with an intercept, else 0.
@@ -40,6 +53,8 @@ class Decomposition(abc.ABC):
     """
 
     n_examples: int
+    total_weight: float
+    weighted: bool
     mean_square_norm: float
     dtype: np.dtype
     size: int
@@ -77,12 +92,20 @@ class Decomposition(abc.ABC):
 
     @abc.abstractmethod
     def example_rows(
-        self, features: Rows, order: Int[np.ndarray, " n"]
+        self, features: Rows, order: Int[np.ndarray, " n"], roots: Roots = None
     ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
-        """Yields `(start, stop, R)` for the examples `order[start:stop]`."""
+        """Yields `(start, stop, R)` for the examples `order[start:stop]`.
+
+        Args:
+          roots: of their weights, in this order.
+        """
 
     @abc.abstractmethod
     def left_out(
-        self, rows: Float[np.ndarray, "b r"], y: Float[np.ndarray, "b k"], penalty: float
+        self,
+        rows: Float[np.ndarray, "b r"],
+        y: Float[np.ndarray, "b k"],
+        penalty: float,
+        roots: Roots = None,
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
         """Residuals `(I - H) T` of examples and their `(I - H)ᵢᵢ`."""

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 
 from .._arguments import checked_examples
 from ..streaming._feature_stream import FeatureStream
+from ..streaming._sample_weights import checked_weights
 from ..streaming._stream import Inputs
 from ..streaming._targets import checked_targets
-from ._decomposition import Decomposition
-from ._left_out import counted
+from ._decomposition import Decomposition, Roots
+from ._left_out import check_weighting, counted
 
 
 class GCV:
@@ -22,6 +23,10 @@ class GCV:
     if there is an intercept). Infinite where H interpolates all examples by degrees of freedom
     alone.
 
+    With weights it is (1/Σw) Σ wᵢ ‖yᵢ - zᵢW‖² / ((1/n) trace(I - H))², H that of √D Z: the weighted
+    mean error of examples that are left out with all of their weight, with the mean of their
+    leverages. It is the same for c w and c λ.
+
     Both sums run over the examples that are not landmarks of the map, and n counts these, if the
     landmarks are given: see `LeaveOneOut`.
 
@@ -29,8 +34,8 @@ class GCV:
     are not told apart. Choose leave-one-out where the fit is that close.
 
     Args:
-      x, y: examples of the statistics; those that are landmarks of the map are left out of the
-        score, at the cost of one pass over their features. None: no example is left out. `ridge`
+      x, y, sample_weight: examples of the statistics; those that are landmarks of the map are left
+        out of the score, at the cost of one pass over their features. None: none is. `ridge`
         gives its own; of batches it keeps the landmarks as they go by.
 
     Source: G. H. Golub, M. Heath, G. Wahba, Technometrics 21 (1979), 215-223, eq. 1.4.
@@ -51,42 +56,60 @@ class GCV:
 
     takes_any_decomposition = True
 
-    def __init__(self, x: Inputs | None = None, y: Inputs | None = None):
+    def __init__(
+        self,
+        x: Inputs | None = None,
+        y: Inputs | None = None,
+        sample_weight: Inputs | None = None,
+    ):
         if (x is None) != (y is None):
             raise ValueError("GCV takes both x and y, or neither")
         self.x = None if x is None else checked_examples(x)
         self.y = None if self.x is None else checked_targets(y, len(self.x))[0]
+        self.sample_weight = None
+        if sample_weight is not None and self.x is not None:
+            self.sample_weight = checked_weights(sample_weight, len(self.x))
 
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
+        check_weighting(self, decomposition.weighted)
         n, units = decomposition.n_examples, decomposition.units
-        left = np.zeros(0, int)
+        total, left, weights = decomposition.total_weight, np.zeros(0, int), self.sample_weight
         if self.x is not None:
-            left = np.flatnonzero(~counted(features, self.x, n))
-        rows, targets = self._rows(decomposition, features, left)
+            left = ~counted(features, self.x, n, sample_weight=weights)
+            left = np.flatnonzero(left if weights is None else left & (weights > 0))
+        roots = None if weights is None else np.sqrt(weights[left])
+        rows, targets = self._rows(decomposition, features, left, roots)
         n -= len(targets)
+        total -= len(targets) if weights is None else float(np.sum(weights[left]))
         sums = []
         for penalty in penalties:  # all of one before the next: see `CholeskyFactors`
+            residuals, complements = np.zeros(0), np.zeros(0)
+            if len(targets):
+                residuals, complements = decomposition.left_out(rows, targets, penalty, roots)
             residual, rounding, freedom = decomposition.residual_sums(penalty)
             least = decomposition.leverage_tolerance * (n if decomposition.base else freedom)
-            if len(targets):
-                residuals, complements = decomposition.left_out(rows, targets, penalty)
-                residual, freedom = residual - np.sum(residuals**2), freedom - complements.sum()
+            residual, freedom = residual - np.sum(residuals**2), freedom - complements.sum()
             sums.append((max(residual, rounding), freedom, least))
         residual, freedom, least = np.array(sums).T
         with np.errstate(divide="ignore", invalid="ignore"):
             score = n * residual / freedom**2 / len(units.shift) * units.scale**2
+            score *= n / total  # 1 without weights
         return np.where(freedom <= least, np.inf, score)
 
     def _rows(
-        self, decomposition: Decomposition, features: FeatureStream, left: Int[np.ndarray, " b"]
+        self,
+        decomposition: Decomposition,
+        features: FeatureStream,
+        left: Int[np.ndarray, " b"],
+        roots: Roots,
     ) -> tuple[Float[np.ndarray, "b r"], Float[np.ndarray, "b k"]]:
         """Those of the examples that do not count, and their targets."""
         if self.x is None or self.y is None or not len(left):
             return np.zeros((0, 0)), np.zeros((0, 0))
         x = self.x
-        parts = decomposition.example_rows(lambda order: features(x, order), left)
+        parts = decomposition.example_rows(lambda order: features(x, order), left, roots)
         return np.concatenate([rows for _, _, rows in parts]), self.y[left]
 
 
@@ -100,7 +123,7 @@ class LandmarksOfBatches(GCV):
         super().__init__()
         self._features = features
 
-    def add(self, x: np.ndarray, y: Float[np.ndarray, "m k"] | None) -> None:
+    def add(self, x: np.ndarray, y: np.ndarray | None, sample_weight: np.ndarray | None) -> None:
         """Looks at one batch."""
         here = self._features.landmarks(x)
         if y is None or not here.any():
@@ -108,3 +131,6 @@ class LandmarksOfBatches(GCV):
         x, y = x[here], y[here]
         self.x = x if self.x is None else np.concatenate([self.x, x])
         self.y = y if self.y is None else np.concatenate([self.y, y])
+        if sample_weight is not None:
+            before = np.zeros(0) if self.sample_weight is None else self.sample_weight
+            self.sample_weight = np.concatenate([before, sample_weight[here]])

@@ -7,14 +7,16 @@ import os
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
 from ..storage._saved import save
+from ..streaming._sample_weights import checked_weights
+from ._adding import merged, updated
 from ._host_sums import HostSums
 from ._origin import Origin, check_same, fingerprint_of, unknown
 from ._targets import Units
@@ -25,14 +27,18 @@ class GramState(eqx.Module):
 
     | field | sum | shape |
     |---|---|---|
-    | `gram` | ZᵀZ | (p, p) |
-    | `cross` | ZᵀT | (p, k) |
-    | `target_norm`, `target_sum` | Σᵢ Tᵢₒ² and Σᵢ Tᵢₒ, one per output | (k,) |
-    | `feature_norm` | Σᵢ ‖zᵢ‖² = trace(ZZᵀ) | () |
-    | `feature_sum` | Σᵢ zᵢ | (p,) |
-    | `n_examples` | rows | () |
+    | `gram` | ZᵀDZ | (p, p) |
+    | `cross` | ZᵀDT | (p, k) |
+    | `target_norm`, `target_sum` | Σᵢ wᵢ Tᵢₒ² and Σᵢ wᵢ Tᵢₒ, one per output | (k,) |
+    | `feature_norm` | Σᵢ wᵢ ‖zᵢ‖² | () |
+    | `feature_sum` | Σᵢ wᵢ zᵢ | (p,) |
+    | `weight` | Σᵢ wᵢ | () |
+    | `n_examples` | rows with wᵢ > 0 | () |
     | `origin` | digests of the feature map, zeros if unknown | (4, 2) |
-    | `rounding` | Σ over blocks of rows b: (eps / 2)² b³, see `rounding_error` | () |
+    | `rounding` | Σ over blocks of b rows, of weight v: (eps / 2)² b v² | () |
+
+    D = diag(w) are the weights of the examples, all 1 if none are given. An example of weight 2 is
+    that example twice.
 
     Targets are summed in their own units, `T = (Y - target_shift) / 2^target_exponent`, so that no
     sum overflows, underflows or drowns in a large mean, whatever the units of Y. `merge` brings
@@ -61,6 +67,7 @@ class GramState(eqx.Module):
     target_sum: Pair
     feature_norm: Pair
     feature_sum: Pair
+    weight: Pair
     target_shift: Pair
     target_exponent: Int[Array, ""]
     n_examples: Int[Array, ""]
@@ -68,15 +75,20 @@ class GramState(eqx.Module):
     origin: Origin
     #: Targets were given as (n,), so that weights are (p,).
     one_output: bool = eqx.field(static=True, default=False)
+    #: Examples were given weights.
+    weighted: bool = eqx.field(static=True, default=False)
 
     @staticmethod
-    def init(n_features: int, n_outputs: int | None, dtype=jnp.float32) -> GramState:
+    def init(
+        n_features: int, n_outputs: int | None, dtype=jnp.float32, weighted: bool = False
+    ) -> GramState:
         """The state of no examples.
 
         Args:
           n_features: p.
           n_outputs: k; None for targets of shape (n,).
           dtype: of the features, float32 or float64; what is narrower is summed in float32.
+          weighted: examples will have weights; an `update` with some says so itself.
         """
         dtype, k = promoted(dtype, jnp.float32), 1 if n_outputs is None else n_outputs
         return GramState(
@@ -86,17 +98,25 @@ class GramState(eqx.Module):
             target_sum=Pair.zeros((k,), dtype),
             feature_norm=Pair.zeros((), dtype),
             feature_sum=Pair.zeros((n_features,), dtype),
+            weight=Pair.zeros((), dtype),
             target_shift=Pair.zeros((k,), dtype),
             target_exponent=jnp.zeros((), jnp.int32),
             n_examples=jnp.zeros((), jnp.int32),
             rounding=jnp.zeros((), dtype),
             origin=unknown(),
             one_output=n_outputs is None,
+            weighted=weighted,
         )
 
     @staticmethod
     def of_host(
-        sums: HostSums, units: Units, n: int, dtype, one_output: bool, rounding: float
+        sums: HostSums,
+        units: Units,
+        n: int,
+        dtype,
+        one_output: bool,
+        rounding: float,
+        weighted: bool = False,
     ) -> GramState:
         """The state of sums that were made on the host."""
         pairs = {
@@ -110,6 +130,7 @@ class GramState(eqx.Module):
             n_examples=jnp.asarray(n, jnp.int32),
             rounding=jnp.asarray(rounding, empty.rounding.dtype),
             one_output=one_output,
+            weighted=weighted,
         )
         return state.with_units(units)
 
@@ -126,6 +147,7 @@ class GramState(eqx.Module):
         z: Float[Array, "n p"],
         y: Float[Array, "n ..."],
         n_examples: Int[Array, ""] | int | None = None,
+        sample_weight: Any = None,
     ) -> GramState:
         """The state with one more block of examples, at the highest matrix product precision.
 
@@ -139,9 +161,24 @@ class GramState(eqx.Module):
           y: targets of the block, (n, k) or (n,).
           n_examples: number of examples where `z` and `y` are padded with rows of zeros to a fixed
             shape; None: all rows.
+          sample_weight: (n,) weights of the examples, >= 0; None: all 1.
+
+        Raises:
+          TypeError, ValueError: weights that are negative, not finite, or not one for each row;
+            where they are traced by JAX, their shape alone is looked at.
         """
-        added = z.shape[0] if n_examples is None else n_examples
-        return _updated(self, z, y, jnp.asarray(added, jnp.int32))
+        added = jnp.asarray(z.shape[0] if n_examples is None else n_examples, jnp.int32)
+        dtype = self.gram.high.dtype
+        if sample_weight is None:
+            return updated(self, z, y, jnp.ones(z.shape[0], dtype), added)
+        if not isinstance(sample_weight, Tracer):
+            sample_weight = checked_weights(sample_weight, z.shape[0], whole=False)
+        if sample_weight.shape != z.shape[:1]:
+            raise ValueError(
+                f"sample_weight has shape {sample_weight.shape}; needed: {z.shape[:1]}"
+            )
+        weights = jnp.asarray(sample_weight).astype(dtype)
+        return dataclasses.replace(updated(self, z, y, weights, added), weighted=True)
 
     def merge(self, other: GramState) -> GramState:
         """The state of the examples of both; associative and commutative to rounding.
@@ -200,7 +237,8 @@ class GramState(eqx.Module):
         error of entry (i, j) of G = ZᵀZ is about (eps / 2) √(Σ b³) / (3 n) · √(Gᵢᵢ Gⱼⱼ) or less. A
         symmetric matrix of independent errors has a spectral norm of about twice its largest row
         norm. Rounded up: (eps / 2) √(Σ b³) / n · √(maxᵢ Gᵢᵢ trace G), eps that of the products:
-        `accumulate` makes those of few features in float64 on a CPU.
+        `accumulate` makes those of few features in float64 on a CPU. With weights a block's share
+        of the sums is v / Σ v in place of b / n, v the weight of its examples.
 
         Measured on a CPU in float32, b = 256 to 4,096, p = 256 to 1,024: 2 to 20 times the error
         for features with a large mean, 3 to 60 times for a decaying spectrum, up to 200 times for
@@ -210,88 +248,13 @@ class GramState(eqx.Module):
         A2815; norms of random matrices: A. Bandeira and R. van Handel, Ann. Probab. 44 (2016),
         2479.
         """
-        n = max(int(self.n_examples), 1)
+        total = float(self.weight.to_host()) or 1.0
         diagonal = np.diagonal(np.asarray(self.gram.high)).astype(np.float64)
         # a pair itself is rounded to eps² / 2
         pair = float(jnp.finfo(self.gram.high.dtype).eps) ** 2 / 2
-        relative = max(np.sqrt(float(self.rounding)) / n, pair)
+        relative = max(np.sqrt(float(self.rounding)) / total, pair)
         return float(relative * np.sqrt(diagonal.max() * diagonal.sum()))
 
     def _shape_text(self) -> str:
         n_features, n_outputs = self.cross.high.shape
         return f"{n_features} features and {n_outputs} outputs"
-
-
-def _transposed_product(a: Float[Array, "n p"], b: Float[Array, "n k"]) -> Float[Array, "p k"]:
-    return jnp.matmul(a.T, b, precision=jax.lax.Precision.HIGHEST)
-
-
-@jax.jit
-def _updated(state: GramState, z: Any, y: Any, added: Int[Array, ""]) -> GramState:
-    dtype, shift = state.gram.high.dtype, state.target_shift
-    y = y.astype(dtype).reshape(len(z), -1) - shift.high[None] - shift.low[None]
-    y = y * jnp.ldexp(jnp.ones((), dtype), -state.target_exponent)
-    return with_block(
-        state, z, jnp.where(jnp.arange(len(z), dtype=added.dtype)[:, None] < added, y, 0), added
-    )
-
-
-def with_block(
-    state: GramState, z: Float[Array, "n p"], t: Float[Array, "n k"], added: Int[Array, ""]
-) -> GramState:
-    """The state with one more block, of targets in the state's units."""
-    dtype = state.gram.high.dtype
-    z, t = z.astype(dtype), t.astype(dtype)
-    unit = jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
-    return dataclasses.replace(
-        state,
-        gram=state.gram.add(_transposed_product(z, z)),
-        cross=state.cross.add(_transposed_product(z, t)),
-        target_norm=state.target_norm.add(jnp.sum(t * t, axis=0)),
-        target_sum=state.target_sum.add(jnp.sum(t, axis=0)),
-        feature_norm=state.feature_norm.add(jnp.sum(z * z)),
-        feature_sum=state.feature_sum.add(jnp.sum(z, axis=0)),
-        n_examples=state.n_examples + added,
-        rounding=state.rounding + unit**2 * added.astype(dtype) ** 3,
-    )
-
-
-@jax.jit
-def merged(state: GramState, other: GramState) -> GramState:
-    """`GramState.merge` of states that fit."""
-    exponent = jnp.maximum(state.target_exponent, other.target_exponent)
-    first = state.n_examples > 0  # a state without examples has no units of its own
-    shift = jax.tree.map(
-        lambda a, b: jnp.where(first, a, b), state.target_shift, other.target_shift
-    )
-    a, b = _in_units(state, shift, exponent), _in_units(other, shift, exponent)
-    sums = {name: getattr(a, name).merge(getattr(b, name)) for name in HostSums._fields}
-    return dataclasses.replace(
-        a,
-        **sums,
-        n_examples=a.n_examples + b.n_examples,
-        rounding=a.rounding + b.rounding,
-        origin=jnp.maximum(state.origin, other.origin),  # equal, or one is unknown
-        one_output=state.one_output and other.one_output,
-    )
-
-
-def _in_units(state: GramState, shift: Pair, exponent: Int[Array, ""]) -> GramState:
-    """T' = (Y - shift) / 2^exponent = factor T + moved."""
-    one = jnp.ones((), state.gram.high.dtype)
-    factor = jnp.ldexp(one, state.target_exponent - exponent)
-    unit = jnp.ldexp(one, -exponent)
-    moved = (state.target_shift.high - shift.high) * unit
-    moved = moved + (state.target_shift.low - shift.low) * unit
-    total, count = state.target_sum.times(factor), state.n_examples.astype(one.dtype)
-    sums = state.feature_sum.high
-    return dataclasses.replace(
-        state,
-        cross=state.cross.times(factor).add(sums[:, None] * moved[None, :]),
-        target_norm=state.target_norm.times(factor**2).add(
-            moved * (2 * total.high + count * moved)
-        ),
-        target_sum=total.add(count * moved),
-        target_shift=shift,
-        target_exponent=exponent,
-    )

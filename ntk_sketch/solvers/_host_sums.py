@@ -15,3 +15,4 @@ class HostSums(NamedTuple):
     target_sum: Float[np.ndarray, " k"]
     feature_norm: Float[np.ndarray, ""]
     feature_sum: Float[np.ndarray, " p"]
+    weight: Float[np.ndarray, ""]

@@ -13,11 +13,12 @@ from .._typing import PRNGKey
 from ..numerics._host_random import generator
 from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
+from ..streaming._sample_weights import checked_weights
 from ..streaming._stream import Inputs
 from ..streaming._targets import checked_targets
 from ._checks import checked_groups
-from ._decomposition import Decomposition
-from ._left_out import LeftOut, counted, too_few
+from ._decomposition import Decomposition, scaled
+from ._left_out import LeftOut, check_weighting, counted, too_few
 from ._loss import checked_loss, loss_of
 from ._spectrum import Spectrum
 
@@ -29,6 +30,9 @@ class LeaveOneOut:
     that never saw it is eᵢ / (1 - Hᵢᵢ), that of a group g is (I - H_gg)⁻¹ e_g. λ is kept as it
     is: a *relative* regulariser would move a little with every example taken away.
     Infinite where a group cannot be left out (I - H_gg singular to rounding).
+
+    With weights an example is left out with its weight: H is that of √D Z, and the mean is weighted
+    by w. An example of weight 2 scores as two copies of it in one group.
 
     The mean runs over the examples that are not landmarks of the map, if it has landmarks and at
     least 32 other examples are given. A landmark has a feature of its own: its leverage is near 1,
@@ -46,6 +50,7 @@ class LeaveOneOut:
         can be read again (then without groups).
       groups: integers (n,); examples with equal numbers are left out together, as augmented copies
         of one image must be.
+      sample_weight: weights of the examples, if the regression has weights. Batches hold theirs.
       loss: 'squared', in the units of y²; or, with one column of y for each class, 'zero_one': the
         share of examples whose largest prediction is not that of their class. The regulariser
         that is best for one is not best for the other.
@@ -79,6 +84,7 @@ class LeaveOneOut:
         loss: str = "squared",
         sample: int | None = None,
         key: PRNGKey | None = None,
+        sample_weight: Inputs | None = None,
     ):
         self.loss = checked_loss(loss)
         self.sample = None if sample is None else checked_integer(sample, "sample")
@@ -94,11 +100,16 @@ class LeaveOneOut:
             for name, value in (("groups", groups), ("a sample", sample)):
                 if value is not None:
                     raise ValueError(f"{name} of batches: not available; give arrays x and y")
-            self.x, self.y, self.groups = x, None, None
+            if sample_weight is not None:
+                raise ValueError("sample_weight of batches is in them: give (x, y, sample_weight)")
+            self.x, self.y, self.groups, self.sample_weight = x, None, None, None
             return
         self.x = checked_examples(x)
         self.y = checked_targets(y, len(self.x))[0]
         self.groups = checked_groups(groups, len(self.x))
+        self.sample_weight = None
+        if sample_weight is not None:
+            self.sample_weight = checked_weights(sample_weight, len(self.x))
         loss_of(loss, self.y.shape[1])
 
     @property
@@ -111,7 +122,10 @@ class LeaveOneOut:
     ) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " g"]]:
         """The examples that the mean runs over, those of a group together, and sizes of groups."""
         assert not isinstance(self.x, Batches)
-        counts = counted(features, self.x, len(self.x), self.groups, stacklevel)
+        weights = self.sample_weight
+        counts = counted(
+            features, self.x, self._n_examples(), self.groups, stacklevel, sample_weight=weights
+        )
         if self.sample is not None and self.key is not None:
             rng = generator(self.key)
             if self.groups is None:
@@ -128,6 +142,12 @@ class LeaveOneOut:
         order = order[counts[order]]
         return order, np.unique(self.groups[order], return_counts=True)[1]
 
+    def _n_examples(self) -> int:
+        """Those of weight > 0."""
+        assert self.y is not None
+        weights = self.sample_weight
+        return len(self.y) if weights is None else int(np.sum(weights > 0))
+
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
     ) -> Float[np.ndarray, " m"]:
@@ -135,42 +155,40 @@ class LeaveOneOut:
             assert isinstance(decomposition, Spectrum)
             return self._of_batches(self.x, decomposition, penalties, features)
         assert self.y is not None
-        if len(self.y) != decomposition.n_examples:
+        check_weighting(self, decomposition.weighted)
+        if self._n_examples() != decomposition.n_examples:
             raise ValueError(
-                f"leave-one-out was given {len(self.y)} examples but the statistics are of "
+                f"leave-one-out was given {self._n_examples()} examples but the statistics are of "
                 f"{decomposition.n_examples}; needed: the same examples"
             )
         order, sizes = self.order(features, stacklevel=7)
-        chunks = decomposition.example_rows(lambda order: features(self.x, order), order)
+        weights = None if self.sample_weight is None else self.sample_weight[order]
+        roots = None if weights is None else np.sqrt(weights)
+        chunks = decomposition.example_rows(lambda order: features(self.x, order), order, roots)
         if isinstance(decomposition, Spectrum):
-            total = self._by_spectrum(decomposition, penalties, chunks, self.y[order], sizes)
+            system = LeftOut(decomposition, penalties, loss_of(self.loss, self.y.shape[1]))
+            total = _of_chunks(system, chunks, self.y[order], weights, sizes)
         elif self.groups is None:
             rows = np.concatenate([rows for _, _, rows in chunks])
             y = self.y[order].astype(np.float64)
-            total = [self._of_one(decomposition, p, rows, y) for p in penalties]
+            total = [self._of_one(decomposition, p, rows, y, weights) for p in penalties]
         else:
             raise TypeError(
                 f"leaving groups out needs a Spectrum, got {type(decomposition).__name__}"
             )
-        return np.asarray(total) / len(order)
+        return np.asarray(total) / (len(order) if weights is None else np.sum(weights))
 
-    def _by_spectrum(self, spectrum: Spectrum, penalties, chunks, y, sizes):
-        """Losses for all λ in one pass over the rows."""
-        system = LeftOut(spectrum, penalties, loss_of(self.loss, y.shape[1]))
-        total = np.zeros(len(penalties))
-        for start, rows, chunk_sizes in _whole_groups(chunks, sizes):
-            targets = y[start : start + len(rows)].astype(np.float64)
-            for index in _by_size(chunk_sizes):
-                total += system.sum_losses(rows[index], targets[index])
-        return total
-
-    def _of_one(self, decomposition: Decomposition, penalty: float, rows, y) -> float:
+    def _of_one(self, decomposition: Decomposition, penalty: float, rows, y, weights) -> float:
         """Losses for one λ, before the next: decompositions may keep one factor alone."""
-        residuals, complement = decomposition.left_out(rows, y, penalty)
+        roots = None if weights is None else np.sqrt(weights)
+        residuals, complement = decomposition.left_out(rows, y, penalty, roots)
         if complement.min() <= decomposition.leverage_tolerance:
             return np.inf
         residuals = decomposition.units.scale * residuals / complement[:, None]
-        return float(loss_of(self.loss, y.shape[1])(residuals, y).sum())
+        loss = loss_of(self.loss, y.shape[1])
+        if weights is None or roots is None:
+            return float(loss(residuals, y).sum())
+        return float((weights * loss(residuals / roots[:, None], y)).sum())
 
     def _of_batches(
         self,
@@ -180,34 +198,58 @@ class LeaveOneOut:
         features: FeatureStream,
     ) -> Float[np.ndarray, " m"]:
         loss, n = loss_of(self.loss, len(spectrum.units.shift)), spectrum.n_examples
-        system = LeftOut(spectrum, penalties, loss)
-        others = x.where(lambda x: ~features.landmarks(x))
-        total = _sum_of_losses(others, spectrum, system, features)
-        if others.n_read != n:
+        system, read = LeftOut(spectrum, penalties, loss), []
+        others = x.where(lambda x: ~features.landmarks(x)).watched(
+            lambda x, _, weights: read.append(len(x) if weights is None else np.sum(weights > 0))
+        )
+        total, weight, count = _sum_of_losses(others, spectrum, system, features)
+        if sum(read) != n or others.kind.weighted != spectrum.weighted:
             raise ValueError(
-                f"leave-one-out was given {others.n_read} examples in its pass over the batches,"
-                f" but the statistics are of {n}; needed: the same examples in every pass"
+                f"leave-one-out was given {sum(read)} examples in its pass over the batches,"
+                f" but the statistics are of {n}; needed: the same examples in every pass, with"
+                " their weights"
             )
-        count = others.n_examples
         if too_few(count, n):
             landmarks = x.where(features.landmarks)
-            total, count = total + _sum_of_losses(landmarks, spectrum, system, features), n
-        return total / count
+            more = _sum_of_losses(landmarks, spectrum, system, features)
+            total, weight = total + more[0], weight + more[1]
+        return total / weight
 
 
 def _sum_of_losses(
     x: Batches, spectrum: Spectrum, system: LeftOut, features: FeatureStream
-) -> Float[np.ndarray, " m"]:
-    """Over the examples of batches, each left out by itself."""
-    total, targets = np.zeros(system.diagonals.shape[1]), collections.deque()
+) -> tuple[Float[np.ndarray, " m"], float, int]:
+    """Over the examples of batches, each left out by itself; their weight, and their number."""
+    total, weight, count = np.zeros(system.diagonals.shape[1]), 0.0, 0
+    beside = collections.deque()
 
     def rows(_):
         for part in features.with_targets(x):
-            targets.append(part.y)
+            beside.append((part.y, part.sample_weight))
             yield part.start, part.stop, part.z
 
     for _, _, r in spectrum.example_rows(rows, np.zeros(0, int)):
-        total += system.sum_losses(r[:, None], targets.popleft()[:, None])
+        y, weights = beside.popleft()
+        if weights is None:
+            total += system.sum_losses(r[:, None], y[:, None])
+            weight, count = weight + len(y), count + len(y)
+        elif (real := weights > 0).any():
+            r, y, weights = scaled(r, np.sqrt(weights))[real], y[real], weights[real]
+            total += system.sum_losses(r[:, None], y[:, None], weights[:, None])
+            weight, count = weight + float(np.sum(weights)), count + len(y)
+    return total, weight, count
+
+
+def _of_chunks(system: LeftOut, chunks, y, weights, sizes) -> Float[np.ndarray, " m"]:
+    """Losses for all λ in one pass over the rows."""
+    total = np.zeros(system.diagonals.shape[1])
+    for start, rows, chunk_sizes in _whole_groups(chunks, sizes):
+        targets = y[start : start + len(rows)].astype(np.float64)
+        own = None if weights is None else weights[start : start + len(rows)]
+        for index in _by_size(chunk_sizes):
+            total += system.sum_losses(
+                rows[index], targets[index], None if own is None else own[index]
+            )
     return total
 
 

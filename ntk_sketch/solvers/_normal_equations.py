@@ -27,6 +27,8 @@ class NormalEquations:
     target_norm: Float[np.ndarray, " k"]
     rounding_error: float
     n_examples: int
+    total_weight: float
+    weighted: bool
     dtype: np.dtype
     mean_square_norm: float
     feature_mean: Float[np.ndarray, " p"]
@@ -49,23 +51,26 @@ class NormalEquations:
                 f"the sum of the squared feature norms overflows {dtype}: scale the inputs or "
                 "W_std down"
             )
-        units, inner_mean = state.units(), sums.target_sum / n
-        spread = np.maximum(sums.target_norm / n - inner_mean**2, 0.0).sum()
+        total = float(sums.weight)
+        units, inner_mean = state.units(), sums.target_sum / total
+        spread = np.maximum(sums.target_norm / total - inner_mean**2, 0.0).sum()
         shifted = np.ldexp(units.shift, -units.exponent)
         # targets lose their mean, or get back what they were shifted by
         lost = inner_mean if fit_intercept else -shifted
         shift = units.shift + np.ldexp(inner_mean, units.exponent)
-        gram, feature_mean = sums.gram, sums.feature_sum / n * fit_intercept
+        gram, feature_mean = sums.gram, sums.feature_sum / total * fit_intercept
         if fit_intercept:
-            gram -= np.outer(n * feature_mean, feature_mean)  # in place: p² numbers less
+            gram -= np.outer(total * feature_mean, feature_mean)  # in place: p² numbers less
         return cls(
             gram=gram,
             cross=sums.cross - sums.feature_sum[:, None] * lost,
-            target_norm=sums.target_norm - n * lost * (2 * inner_mean - lost),
+            target_norm=sums.target_norm - total * lost * (2 * inner_mean - lost),
             rounding_error=state.rounding_error(),
             n_examples=n,
+            total_weight=total,
+            weighted=state.weighted,
             dtype=dtype,
-            mean_square_norm=float(sums.feature_norm) / n,
+            mean_square_norm=float(sums.feature_norm) / total,
             feature_mean=feature_mean,
             units=Units(shift if fit_intercept else np.zeros_like(shift), units.exponent),
             mean_to_spread=mean_to_spread(np.sum((shifted + inner_mean) ** 2), spread),
@@ -81,6 +86,7 @@ class PrimalDecomposition(Decomposition):
     def __init__(self, equations: NormalEquations):
         self.equations = equations
         self.n_examples = equations.n_examples
+        self.total_weight, self.weighted = equations.total_weight, equations.weighted
         self.dtype = equations.dtype
         self.mean_square_norm = equations.mean_square_norm
         self.feature_mean = equations.feature_mean
@@ -90,6 +96,12 @@ class PrimalDecomposition(Decomposition):
         # of one leverage, a sum of p rounded squares
         eps = float(np.finfo(self.dtype).eps)
         self.leverage_tolerance = 8 * float(np.sqrt(len(equations.gram))) * eps
+
+    def with_intercept(self, rows: Float[np.ndarray, "b p"]) -> Float[np.ndarray, "b r"]:
+        """With the intercept's own coordinate of an example, before weights."""
+        if not self.fit_intercept:
+            return rows
+        return np.concatenate([rows, np.full((len(rows), 1), self.total_weight**-0.5)], axis=1)
 
     def of_sums(self, explained: float, freedom: float) -> tuple[float, float, float]:
         """`residual_sums` from `2 tr(WᵀC) - tr(Wᵀ G W)` and `trace(H)` without the intercept's."""

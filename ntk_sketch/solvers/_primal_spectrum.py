@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..numerics._precision import on_device
-from ._decomposition import Rows
+from ._decomposition import Roots, Rows, scaled
 from ._normal_equations import NormalEquations, PrimalDecomposition
 from ._spectrum import Spectrum, eigh
 from ._sums import project
@@ -44,26 +44,23 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
         coefficients, diagonal = -inverse[:, None] * self._rotated, -inverse
         if not self.fit_intercept:
             return coefficients, diagonal
-        # the mean of T is 0 already; 1/n is the intercept's own share of every leverage
+        # the mean of T is 0 already; w / Σ w is the intercept's own share of every leverage
         none = np.zeros((1, coefficients.shape[1]))
         return np.concatenate([coefficients, none]), np.append(diagonal, -1.0)
 
     def example_rows(
-        self, features: Rows, order: Int[np.ndarray, " n"]
+        self, features: Rows, order: Int[np.ndarray, " n"], roots: Roots = None
     ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
-        """R = Z U, or [(Z - mean) U, 1 / √n]: a second pass over the features, and 2 n p² FLOPs on
-        the device."""
+        """R = √D Z U, or √D [(Z - mean) U, 1 / √Σw]: a second pass over the features, and 2 n p²
+        FLOPs on the device."""
         vectors = on_device(self.vectors, self.dtype)
         mean = self.feature_mean @ self.vectors
         for start, stop, z in features(order):
             rows = np.asarray(project(z, vectors))[: stop - start].astype(np.float64)
-            yield start, stop, self._with_intercept(rows - mean)
+            own = None if roots is None else roots[start:stop]
+            yield start, stop, scaled(self.with_intercept(rows - mean), own)
 
-    def rotated(self, rows: Float[np.ndarray, "b p"]) -> Float[np.ndarray, "b r"]:
-        """R of features that have lost `feature_mean` already."""
-        return self._with_intercept(rows @ self.vectors)
-
-    def _with_intercept(self, rows: Float[np.ndarray, "b p"]) -> Float[np.ndarray, "b r"]:
-        if not self.fit_intercept:
-            return rows
-        return np.concatenate([rows, np.full((len(rows), 1), self.n_examples**-0.5)], axis=1)
+    def rotated(self, rows: Float[np.ndarray, "b q"]) -> Float[np.ndarray, "b r"]:
+        """R of rows of `CholeskyFactors`."""
+        p = len(self.vectors)
+        return np.concatenate([rows[:, :p] @ self.vectors, rows[:, p:]], axis=1)

@@ -6,6 +6,8 @@ import contextlib
 import os
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
 from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
@@ -29,6 +31,7 @@ def ridge(
     x: Inputs | BatchesLike,
     y: Inputs | None = None,
     *,
+    sample_weight: Inputs | None = None,
     diag_reg: DiagReg = 1e-3,
     diag_reg_absolute_scale: bool = False,
     select: Selector | HoldOut | str | tuple[Any, ...] | None = None,
@@ -50,6 +53,12 @@ def ridge(
     of the training features, or `diag_reg` itself. As there, nothing is centred and no intercept is
     fitted, unless `fit_intercept` asks for it.
 
+    With `sample_weight` wᵢ it is the W that minimises Σ wᵢ ‖zᵢ W - yᵢ‖² + λ ‖W‖²: an example of
+    weight 2 is that example twice, one of weight 0 is not there, and an inverse variance of its
+    noise is the weight that a noisy example should have. λ is then
+    `diag_reg * Σ wᵢ ‖zᵢ‖² / Σ wᵢ`. Weights are not normalised: c w with c `diag_reg` gives the W of
+    w with `diag_reg`.
+
     Inputs are looked at here: they must be finite, and what lies outside of the range of float32 is
     refused. Targets are brought to units of order one on the host, so that neither solution nor
     scores depend on theirs.
@@ -57,8 +66,8 @@ def ridge(
     With n > p examples the features are streamed once into `GramState` (memory independent of n:
     about 24 p² bytes; n p² FLOPs on a CPU, 2 n p² elsewhere) and ZᵀZ is decomposed on the host in
     float64: all eigenvalues and eigenvectors (9 p³ FLOPs), after which every regulariser is cheap,
-    or beyond 4,096 features (beyond 1,023 for a single regulariser) a Cholesky factor and its
-    inverse for each of m regularisers (2 m p³ / 3). Leave-one-out and λ = 0 need the former.
+    or beyond 4,096 features (beyond 1,023 for a single regulariser) a Cholesky factor for each of m
+    regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and λ = 0 need the former.
     With n <= p the features are kept (n p numbers on the host) and ZZᵀ is decomposed (2 n² p + 9 n³
     FLOPs). A path adds 2 m min(n, p)² k FLOPs.
 
@@ -86,6 +95,8 @@ def ridge(
         batches.
       y: targets (n, outputs) or (n,), floating point. Classes as centred one-hot rows, for instance
         `jax.nn.one_hot(labels, 10) - 0.1`.
+      sample_weight: weights (n,) of the examples, >= 0; None: all 1. Batches hold them as
+        `(x, y, sample_weight)`.
       diag_reg: regulariser >= 0, or a sequence of them: a path from one decomposition.
       diag_reg_absolute_scale: `diag_reg` is λ, not relative to the mean squared norm.
       select: picks one of the path: 'gcv' (generalised cross-validation; one more pass over the
@@ -159,11 +170,13 @@ def ridge(
     run = Run.of(checkpoint)
     features = FeatureStream(feature_map, get, batch_size, progress)
     given = of_user(x, y)
-    how = _How(select, groups, refit, keep_features, fit_intercept, extend_path, values)
+    how = _How(
+        sample_weight, select, groups, refit, keep_features, fit_intercept, extend_path, values
+    )
     if isinstance(given, Batches):
         sums, selector = _sums_of_batches(features, given, how, run)
     else:
-        data = checked_arrays(features, given, y)
+        data = checked_arrays(features, given, y, sample_weight)
         warn_of_lost_variation(data.x, stacklevel=3)
         sums, selector = _sums_of_arrays(features, data, how, run)
     whole = needs_spectrum(selector, values)
@@ -172,14 +185,16 @@ def ridge(
     scores = None if selector is None else regression.scores(selector, features, extend_path)
     if refit and isinstance(selector, Validation):
         values = regression.diag_regs
-        found = sums.plus(selector.x, selector.y).decomposition(fit_intercept, whole, len(values))
+        more = sums.plus(selector.x, selector.y, sample_weight=selector.sample_weight)
+        found = more.decomposition(fit_intercept, whole, len(values))
         regression = Regression(found, values, diag_reg_absolute_scale)
     return regression.solution(features, scores, is_path=is_path, one_output=sums.one_output)
 
 
 class _How(NamedTuple):
-    """Arguments of `ridge` that choose a regulariser."""
+    """Arguments of `ridge` that weigh examples and choose a regulariser."""
 
+    sample_weight: Any
     select: Any
     groups: Any
     refit: bool
@@ -192,13 +207,16 @@ class _How(NamedTuple):
 def _sums_of_arrays(
     features: FeatureStream, data: Data, how: _How, run: Run | None
 ) -> tuple[Examples, Selector | None]:
-    x, targets, one_output, spec = data
+    x, targets, one_output, spec, weights = data
     assert targets is not None
-    selector, order = select_of_arrays(how.select, x, targets, how.groups, how.refit), None
+    selector, order = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit), None
     _checks.check_extend(how.extend_path, how.values, selector)
     if isinstance(selector, HoldOut):
-        order, selector = selector.split(x, targets, how.groups, features.landmarks(x))
-    _checks.check_intercept(how.fit_intercept, len(x) if order is None else len(order))
+        landmarks = features.landmarks(x)
+        order, selector = selector.split(x, targets, how.groups, landmarks, weights)
+    fitted = weights if weights is None or order is None else weights[order]
+    n = len(x) if order is None else len(order)
+    _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
     loo = isinstance(selector, LeaveOneOut)
     if how.keep_features and run is not None and loo and selector.sample is None:
         raise ValueError(
@@ -212,7 +230,7 @@ def _sums_of_arrays(
             features.keep_some(x, selector.order(features)[0])
     elif how.keep_features and how.refit and isinstance(selector, Validation):
         features.keep(selector.x)
-    return Examples(features, spec, one_output).plus(x, targets, order, run), selector
+    return Examples(features, spec, one_output).plus(x, targets, order, run, weights), selector
 
 
 def _sums_of_batches(
@@ -226,8 +244,9 @@ def _sums_of_batches(
     x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
     _checks.check_extend(how.extend_path, how.values, selector)
     with contextlib.closing(x):
-        _, _, one_output, spec = checked_batches(features, x, run)
-        check_validation(selector, x.kind.shape, x.kind.outputs)
+        data = checked_batches(features, x, run, how.sample_weight)
+        kind, one_output, spec = x.kind, data.one_output, data.spec
+        check_validation(selector, kind.shape, kind.outputs, kind.weighted, how.refit)
         sums = Examples(features, spec, one_output).plus(x, None, None, run)
     warn_of_lost_ranges(x.ranges)
     _checks.check_intercept(how.fit_intercept, sums.n_examples)

@@ -17,8 +17,8 @@ from ._checkpoint import Checkpoint, checked_checkpoint
 from ._origin import Origin, check_same
 from ._running_sums import RunningSums
 
-#: Raised by one with every change that older versions of this package cannot read.
-_VERSION = 1
+#: Raised by one with every change of what is in a file.
+_VERSION = 2
 _KIND = "checkpoint"
 
 
@@ -54,10 +54,10 @@ class Run:
             about, arrays = _file.read(path)
             if about.get("kind") != _KIND:
                 raise ValueError(f"it holds a {about.get('kind')}, which is not overwritten")
-            if about["checkpoint"] > _VERSION:
+            if about["checkpoint"] != _VERSION:
                 raise ValueError(
                     f"it has version {about['checkpoint']} of a checkpoint; this ntk_sketch reads"
-                    f" up to {_VERSION}: install a newer one"
+                    f" version {_VERSION}: install the one that wrote it"
                 )
         except ValueError as error:
             raise ValueError(

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._gram_state import GramState, HostSums, merged, with_block
+from ._adding import merged, with_block
+from ._gram_state import GramState
+from ._host_sums import HostSums
+from ._reference import of_features
 from ._targets import Units, centred_units, exponent_of
 
 FLOAT64_FEATURES = 1024  # up to so many, products on a CPU are in float64, which costs little there
@@ -33,7 +36,12 @@ class RunningSums(abc.ABC):
         self.units, self._fixed = units, units is not None
         self.n = 0
 
-    def add(self, z: Sequence[Array], y: Float[np.ndarray, "n k"]) -> None:
+    def add(
+        self,
+        z: Sequence[Array],
+        y: Float[np.ndarray, "n k"],
+        sample_weight: Float[np.ndarray, " n"] | None = None,
+    ) -> None:
         """One more block: features in batches of one size, zeros behind the last example."""
         if self.units is None:
             self._set_units(centred_units(y, self._dtype()))
@@ -42,7 +50,7 @@ class RunningSums(abc.ABC):
             if growth > _GROWTH or (growth and self._all_targets_zero()):
                 self._enlarge(growth)
         assert self.units is not None
-        self._add(z, self.units.of(y))
+        self._add(z, self.units.of(y), sample_weight)
         self.n += len(y)
 
     def _enlarge(self, growth: int) -> None:
@@ -67,7 +75,7 @@ class RunningSums(abc.ABC):
         """Brings the sums to larger units."""
 
     @abc.abstractmethod
-    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"]) -> None:
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
         """As `add`, of targets in units."""
 
     @abc.abstractmethod
@@ -84,16 +92,19 @@ class RunningSums(abc.ABC):
 
 
 class OnHost(RunningSums):
-    """NumPy's sums in float64; `zᵀz` is a symmetric product, half the FLOPs of others."""
+    """NumPy's sums in float64 of features minus the mean of the first block; `zᵀz` is a symmetric
+    product, half the FLOPs of others.
+    """
 
-    def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None):
+    def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None, weighted: bool):
         super().__init__(units)
-        self._of_state = dtype
+        self._of_state, self._weighted = dtype, weighted
         self._product = np.dtype(np.float64 if p <= FLOAT64_FEATURES else dtype)
         self._one_output, k = k is None, 1 if k is None else k
-        shapes = HostSums((p, p), (p, k), (k,), (k,), (), (p,))  # pyright: ignore[reportArgumentType]
+        shapes = HostSums((p, p), (p, k), (k,), (k,), (), (p,), ())  # pyright: ignore[reportArgumentType]
         self._sums = HostSums(*map(np.zeros, shapes))
-        self._cubes = 0.0
+        self._cubes, self._count = 0.0, 0
+        self._reference = np.zeros(p, self._product)
 
     def _dtype(self) -> np.dtype:
         return self._of_state
@@ -109,51 +120,83 @@ class OnHost(RunningSums):
             array = getattr(self._sums, name)
             np.ldexp(array, -power * growth, out=array)
 
-    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"]) -> None:
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
         host = [np.asarray(batch) for batch in z]
         block = (host[0] if len(host) == 1 else np.concatenate(host))[: len(t)]
-        block, targets = (a.astype(self._product, copy=False) for a in (block, t))
+        block = block.astype(self._product, copy=False)
+        if not self.n:
+            self._reference = block.mean(axis=0)
+        block = block - self._reference
+        count, weight, z_sum, t_sum = len(t), float(len(t)), block, t
+        if sample_weight is not None:
+            root = np.sqrt(sample_weight)[:, None]
+            block, t = block * root.astype(self._product), t * root
+            z_sum, t_sum = block * root, t * root
+            count, weight = int(np.sum(sample_weight > 0)), float(np.sum(sample_weight))
+        targets = t.astype(self._product, copy=False)
         squares, sums = block.T @ block, self._sums
         for total, more in [
             (sums.gram, squares),
             (sums.cross, block.T @ targets),
             (sums.target_norm, np.sum(t**2, axis=0)),
-            (sums.target_sum, np.sum(t, axis=0)),
+            (sums.target_sum, np.sum(t_sum, axis=0)),
             (sums.feature_norm, np.trace(squares, dtype=np.float64)),
-            (sums.feature_sum, np.sum(block, axis=0, dtype=np.float64)),
+            (sums.feature_sum, np.sum(z_sum, axis=0, dtype=np.float64)),
+            (sums.weight, weight),
         ]:
             total += more
-        self._cubes += float(len(t)) ** 3
+        self._cubes += count * weight**2
+        self._count += count
 
     def state(self) -> GramState:
         assert self.units is not None
         if not self._fixed and self._sums.target_norm.any():
-            rms = np.sqrt(self._sums.target_norm.max() / self.n)
+            rms = np.sqrt(self._sums.target_norm.max() / self._sums.weight)
             growth = exponent_of(np.asarray(rms))
             if abs(growth) > _GROWTH:
                 self._enlarge(growth)
         rounding = (float(np.finfo(self._product).eps) / 2) ** 2 * self._cubes
+        rounding *= _size(self._sums.gram)
+        self._sums = of_features(self._sums, self._reference)
+        self._reference = np.zeros_like(self._reference)
+        rounding /= _size(self._sums.gram) or 1.0  # `GramState.rounding_error` multiplies by it
+        kind = self._of_state, self._one_output
         return GramState.of_host(
-            self._sums, self.units, self.n, self._of_state, self._one_output, rounding
+            self._sums, self.units, self._count, *kind, rounding, self._weighted
         )
 
     def arrays(self) -> list[np.ndarray]:
         assert self.units is not None
-        scalars = np.array([self._cubes, self.units.exponent])
-        return [*self._sums, self.units.shift, scalars]
+        scalars = np.array([self._cubes, self.units.exponent, self._count])
+        return [*self._sums, self._reference, self.units.shift, scalars]
 
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
-        *sums, shift, (self._cubes, exponent) = arrays
+        *sums, self._reference, shift, (self._cubes, exponent, count) = arrays
         self._sums, self.units, self.n = HostSums(*sums), Units(shift, int(exponent)), n
+        self._count = int(count)
+
+
+def _size(gram: Float[np.ndarray, "p p"]) -> float:
+    """The square of what rounding errors are relative to."""
+    diagonal = np.diagonal(gram)
+    return float(diagonal.max() * diagonal.sum())
 
 
 class OnDevice(RunningSums):
     """Pairs on the device. Small batches are gathered into blocks of one size."""
 
-    def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None, batches: int):
+    def __init__(
+        self,
+        p: int,
+        k: int | None,
+        dtype: np.dtype,
+        units: Units | None,
+        weighted: bool,
+        batches: int,
+    ):
         super().__init__(units)
         self._batches = batches
-        self._state = GramState.init(p, k, dtype)
+        self._state = GramState.init(p, k, dtype, weighted)
         if units is not None:
             self._set_units(units)
 
@@ -173,12 +216,14 @@ class OnDevice(RunningSums):
         none = dataclasses.replace(none, target_exponent=larger.target_exponent)
         self._state = merged(self._state, none)
 
-    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"]) -> None:
+    def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
         block = (*z, *[jnp.zeros_like(z[0])] * (self._batches - len(z)))
         rows = sum(map(len, block))
         targets = np.zeros((rows, t.shape[1]), self._dtype())
         targets[: len(t)] = t
-        self._state = _with_block_in_place(self._state, block, targets, np.int32(len(t)))
+        weights = np.zeros(rows, self._dtype())
+        weights[: len(t)] = 1.0 if sample_weight is None else sample_weight
+        self._state = _with_block_in_place(self._state, block, targets, weights)
 
     def state(self) -> GramState:
         return self._state
@@ -192,8 +237,8 @@ class OnDevice(RunningSums):
         self.units, self.n = self._state.units(), n
 
 
-def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, added: Array):
-    return with_block(state, jnp.concatenate(batches), t, added)
+def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, weights: Array):
+    return with_block(state, jnp.concatenate(batches), t, weights)
 
 
 _with_block_in_place = jax.jit(_with_block, donate_argnums=0)

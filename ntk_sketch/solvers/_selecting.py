@@ -11,24 +11,30 @@ from ..streaming._batches import Batches
 from ..streaming._feature_stream import FeatureStream
 from ._gcv import GCV, LandmarksOfBatches
 from ._leave_one_out import LeaveOneOut
+from ._left_out import check_weighting
 from ._loss import loss_of
 from ._selection import Selector
 from ._validation import HoldOut, Validation, validation
 
 
 def select_of_arrays(
-    select: Any, x: Any, y: Float[np.ndarray, "n k"], groups: Any, refit: bool
+    select: Any,
+    x: Any,
+    y: Float[np.ndarray, "n k"],
+    sample_weight: Float[np.ndarray, " n"] | None,
+    groups: Any,
+    refit: bool,
 ) -> Selector | HoldOut | None:
     """`ridge`'s `select` as an object, checked."""
     _check_options(select, groups, refit)
     if isinstance(select, HoldOut):
         return select
     if isinstance(select, str) and select == "loo":
-        return LeaveOneOut(x, y, groups)
+        return LeaveOneOut(x, y, groups, sample_weight=sample_weight)
     if _is_gcv(select):
-        return GCV(x, y)
-    selector = _as_object(select)
-    check_validation(selector, tuple(x.shape[1:]), y.shape[1])
+        return GCV(x, y, sample_weight)
+    selector, weighted = _as_object(select), sample_weight is not None
+    check_validation(selector, tuple(x.shape[1:]), y.shape[1], weighted, refit)
     return selector
 
 
@@ -50,9 +56,20 @@ def select_of_batches(
     return x, _as_object(select)
 
 
-def check_validation(selector: Any, shape: tuple[int, ...], outputs: int | None) -> None:
-    """Refuses validation examples of another shape than those that are fitted, and a loss that is
-    not of their targets."""
+def check_validation(
+    selector: Any, shape: tuple[int, ...], outputs: int | None, weighted: bool, refit: bool
+) -> None:
+    """Refuses validation examples of another shape than those that are fitted, a loss that is not
+    of their targets, and weights where the others have none."""
+    if isinstance(selector, LeaveOneOut | GCV):
+        check_weighting(selector, weighted)
+    arrays = isinstance(selector, Validation) and selector.y is not None
+    if refit and arrays and weighted != (selector.sample_weight is not None):
+        raise ValueError(
+            "refit=True fits the validation examples too, and they have"
+            f" {'no weights' if weighted else 'weights'}, unlike the others: give"
+            " select=(x_val, y_val, sample_weight_val) together with sample_weight"
+        )
     if outputs is not None and isinstance(selector, LeaveOneOut | Validation):
         loss_of(selector.loss, outputs)
     if not isinstance(selector, Validation) or selector.y is None:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from ._decomposition import Decomposition
+from ._decomposition import Decomposition, Roots, scaled
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -69,15 +69,19 @@ class Spectrum(Decomposition):
     def residual_system(
         self, penalty: float
     ) -> tuple[Float[np.ndarray, "r k"], Float[np.ndarray, " r"]]:
-        """(C, d): residuals of examples with rows R are `base * T + R C`, T targets in `units`, and
-        I - H is, up to a common factor, `base * I + R diag(d) Rᵀ`."""
+        """(C, d): residuals of examples with rows R are `base * √D T + R C`, T targets in `units`,
+        and I - H is, up to a common factor, `base * I + R diag(d) Rᵀ`."""
 
     def left_out(
-        self, rows: Float[np.ndarray, "b r"], y: Float[np.ndarray, "b k"], penalty: float
+        self,
+        rows: Float[np.ndarray, "b r"],
+        y: Float[np.ndarray, "b k"],
+        penalty: float,
+        roots: Roots = None,
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
         coefficients, diagonal = self.residual_system(penalty)
         return (
-            rows @ coefficients + self.base * self.units.of(y),
+            rows @ coefficients + self.base * scaled(self.units.of(y), roots),
             self.base + rows**2 @ diagonal,
         )
 

@@ -15,7 +15,7 @@ from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import checked_arrays, checked_batches, decomposed
+from ._examples import Data, checked_arrays, checked_batches, decomposed
 from ._gcv import GCV
 from ._gram_state import GramState
 from ._origin import check_same, origin_of
@@ -32,6 +32,7 @@ def accumulate(
     x: Inputs | BatchesLike,
     y: Inputs | None = None,
     *,
+    sample_weight: Inputs | None = None,
     get: str = "ntk",
     batch_size: int | None = None,
     progress: Progress = None,
@@ -45,7 +46,7 @@ def accumulate(
     FLOPs, 12 p² bytes on the device (24 p² on the host for up to 1,024 features on a CPU).
 
     Args:
-      feature_map, x, y, get, batch_size: as in `ridge`.
+      feature_map, x, y, sample_weight, get, batch_size: as in `ridge`.
       progress: as in `ridge`.
       checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
         they are made, and a call that finds them there goes on from them.
@@ -73,14 +74,19 @@ def accumulate(
     given = of_user(x, y)
     if isinstance(given, Batches):
         with contextlib.closing(given):
-            data = checked_batches(features, given, run)
-            state = statistics(features, *data, run=run)
+            data = checked_batches(features, given, run, sample_weight)
+            state = _statistics(features, data, run)
         warn_of_lost_ranges(given.ranges, stacklevel=3)
     else:
-        data = checked_arrays(features, given, y)
+        data = checked_arrays(features, given, y, sample_weight)
         warn_of_lost_variation(data.x, stacklevel=3)
-        state = statistics(features, *data, run=run)
+        state = _statistics(features, data, run)
     return dataclasses.replace(state, origin=origin_of(feature_map, get))
+
+
+def _statistics(features: FeatureStream, data: Data, run: Run | None) -> GramState:
+    x, y, one_output, spec, weights = data
+    return statistics(features, x, y, one_output, spec, run=run, sample_weight=weights)
 
 
 def solve(
@@ -107,7 +113,8 @@ def solve(
         `ridge`.
       select: 'gcv' or `GCV()`, `LeaveOneOut(x, y, groups)`, `(x_val, y_val)` or
         `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
-        `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean.
+        `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean. Of
+        statistics with weights these two take `sample_weight` too.
 
     Returns:
       A `RidgeSolution` with weights of shape (p, outputs), or (p,) if all targets were (n,).

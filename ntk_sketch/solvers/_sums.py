@@ -15,6 +15,7 @@ from ..numerics._precision import promoted
 from ..streaming._batches import Batches
 from ..streaming._computed import Part
 from ..streaming._feature_stream import FeatureStream
+from ..streaming._sample_weights import check_scale
 from ._checks import check_range
 from ._gram_state import GramState
 from ._origin import origin_of
@@ -40,8 +41,9 @@ def statistics(
     spec: jax.ShapeDtypeStruct,
     order: Int[np.ndarray, " m"] | None = None,
     run: Run | None = None,
+    sample_weight: Float[np.ndarray, " n"] | None = None,
 ) -> GramState:
-    """GramState of `x[order]` and `y[order]`, which were checked, or of batches of both.
+    """GramState of `x[order]`, `y[order]` and weights, which were checked, or of batches.
 
     Args:
       spec: of the features.
@@ -52,12 +54,15 @@ def statistics(
         n, rows, units = None, features.rows(None), None
         kind = x.opened(rows).kind
         shape, examples, outputs = kind.shape, kind.dtype, kind.outputs
+        weighted = kind.weighted
     else:
         assert y is not None
         n = len(y) if order is None else len(order)
         rows, units = features.rows(n), centred_units(y, dtype)
+        weighted = sample_weight is not None
         shape, examples, outputs = x.shape[1:], x.dtype, y.shape[1]
-    parts = features.with_targets(x, y, order, None if run is None else run.done)
+    done = None if run is None else run.done
+    parts = features.with_targets(x, y, order, done, sample_weight)
     if isinstance(x, Batches):
         parts = _in_range(parts, spec.dtype)
     if run is not None:
@@ -72,9 +77,10 @@ def statistics(
                 "examples a batch (batch_size)": rows,
                 "sums": "on the host" if _on_host() else "on the device",
                 "number of examples": n,
+                "sample weights": "given" if weighted else "none",
             },
         )
-    return gram_of_stream(parts, outputs, rows, spec, one_output, units, n, run)
+    return gram_of_stream(parts, outputs, rows, spec, one_output, units, n, run, weighted)
 
 
 def gram_of_stream(
@@ -86,6 +92,7 @@ def gram_of_stream(
     units: Units | None,
     n: int | None,
     run: Run | None = None,
+    weighted: bool = False,
 ) -> GramState:
     """GramState of features and targets in batches of `rows`. On a CPU the sums are NumPy's in
     float64, and so are the products of few features; elsewhere they are pairs on the device.
@@ -93,6 +100,7 @@ def gram_of_stream(
     Args:
       units: of the targets; None: from the first block.
       n: number of examples, if it is known.
+      weighted: the parts have weights.
     """
     assert outputs is not None
     on_host = _on_host()
@@ -101,19 +109,22 @@ def gram_of_stream(
         per_block = min(per_block, 1 << (-(-n // rows) - 1).bit_length())
     k, dtype = None if one_output else outputs, promoted(spec.dtype, jnp.float32)
     if on_host:
-        sums = OnHost(spec.shape[1], k, dtype, units)
+        sums = OnHost(spec.shape[1], k, dtype, units, weighted)
     else:
-        sums = OnDevice(spec.shape[1], k, dtype, units, per_block)
+        sums = OnDevice(spec.shape[1], k, dtype, units, weighted, per_block)
     with contextlib.ExitStack() as stack:
         if run is not None:
             stack.enter_context(run.going_on(sums))
         stack.enter_context(contextlib.closing(parts))
         for block in _blocks(parts, per_block):
             with contextlib.nullcontext() if run is None else run.block(block):
-                sums.add([part.z for part in block], _targets(block))
+                sums.add([part.z for part in block], _targets(block), _weights(block))
     if not sums.n:
         raise ValueError("no example is left to fit: all of them are set aside")
-    return sums.state()
+    state = sums.state()
+    if weighted:
+        check_scale(min(float(state.weight.high), 1.0))  # the largest is no more than the sum
+    return state
 
 
 def _on_host() -> bool:
@@ -134,6 +145,11 @@ def _in_range(parts: Generator[Part, None, None], dtype: Any) -> Generator[Part,
 
 def _targets(block: list[Part]) -> Float[np.ndarray, "m k"]:
     return np.concatenate([part.y for part in block if part.y is not None])
+
+
+def _weights(block: list[Part]) -> Float[np.ndarray, " m"] | None:
+    weights = [part.sample_weight for part in block if part.sample_weight is not None]
+    return np.concatenate(weights) if weights else None
 
 
 def _blocks(parts: Iterator[Part], size: int) -> Iterator[list[Part]]:

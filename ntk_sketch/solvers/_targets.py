@@ -29,13 +29,22 @@ class Units(NamedTuple):
         return np.ldexp(y.astype(np.float64) - self.shift, -self.exponent)
 
 
-def centred_units(y: Float[np.ndarray, "n k"], dtype) -> Units:
-    """Units in which these targets have mean 0 (to the digits of a pair of `dtype`) and are of
-    order 1."""
-    mean = np.sum([part.sum(axis=0) for part in _parts(y)], axis=0) / len(y)
+def centred_units(
+    y: Float[np.ndarray, "n k"], dtype, sample_weight: Float[np.ndarray, " n"] | None = None
+) -> Units:
+    """Units in which these targets have the (weighted) mean 0 (to the digits of a pair of `dtype`)
+    and are of order 1."""
+    total = len(y) if sample_weight is None else np.sum(sample_weight)
+    mean = np.sum([part.sum(axis=0) for part in _parts(y, sample_weight)], axis=0) / total
     high = mean.astype(dtype).astype(np.float64)
     shift = high + (mean - high).astype(dtype)
     return Units(shift, max(exponent_of(part - shift) for part in _parts(y)))
+
+
+def weighted_mean(
+    a: Float[np.ndarray, "n k"], sample_weight: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " k"]:
+    return np.sum(a * sample_weight[:, None], axis=0) / np.sum(sample_weight)
 
 
 def scaled_units(y: Float[np.ndarray, "n k"]) -> Units:
@@ -49,11 +58,15 @@ def exponent_of(y: Float[np.ndarray, ...]) -> int:
     return int(np.clip(np.frexp(np.abs(y).max())[1], -100, 100))
 
 
-def _parts(y: Float[np.ndarray, "n k"]) -> Iterator[Float[np.ndarray, "m k"]]:
-    """In float64, a part at a time: targets of any dtype may be larger than memory."""
+def _parts(
+    y: Float[np.ndarray, "n k"], sample_weight: Float[np.ndarray, " n"] | None = None
+) -> Iterator[Float[np.ndarray, "m k"]]:
+    """In float64, a part at a time: targets of any dtype may be larger than memory. With weights
+    each row is multiplied by its own."""
     rows = max(1, _PART // y.shape[1])
     for start in range(0, len(y), rows):
-        yield y[start : start + rows].astype(np.float64)
+        part = y[start : start + rows].astype(np.float64)
+        yield part if sample_weight is None else part * sample_weight[start : start + rows, None]
 
 
 def mean_to_spread(mean_square: float, variance: float) -> float:

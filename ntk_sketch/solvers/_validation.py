@@ -16,6 +16,7 @@ from ..numerics._host_random import generator
 from ..numerics._precision import on_device
 from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_stream import FeatureStream
+from ..streaming._sample_weights import checked_weights
 from ..streaming._stream import Inputs
 from ..streaming._targets import checked_targets
 from ._checks import checked_groups
@@ -30,6 +31,7 @@ class Validation:
     Args:
       x, y: the examples.
       loss: 'squared' or 'zero_one', as in `LeaveOneOut`.
+      sample_weight: (n,) weights of these, for a weighted mean. Batches hold theirs.
 
     In place of x and y it takes batches of both, as in `ridge`, that can be read again.
 
@@ -56,8 +58,10 @@ class Validation:
         y: Inputs | None = None,
         *,
         loss: str = "squared",
+        sample_weight: Inputs | None = None,
     ):
         self.loss = checked_loss(loss)
+        self.sample_weight: Float[np.ndarray, " n"] | None = None
         x = of_user(x, y)
         if isinstance(x, Batches):
             x.check_passes("a validation, whose examples may be needed again,")
@@ -67,6 +71,8 @@ class Validation:
         self.x = checked_examples(x, "x_val")
         self.y = checked_targets(y, len(self.x), "y_val")[0]
         loss_of(loss, self.y.shape[1])
+        if sample_weight is not None:
+            self.sample_weight = checked_weights(sample_weight, len(self.x), "sample_weight_val")
 
     def scores(
         self, decomposition: Decomposition, penalties: Sequence[float], features: FeatureStream
@@ -80,8 +86,8 @@ class Validation:
         every = on_device(weights.reshape(p, m * k), decomposition.dtype)
         at_mean = np.einsum("p,pmk->mk", decomposition.feature_mean, weights)
         loss = loss_of(self.loss, k)
-        total, count = np.zeros(m), 0
-        for part in features.with_targets(self.x, self.y):
+        total, count = np.zeros(m), 0.0
+        for part in features.with_targets(self.x, self.y, sample_weight=self.sample_weight):
             assert part.y is not None
             if part.y.shape[1] != k:
                 raise ValueError(
@@ -90,11 +96,13 @@ class Validation:
                 )
             mean = np.asarray(project(part.z, every))[: len(part.y)].astype(np.float64)
             residuals = units.of(part.y)[:, None, :] - (mean.reshape(-1, m, k) - at_mean)
-            total += loss(units.scale * residuals, part.y[:, None, :]).sum(axis=0)
-            count += len(part.y)
+            losses, weights = loss(units.scale * residuals, part.y[:, None, :]), part.sample_weight
+            total += (losses if weights is None else losses * weights[:, None]).sum(axis=0)
+            count += len(part.y) if weights is None else float(weights.sum())
         if not count:
             raise ValueError(
-                "no example is held out to choose by: take a larger share, or select=(x_val, y_val)"
+                "no example is held out to choose by, or none of weight > 0: take a larger share,"
+                " or select=(x_val, y_val)"
             )
         return total / count
 
@@ -106,7 +114,8 @@ class HoldOut:
     predicted far worse than new examples (`LeaveOneOut` says why).
 
     Use it where leave-one-out costs too much (a second pass, 2 n p² FLOPs) and examples are many.
-    With `refit=True` the regression of the choice is that of all examples.
+    With `refit=True` the regression of the choice is that of all examples. With weights the mean is
+    weighted.
 
     The examples held out are copied. Of batches nothing is, and their number is not known: there
     each example is held out with probability `share`, by a hash of its content and the key, so that
@@ -145,6 +154,7 @@ class HoldOut:
         y: Float[np.ndarray, "n k"],
         groups: Inputs | None = None,
         landmarks: Bool[np.ndarray, " n"] | None = None,
+        sample_weight: Float[np.ndarray, " n"] | None = None,
     ) -> tuple[Int[np.ndarray, " m"], Validation]:
         """Which examples are fitted, and the others; `landmarks` are always fitted."""
         own = checked_groups(groups, len(x))
@@ -168,7 +178,9 @@ class HoldOut:
         count = min(max(round(self.share * len(names)), 1), len(free), len(names) - 1)
         held = generator(self.key).permutation(free)[:count]
         out = np.isin(group, held)
-        return np.flatnonzero(~out), Validation(x[out], y[out], loss=self.loss)
+        weights = None if sample_weight is None else sample_weight[out]
+        held_out = Validation(x[out], y[out], loss=self.loss, sample_weight=weights)
+        return np.flatnonzero(~out), held_out
 
     def views(self, x: Batches, features: FeatureStream) -> tuple[Batches, Validation]:
         """The batches that are fitted, and the others."""
@@ -191,7 +203,10 @@ def _mixed(keys: UInt64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def validation(select: Sequence) -> Validation:
-    """`select=(x_val, y_val)` as an object."""
-    if len(select) != 2:
-        raise ValueError(f"select is a tuple of {len(select)}; needed: (x_val, y_val)")
-    return Validation(*select)
+    """`select=(x_val, y_val)`, or with weights, as an object."""
+    if len(select) not in (2, 3):
+        raise ValueError(
+            f"select is a tuple of {len(select)}; needed: (x_val, y_val), or (x_val, y_val,"
+            " sample_weight_val)"
+        )
+    return Validation(*select[:2], sample_weight=select[2] if len(select) == 3 else None)

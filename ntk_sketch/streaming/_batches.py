@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from .._arguments import column_ranges
-from ._batch_checks import Kind, checked_batch
+from ._batch_checks import Checked, Kind, checked_batch
 from ._blocks import Block, placed
 from ._prefetch import prefetched
 
 #: Of the examples of one batch: which stay.
 Mask = Callable[[np.ndarray], Bool[np.ndarray, " m"]]
-#: Called with every batch that is read, x and y.
-Watcher = Callable[[np.ndarray, np.ndarray | None], None]
+#: Called with every batch that is read: x, y and weights.
+Watcher = Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], None]
 
 
 #: What users give: `Batches` says what is meant.
@@ -51,9 +51,9 @@ def of_user(x: Any, y: Any) -> Any:
 
 
 def _of_arrays(batch: Any) -> bool:
-    """Whether this is (x, y), or x alone in a sequence of one."""
+    """Whether this is (x, y), (x, y, sample_weight), or x alone in a sequence of one."""
     arrays = all(hasattr(part, "__array__") and hasattr(part, "shape") for part in batch)
-    return arrays and len(batch) in (1, 2) and len(batch[0].shape) > 1
+    return arrays and len(batch) in (1, 2, 3) and len(batch[0].shape) > 1
 
 
 class Batches:
@@ -152,44 +152,43 @@ class Batches:
                 "the iterable of batches gives nothing; needed: at least one batch with an example"
                 + (". An iterator that was used up before is empty" if self.once else "")
             )
-        kind, x, y = first
-        yield kind
-        yield from placed(self._blocks(kind, x, y, batches, rows), done)
+        yield first.kind
+        yield from placed(self._blocks(first, batches, rows), done)
 
-    def _blocks(self, kind: Kind, x, y, batches: Iterator, rows: int) -> Iterator[Block]:
-        start, held = 0, _Held(kind, rows)
+    def _blocks(self, batch: Checked, batches: Iterator[Checked], rows: int) -> Iterator[Block]:
+        start, kind = 0, batch.kind
+        held = _Held(kind, rows)
         while True:
-            while len(x):
-                taken = held.add(x, y)
-                x, y = x[taken:], None if y is None else y[taken:]
+            while len(batch.x):
+                batch = _chosen(batch, slice(held.add(batch), None))
                 if held.filled == rows:
                     yield held.block(start, rows)
                     start, held = start + rows, _Held(kind, rows)
             following = next(batches, None)
             if following is None:
                 break
-            _, x, y = following
+            batch = following
         if held.filled:
             # few examples in all: few programs serve every number of them
             size = rows if start else min(rows, 1 << (held.filled - 1).bit_length())
             yield held.block(start, size)
         self.n_examples = start + held.filled
 
-    def _checked(self) -> Iterator[tuple[Kind, np.ndarray, np.ndarray | None]]:
+    def _checked(self) -> Iterator[Checked]:
         """Batches as arrays, those without examples left out."""
         kind, number, row = None, 0, 0
         for number, batch in enumerate(self._raw()):
-            kind, x, y = checked_batch(batch, number, row, kind, self._targets)
-            row += len(x)
-            if not len(x):
+            checked = checked_batch(batch, number, row, kind, self._targets)
+            kind = checked.kind
+            row += len(checked.x)
+            if not len(checked.x):
                 continue
-            self._widen(x)
+            self._widen(checked.x)
             for watch in self._watchers:
-                watch(x, y)
+                watch(*checked[1:])
             for mask in self._masks:
-                stay = mask(x)
-                x, y = x[stay], None if y is None else y[stay]
-            yield kind, x, y
+                checked = _chosen(checked, mask(checked.x))
+            yield checked
         self.n_read = row
 
     def _widen(self, x: np.ndarray) -> None:
@@ -214,6 +213,11 @@ class Batches:
             raise
 
 
+def _chosen(batch: Checked, rows: Any) -> Checked:
+    y, weights = (None if array is None else array[rows] for array in batch[2:])
+    return Checked(batch.kind, batch.x[rows], y, weights)
+
+
 class _Held:
     """Examples of a block that is not full yet: copies, since a buffer may be used again."""
 
@@ -221,20 +225,20 @@ class _Held:
         self.filled = 0
         self._x = np.empty((rows, *kind.shape), kind.dtype)
         self._y = None if kind.outputs is None else np.empty((rows, kind.outputs))
+        self._weights = np.empty(rows) if kind.weighted else None
 
-    def add(self, x: np.ndarray, y: Float[np.ndarray, "m k"] | None) -> int:
+    def add(self, batch: Checked) -> int:
         """Takes as many as there is room for, and says how many."""
-        place = slice(self.filled, self.filled + min(len(x), len(self._x) - self.filled))
+        place = slice(self.filled, min(self.filled + len(batch.x), len(self._x)))
         taken = place.stop - place.start
-        self._x[place] = x[:taken]
-        if self._y is not None and y is not None:
-            self._y[place] = y[:taken]
+        for held, array in zip((self._x, self._y, self._weights), batch[1:], strict=True):
+            if held is not None and array is not None:
+                held[place] = array[:taken]
         self.filled = place.stop
         return taken
 
     def block(self, start: int, size: int) -> Block:
         x = self._x[:size]
         x[self.filled :] = x[self.filled - 1]
-        return Block(
-            start, start + self.filled, x, None if self._y is None else self._y[: self.filled]
-        )
+        y, weights = (None if a is None else a[: self.filled] for a in (self._y, self._weights))
+        return Block(start, start + self.filled, x, y, weights)

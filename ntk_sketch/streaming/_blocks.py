@@ -21,13 +21,15 @@ class Block(NamedTuple):
     Attributes:
       x: inputs, behind the last one copies of it up to the rows of all blocks.
       y: targets (stop - start, k) on the host, or None.
-      digest: of the two, if digests were asked for.
+      sample_weight: (stop - start,) on the host, or None.
+      digest: of the three, if digests were asked for.
     """
 
     start: int
     stop: int
     x: Any
     y: Float[np.ndarray, "m k"] | None = None
+    sample_weight: Float[np.ndarray, " m"] | None = None
     digest: bytes = b""
 
 
@@ -36,6 +38,7 @@ def blocks_of(
     y: Float[np.ndarray, "n k"] | None,
     rows: int,
     order: Int[np.ndarray, " m"] | None = None,
+    sample_weight: Float[np.ndarray, " n"] | None = None,
 ) -> Iterator[Block]:
     """Of `x[order]` and `y[order]`: copies of `rows` examples at a time, whatever holds them."""
     n = len(x) if order is None else len(order)
@@ -43,8 +46,10 @@ def blocks_of(
         stop = min(start + rows, n)
         index = np.minimum(np.arange(start, start + rows), n - 1)
         index = index if order is None else order[index]
-        targets = None if y is None else y[index[: stop - start]].astype(np.float64)
-        yield Block(start, stop, x[index], targets)
+        real = index[: stop - start]
+        targets = None if y is None else y[real].astype(np.float64)
+        weights = None if sample_weight is None else sample_weight[real]
+        yield Block(start, stop, x[index], targets, weights)
 
 
 def placed(blocks: Iterator[Block], done: Sequence[bytes] | None) -> Generator[Block, None, None]:
@@ -74,7 +79,7 @@ def placed(blocks: Iterator[Block], done: Sequence[bytes] | None) -> Generator[B
 
 def _digest(block: Block) -> bytes:
     found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for array in (block.x[: block.stop - block.start], block.y):
+    for array in (block.x[: block.stop - block.start], block.y, block.sample_weight):
         if array is not None:
             found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.digest()

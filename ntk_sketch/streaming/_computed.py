@@ -48,6 +48,7 @@ class Part(NamedTuple):
     stop: int
     z: Array
     y: Float[np.ndarray, "m k"] | None = None
+    sample_weight: Float[np.ndarray, " m"] | None = None
     digest: bytes = b""
 
 
@@ -176,4 +177,4 @@ def _checked(block: Block | None, future: Future, get: str, progress: Callable |
         )
     if progress is not None:
         progress(stop - start)
-    return Part(start, stop, z, block.y, block.digest)
+    return Part(start, stop, z, block.y, block.sample_weight, block.digest)

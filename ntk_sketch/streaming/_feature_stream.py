@@ -61,8 +61,9 @@ class FeatureStream:
         y: Float[np.ndarray, "n k"] | None = None,
         order: Int[np.ndarray, " m"] | None = None,
         done: Sequence[bytes] | None = None,
+        sample_weight: Float[np.ndarray, " n"] | None = None,
     ) -> Generator[Part, None, None]:
-        """Features and targets of `x[order]` and `y[order]`, or of all; or of batches of both.
+        """Features, targets and weights of `x[order]` and so on, or of all; or of batches of them.
 
         Args:
           done: digests of the first batches, which are left out (`placed`).
@@ -83,9 +84,11 @@ class FeatureStream:
             if kept is not None:
                 for start, stop, z in batches_of(kept, rows, place):
                     index = slice(start, stop) if order is None else order[start:stop]
-                    yield Part(start, stop, z, None if y is None else y[index].astype(np.float64))
+                    targets = None if y is None else y[index].astype(np.float64)
+                    weights = None if sample_weight is None else sample_weight[index]
+                    yield Part(start, stop, z, targets, weights)
                 return
-            blocks = placed(blocks_of(x, y, rows, order), done)
+            blocks = placed(blocks_of(x, y, rows, order, sample_weight), done)
         with reporting(self.progress, n, self.what) as report:
             if done:
                 report(min(len(done) * rows, len(done) * rows if n is None else n))

@@ -348,11 +348,11 @@ def test_an_error_in_the_sums_writes_nothing(make_map, make_data, monkeypatch, t
 
     add, path = OnHost._add, tmp_path / "run"
 
-    def failing(self, z, t):
+    def failing(self, z, t, sample_weight):
         if self.n > 4000:
             self._sums.gram[:] = 1.0
             raise MemoryError
-        add(self, z, t)
+        add(self, z, t, sample_weight)
 
     monkeypatch.setattr(OnHost, "_add", failing)
     checkpoint = Checkpoint(path, seconds=1e6)
@@ -479,7 +479,7 @@ def test_files_of_something_else(begun, tmp_path, monkeypatch):
         (good[:-5], "is truncated"),
         (good[:-1] + bytes([good[-1] ^ 1]), "altered"),
         (b"my notes", "does not begin as a file"),
-        ({**about, "checkpoint": 2}, "version 2 of a checkpoint; .* reads up to 1: install"),
+        ({**about, "checkpoint": 3}, "version 3 of a checkpoint; .* reads version 2: install"),
         ({**about, "kind": "GramState"}, "it holds a GramState, which is not overwritten"),
     ]:
         if isinstance(what, dict):

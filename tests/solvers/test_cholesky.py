@@ -137,7 +137,7 @@ def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
     factors = CholeskyFactors(NormalEquations.of(state, fit_intercept))
     spectrum = PrimalSpectrum(NormalEquations.of(state, fit_intercept))
     for penalty in (10.0, 1e-9):  # the second one creates the spectrum, in the memory of ZᵀZ
-        rows = (z[:3] - factors.feature_mean).astype(np.float64)
+        rows = factors.with_intercept((z[:3] - factors.feature_mean).astype(np.float64))
         assert factors.rank(penalty) == spectrum.rank(penalty)
         assert factors.deficiency(penalty) == spectrum.deficiency(penalty)
         np.testing.assert_allclose(

@@ -68,7 +68,7 @@ CASES = {
     "y has no outputs": ({"y": Y[:, :0]}, ValueError, "no outputs"),
     "unknown get": ({"get": "cntk"}, ValueError, "known: 'nngp', 'ntk'"),
     "unknown select": ({"select": "aic"}, ValueError, r"known: None, 'gcv', 'loo', \(x_val"),
-    "select of three": ({"select": (X, Y, 1)}, ValueError, "tuple of 3"),
+    "select of four": ({"select": (X, Y, 1, 1)}, ValueError, "tuple of 4"),
     "x_val of wrong rank": ({"select": (X[:, None], Y)}, ValueError, "same shape"),
     "x_val has a NaN": ({"select": (_with(X, 0, np.nan), Y)}, ValueError, "x_val is not finite"),
     "y_val is too short": ({"select": (X, Y[:2])}, ValueError, "2 rows of y_val"),

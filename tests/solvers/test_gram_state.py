@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_sketch.solvers import GramState, _sums, accumulate
+from ntk_sketch.solvers import GramState, _running_sums, _sums, accumulate
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -37,6 +37,7 @@ def _exact(z, y):
         "target_sum": y.sum(0),
         "feature_norm": (z**2).sum(),
         "feature_sum": z.sum(0),
+        "weight": len(z),
     }
 
 
@@ -140,6 +141,23 @@ def test_rounding_error_is_an_upper_estimate(kind):
     exact = z.astype(np.float64).T @ z.astype(np.float64)
     error = np.linalg.norm(state.gram.to_host() - exact, 2)
     assert error <= state.rounding_error() <= 1000 * error
+
+
+def test_sums_on_the_host_round_as_the_spread_of_features(features_type, monkeypatch):
+    """Products are in float32, as beyond 1,024 features; without a reference the error is 5e-3."""
+    monkeypatch.setattr(_running_sums, "FLOAT64_FEATURES", 0)
+    rng = np.random.default_rng(0)
+    z = (1 + 0.01 * rng.normal(size=(3000, 64))).astype(np.float32)
+    y = rng.normal(size=(3000, 2)).astype(np.float32)
+    state = accumulate(lambda x: features_type(None, x), z, y, batch_size=100)
+    z, sums = z.astype(np.float64), state.to_host()
+    error = np.linalg.norm(sums.gram - z.T @ z, 2)
+    assert error <= 1e-6  # of a largest eigenvalue of 3,000 · 64
+    assert error <= state.rounding_error() <= 1000 * error
+    np.testing.assert_allclose(sums.feature_sum, z.sum(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(sums.feature_norm, np.sum(z**2), rtol=1e-7)
+    units = state.units()
+    np.testing.assert_allclose(sums.cross, z.T @ units.of(y), atol=2e-6)
 
 
 @pytest.fixture

@@ -107,7 +107,9 @@ def test_a_class_that_another_version_had(saved, tmp_path):
         ns.load(path)
     path = shutil.copy(saved, tmp_path / "state")
     rewritten(path, '"one_output":', '"single":')
-    with pytest.raises(ValueError, match=r"had the fields .*single and has .*one_output here"):
+    with pytest.raises(
+        ValueError, match=r"had the fields .*single, weighted and has .*one_output, weighted here"
+    ):
         ns.load(path)
 
 

@@ -334,7 +334,7 @@ REFUSED = {
     "NaN in y": ([(X, Y), (X, NAN)], ValueError, "in batch 1, examples 12 to 23: y is not finite"),
     "overflow": ([(X, Y), (X * 1e20, Y)], ValueError, "in batch 1, .*squares overflow float32"),
     "no pair": ([(X, Y), X], TypeError, r"in batch 1, .*is a ndarray; needed: a pair \(x, y\)"),
-    "three": ([(X, Y, Y)], TypeError, r"in batch 0, .*is a tuple of 3; needed: a pair"),
+    "four": ([(X, Y, Y, Y)], TypeError, r"in batch 0, .*is a tuple of 4; needed: a pair"),
     "dict": ([{"x": X, "y": Y}], TypeError, r"is a dict of 2; .*lambda: \(\(b\[.x.\], b\[.y.\]\)"),
     "lengths": ([(X, Y), (X, Y[:5])], ValueError, "in batch 1, .*12 examples but 5 rows of y"),
     "labels": ([(X, np.arange(12))], TypeError, r"in batch 0, .*int64.*y = jax.nn.one_hot"),

@@ -1,0 +1,101 @@
+"""Sums of a `GramState`, with more examples: what is compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..numerics._two_sum import Pair
+from ._host_sums import HostSums
+
+
+def _transposed_product(a: Float[Array, "n p"], b: Float[Array, "n k"]) -> Float[Array, "p k"]:
+    return jnp.matmul(a.T, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def updated(state: Any, z: Any, y: Any, weights: Any, added: Int[Array, ""]) -> Any:
+    dtype, shift = state.gram.high.dtype, state.target_shift
+    y = y.astype(dtype).reshape(len(z), -1) - shift.high[None] - shift.low[None]
+    y = y * jnp.ldexp(jnp.ones((), dtype), -state.target_exponent)
+    real = jnp.arange(len(z), dtype=added.dtype) < added
+    weights = jnp.where(real, weights, 0)
+    return with_block(state, z, jnp.where(real[:, None], y, 0), weights)
+
+
+def with_block(
+    state: Any,
+    z: Float[Array, "n p"],
+    t: Float[Array, "n k"],
+    sample_weight: Float[Array, " n"],
+) -> Any:
+    """The state with one more block, of targets in the state's units.
+
+    One program with and without weights, so that weights of 1 are, bit for bit, none.
+
+    Args:
+      sample_weight: 1 without weights; 0 behind the last example, as z and t are.
+    """
+    dtype = state.gram.high.dtype
+    root = jnp.sqrt(sample_weight)[:, None]
+    z, t = z.astype(dtype) * root, t.astype(dtype) * root
+    added, weight = jnp.sum(sample_weight > 0, dtype=jnp.int32), jnp.sum(sample_weight)
+    unit = jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
+    return dataclasses.replace(
+        state,
+        gram=state.gram.add(_transposed_product(z, z)),
+        cross=state.cross.add(_transposed_product(z, t)),
+        target_norm=state.target_norm.add(jnp.sum(t * t, axis=0)),
+        target_sum=state.target_sum.add(jnp.sum(t * root, axis=0)),
+        feature_norm=state.feature_norm.add(jnp.sum(z * z)),
+        feature_sum=state.feature_sum.add(jnp.sum(z * root, axis=0)),
+        weight=state.weight.add(weight),
+        n_examples=state.n_examples + added,
+        rounding=state.rounding + unit**2 * added.astype(dtype) * weight**2,
+    )
+
+
+@jax.jit
+def merged(state: Any, other: Any) -> Any:
+    """`GramState.merge` of states that fit."""
+    exponent = jnp.maximum(state.target_exponent, other.target_exponent)
+    first = state.n_examples > 0  # a state without examples has no units of its own
+    shift = jax.tree.map(
+        lambda a, b: jnp.where(first, a, b), state.target_shift, other.target_shift
+    )
+    a, b = _in_units(state, shift, exponent), _in_units(other, shift, exponent)
+    sums = {name: getattr(a, name).merge(getattr(b, name)) for name in HostSums._fields}
+    return dataclasses.replace(
+        a,
+        **sums,
+        n_examples=a.n_examples + b.n_examples,
+        rounding=a.rounding + b.rounding,
+        origin=jnp.maximum(state.origin, other.origin),  # equal, or one is unknown
+        one_output=state.one_output and other.one_output,
+        weighted=state.weighted or other.weighted,
+    )
+
+
+def _in_units(state: Any, shift: Pair, exponent: Int[Array, ""]) -> Any:
+    """T' = (Y - shift) / 2^exponent = factor T + moved."""
+    one = jnp.ones((), state.gram.high.dtype)
+    factor = jnp.ldexp(one, state.target_exponent - exponent)
+    unit = jnp.ldexp(one, -exponent)
+    moved = (state.target_shift.high - shift.high) * unit
+    moved = moved + (state.target_shift.low - shift.low) * unit
+    total, weight = state.target_sum.times(factor), state.weight.high
+    sums = state.feature_sum.high
+    return dataclasses.replace(
+        state,
+        cross=state.cross.times(factor).add(sums[:, None] * moved[None, :]),
+        target_norm=state.target_norm.times(factor**2).add(
+            moved * (2 * total.high + weight * moved)
+        ),
+        target_sum=total.add(weight * moved),
+        target_shift=shift,
+        target_exponent=exponent,
+    )
