@@ -1,0 +1,100 @@
+"""What the estimators have in common: parameters of the network, and its feature map."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
+
+from ...maps import FeatureMap, feature_map
+from ...methods import Method
+from ...numerics._precision import float64
+from ...stax import Layer
+from ._network import Images, image_shape_of, method_of, network_of
+from ._rows import Rows
+
+#: Rows from which landmarks are drawn: enough for the largest widths, few enough to fit in seconds.
+_SAMPLE = 20_000
+
+
+class Plan(NamedTuple):
+    """What a feature map is made of, but for data."""
+
+    model: Layer
+    method: Method
+    preprocess: Images | None
+
+
+class NetworkEstimator(BaseEstimator):
+    """Parameters are those of `NTKFeatures`, where they are documented."""
+
+    def __init__(
+        self,
+        n_components: int = 1024,
+        *,
+        depth: int = 2,
+        activation: Any = "relu",
+        W_std: float = 2**0.5,
+        b_std: float | None = 0.1,
+        kernel: str = "ntk",
+        method: Any = "nystroem",
+        model: Layer | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        batch_size: int | None = None,
+        random_state: Any = None,
+    ):
+        self.n_components = n_components
+        self.depth = depth
+        self.activation = activation
+        self.W_std = W_std
+        self.b_std = b_std
+        self.kernel = kernel
+        self.method = method
+        self.model = model
+        self.image_shape = image_shape
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _rows(self, X: Any, y: Any = "no_validation", *, reset: bool, **options: Any) -> Any:
+        """X as `Rows`, checked, and y if it is given."""
+        options |= {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "reset": reset}
+        found = validate_data(self, X, y, **options)
+        return (Rows(found[0]), found[1]) if isinstance(found, tuple) else Rows(found)
+
+    def _plan(self, n_features: int) -> Plan:
+        shape = image_shape_of(self.image_shape, n_features)
+        vectors, model = self.model is None and shape is None, self.model
+        if model is None:
+            model = network_of(self.depth, self.activation, self.W_std, self.b_std, shape)
+        method = method_of(self.method, self.n_components, vectors)
+        return Plan(model, method, None if shape is None else Images(shape))
+
+    def _map_of(self, rows: Rows) -> FeatureMap:
+        """The feature map whose landmarks are among the rows."""
+        plan = self._plan(rows.shape[1])
+        rng = check_random_state(self.random_state)
+        key = jax.random.key(int(rng.randint(np.iinfo(np.int32).max)))
+        sample = rows.sample(_SAMPLE, rng)
+        options = {"key": key, "get": (self.kernel,), "preprocess": plan.preprocess}
+        with digits(rows.dtype):
+            return on_host(feature_map(plan.model, sample, plan.method, **options))
+
+
+def digits(dtype: np.dtype) -> contextlib.AbstractContextManager:
+    """JAX with the digits of the dtype, in this thread alone."""
+    return float64() if dtype == np.float64 else contextlib.nullcontext()
+
+
+def on_host(tree: Any) -> Any:
+    """With NumPy's arrays, which are pickled with all digits whether JAX has 64 bits or not."""
+    return jax.tree.map(lambda a: np.asarray(a) if isinstance(a, jax.Array) else a, tree)

@@ -1,0 +1,67 @@
+"""Predictive variances of a ridge regression, from its statistics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ...solvers import GramState
+from ...solvers._normal_equations import NormalEquations
+from ...solvers._primal_spectrum import PrimalSpectrum
+
+
+class Sample(NamedTuple):
+    """Rows that were fitted, by which the scale of variances is found.
+
+    Attributes:
+      z: features.
+      missing: k(x, x) - |z|², what features miss of the exact variance.
+      y: targets.
+    """
+
+    z: Float[np.ndarray, "m p"]
+    missing: Float[np.ndarray, " m"]
+    y: Float[np.ndarray, "m k"]
+
+
+class Posterior:
+    """The Gaussian process whose mean the regression is.
+
+    With features Z of n rows, ZᵀZ = V diag(s) Vᵀ (centred if there is an intercept) and λ the
+    regulariser, a process of covariance a² k and noise a² λ has at features z the variance
+
+        a² (λ + λ h(z) + k(x, x) - |z|²),   h(z) = Σᵢ (z V)ᵢ² / (sᵢ + λ) (+ 1 / n),
+
+    of an observation. For each output a² is the mean, over a sample of the rows, of the squared
+    leave-one-out residual over what this says of it, λ / (1 - h) + k(x, x) - |z|²: variances are
+    right on average whatever the noise. (The likelihood would take for signal what features miss.)
+
+    Source: F. Bachoc, Comput. Stat. Data Anal. 66 (2013), 55-69, section 2.2.
+    """
+
+    def __init__(self, state: GramState, penalty: float, fit_intercept: bool, sample: Sample):
+        if not penalty > 0:
+            raise ValueError("predictive variances need alpha > 0: it stands for the noise")
+        self._spectrum = PrimalSpectrum(NormalEquations.of(state, fit_intercept))
+        self._penalty = penalty
+        self._inverse = 1 / (np.maximum(self._spectrum.values, 0.0) + penalty)
+        self._of_intercept = 1 / self._spectrum.n_examples if fit_intercept else 0.0
+        leverages = np.minimum(self._leverages(sample.z), 1 - np.sqrt(np.finfo(float).eps))
+        weights = self._spectrum.weights(penalty)
+        mean = sample.z.astype(np.float64) @ weights + self._spectrum.intercept(weights)
+        left_out = (sample.y - mean) / (1 - leverages)[:, None]
+        said = penalty / (1 - leverages) + sample.missing
+        self._scale = np.mean(left_out**2 / said[:, None], axis=0)
+
+    def variances(
+        self, z: Float[np.ndarray, "b p"], missing: Float[np.ndarray, " b"]
+    ) -> Float[np.ndarray, "b k"]:
+        """Of observations at features z, of whose exact variance so much is missing."""
+        unscaled = self._penalty * (1 + self._leverages(z)) + missing
+        return unscaled[:, None] * self._scale
+
+    def _leverages(self, z: Float[np.ndarray, "b p"]) -> Float[np.ndarray, " b"]:
+        centred = z.astype(np.float64) - self._spectrum.feature_mean
+        return (centred @ self._spectrum.vectors) ** 2 @ self._inverse + self._of_intercept

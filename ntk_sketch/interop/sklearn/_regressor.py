@@ -1,0 +1,104 @@
+"""Regression with infinitely wide networks, for scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import _check_sample_weight
+
+from ._ridge import RidgeEstimator
+
+
+class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
+    """Regression with the kernel of an infinitely wide network, of any number of rows.
+
+    Use it where `KernelRidge` or `GaussianProcessRegressor` would be too slow: rows are read once,
+    at a cost linear in their number, and memory does not depend on it. Standardise columns before,
+    best with clipped outliers. Predictions minimise, over functions of p features z,
+
+        Σᵢ wᵢ (yᵢ - b - z(xᵢ)·v)² + λ |v|²,     λ = alpha · mean of |z(xᵢ)|²,
+
+    and are the mean of a Gaussian process, whose standard deviation `predict(X, return_std=True)`
+    gives.
+
+    Parameters
+    ----------
+    n_components, depth, activation, W_std, b_std, kernel, method, model, image_shape, batch_size,
+    random_state :
+        As for `NTKFeatures`.
+    alpha : float, sequence of float, "gcv" or "loo", default="gcv"
+        The regulariser, relative to the mean squared norm of the features. "gcv" and "loo" choose
+        among 15 values from 1e-7 to 1, and beyond, by generalised cross-validation from the sums
+        alone, or by the exact leave-one-out error, a second pass; a sequence is chosen from by the
+        former. Rows that are landmarks do not count.
+    fit_intercept : bool, default=True
+        Adds the constant b, which is not shrunk.
+
+    Attributes
+    ----------
+    alpha_ : float
+        The regulariser used.
+    feature_map_ : ntk_sketch.FeatureMap
+    solution_ : ntk_sketch.RidgeSolution
+    statistics_ : ntk_sketch.solvers.GramState
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+
+    Notes
+    -----
+    With an integer `random_state`, fits on the same data that differ in `alpha` or `fit_intercept`
+    alone, as those of `GridSearchCV`, share features and sums: up to 512 MiB of them are kept in
+    the process.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntk_sketch.interop.sklearn import NTKRegressor
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> y = np.abs(x).sum(1)
+    >>> model = NTKRegressor(50, random_state=0).fit(x[:150], y[:150])
+    >>> bool(model.score(x[150:], y[150:]) > 0.9)
+    True
+    >>> mean, std = model.predict(x[150:], return_std=True)
+    >>> std.shape
+    (50,)
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NTKRegressor:
+        """
+        Parameters
+        ----------
+        X : (n, d) array, data frame or sparse matrix
+        y : (n,) or (n, outputs)
+        sample_weight : (n,), default=None
+        """
+        return self._fitted(X, y, sample_weight, go_on=False)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> NTKRegressor:
+        """Adds rows to those seen. Landmarks are from the first call; with "gcv" the regulariser
+        is chosen from all rows so far, landmarks among them counted."""
+        return self._fitted(X, y, sample_weight, go_on=hasattr(self, "statistics_"))
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Means (n,) or (n, outputs); with `return_std` also the standard deviation of an
+        observation, of the same shape: the posterior's, and the noise that `alpha` stands for."""
+        mean = self._means(X)
+        if not return_std:
+            return mean
+        spread = self._spreads(X).astype(mean.dtype, copy=False)
+        return mean, spread.reshape(mean.shape)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = False
+        return tags
+
+    def _fitted(self, X: Any, y: Any, sample_weight: Any, *, go_on: bool) -> NTKRegressor:
+        rows, y = self._rows(X, y, reset=not go_on, multi_output=True, y_numeric=True)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, rows.table, ensure_non_negative=True)
+        self._fit(rows, np.asarray(y, np.float64), weights, go_on=go_on)
+        return self

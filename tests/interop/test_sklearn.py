@@ -1,0 +1,196 @@
+"""Estimators as scikit-learn wants them, on top of the library's own numbers."""
+
+import pickle
+
+import counting
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.interop.sklearn import NTKClassifier, NTKFeatures, NTKRegressor, _ridge
+from ntk_sketch.numerics._precision import float64
+
+SMALL = {"n_components": 8, "depth": 1, "random_state": 0}
+
+
+@parametrize_with_checks([NTKFeatures(**SMALL), NTKRegressor(**SMALL), NTKClassifier(**SMALL)])
+@pytest.mark.filterwarnings("ignore")  # of scikit-learn's own odd data
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(240, 3))
+    return x, np.abs(x).sum(1) + 0.1 * rng.normal(size=240)
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    x, y = table
+    return NTKRegressor(40, random_state=0).fit(x[:200], y[:200])
+
+
+@pytest.mark.parametrize("kernel", ["ntk", "nngp"])
+def test_with_all_rows_as_landmarks_the_kernel_is_exact(table, kernel):
+    x, y = table
+    hidden = [stax.Dense(1, 1.3, 0.2), stax.Erf()]
+    model = stax.serial(*hidden, *hidden, stax.Dense(1, 1.3, 0.2))
+    y = y - y[:60].mean()
+    alpha = 1e-3
+    ours = NTKRegressor(
+        60, alpha=alpha, fit_intercept=False, activation="erf", W_std=1.3, b_std=0.2, kernel=kernel
+    ).fit(x[:60], y[:60])
+    with float64():
+        k = np.asarray(model[2](x[:60], None, kernel))
+        k_test = np.asarray(model[2](x[60:], x[:60], kernel))
+    theirs = KernelRidge(alpha=alpha * np.trace(k) / 60, kernel="precomputed").fit(k, y[:60])
+    np.testing.assert_allclose(ours.predict(x[60:]), theirs.predict(k_test), rtol=1e-5, atol=1e-6)
+
+
+def test_a_grid_of_alpha_computes_features_once(table, monkeypatch):
+    x, y = table
+    calls, accumulate = [], _ridge.accumulate
+
+    def counting_calls(*args, **kwargs):
+        calls.append(1)
+        return accumulate(*args, **kwargs)
+
+    monkeypatch.setattr(_ridge, "accumulate", counting_calls)
+    _ridge.recent.clear()
+    model = NTKRegressor(random_state=0, **{k: SMALL[k] for k in ("n_components", "depth")})
+    search = GridSearchCV(model, {"alpha": [1e-4, 1e-3, 1e-2]}, cv=2, refit=False).fit(x, y)
+    assert len(calls) == 2
+    assert len(set(search.cv_results_["mean_test_score"])) == 3
+
+
+def test_a_second_problem_of_equal_shape_compiles_nothing(table):
+    x, y = table
+    NTKRegressor(40, random_state=0).fit(x[:200], y[:200]).predict(x)
+    with counting.compiled() as programs:
+        other = NTKRegressor(40, random_state=7).fit(x[40:], 3 * y[40:] + 1)
+        other.predict(x)
+    assert programs.count == 0
+
+
+def test_predictive_deviations_are_those_of_errors(table, fitted):
+    x, y = table
+    mean, std = fitted.predict(x[200:], return_std=True)
+    assert mean.shape == std.shape == (40,)
+    z = (y[200:] - mean) / std
+    assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
+    far = fitted.predict(50 * x[200:], return_std=True)[1]
+    assert far.min() > 3 * std.max()  # where there are no examples
+
+
+def test_labels_and_probabilities(table):
+    x, _ = table
+    y = np.array(["one", "two", "three"])[np.argmax(x, axis=1)]
+    model = NTKClassifier(40, random_state=0).fit(x[:200], y[:200])
+    assert model.score(x[200:], y[200:]) > 0.8
+    p = model.predict_proba(x[200:])
+    np.testing.assert_allclose(p.sum(1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(model.classes_[p.argmax(1)], model.predict(x[200:]))
+    index = np.searchsorted(model.classes_, y[200:])
+    assert -np.log(p[np.arange(40), index]).mean() < 0.6  # of guessing: 1.1
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
+
+
+def test_parts_are_the_whole(table):
+    x, y = table
+    whole = NTKRegressor(30, random_state=0, alpha=1e-3)
+    whole.fit(x[:100], y[:100])
+    parts = clone(whole).partial_fit(x[:100], y[:100]).partial_fit(x[100:], y[100:])
+    np.testing.assert_array_equal(parts.feature_map_(x).ntk, whole.feature_map_(x).ntk)
+    assert int(parts.statistics_.n_examples) == len(x)
+    error, before = (np.mean((m.predict(x[100:]) - y[100:]) ** 2) for m in (parts, whole))
+    assert error < before
+
+
+def test_tables_of_other_libraries(table, fitted):
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    x, y = table
+    names = ["a", "b", "c"]
+    for frame in (pandas.DataFrame(x, columns=names), polars.DataFrame(x, schema=names)):
+        model = NTKRegressor(40, random_state=0).fit(frame[:200], y[:200])
+        assert list(model.feature_names_in_) == names
+        np.testing.assert_array_equal(model.predict(frame), fitted.predict(x))
+    features = NTKFeatures(5, random_state=0).set_output(transform="pandas")
+    z = features.fit_transform(pandas.DataFrame(x, columns=names))
+    assert list(z.columns) == [f"ntkfeatures{i}" for i in range(5)]
+
+
+def test_sparse_rows_become_dense_in_parts(table, fitted, monkeypatch):
+    from ntk_sketch.interop.sklearn import _rows
+
+    monkeypatch.setattr(_rows, "_DENSE", 150)  # 50 rows
+    x, y = table
+    sparse = scipy.sparse.csr_array(x)
+    for alpha in ("gcv", "loo"):
+        model = NTKRegressor(40, random_state=0, alpha=alpha).fit(sparse[:200], y[:200])
+        dense = NTKRegressor(40, random_state=0, alpha=alpha).fit(x[:200], y[:200])
+        assert model.alpha_ == dense.alpha_
+        np.testing.assert_allclose(model.predict(sparse), dense.predict(x), rtol=1e-6)
+
+
+def test_digits_of_the_input_are_kept(table):
+    x, y = table
+    wide = NTKRegressor(40, random_state=0, alpha=1e-3).fit(x, y)
+    narrow = clone(wide).fit(x.astype(np.float32), y)
+    assert wide.predict(x).dtype == np.float64
+    assert narrow.predict(x.astype(np.float32)).dtype == np.float32
+    np.testing.assert_allclose(narrow.predict(x.astype(np.float32)), wide.predict(x), atol=1e-3)
+
+
+def test_images_and_models_of_ones_own():
+    x, y = load_digits(return_X_y=True)
+    x = x / 16
+    convolutional = NTKClassifier(
+        64, method=ns.Nystroem((16, 64)), image_shape=(8, 8, 1), depth=1, random_state=0
+    )
+    assert convolutional.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.9
+    model = stax.serial(stax.Dense(1), stax.Gelu(), stax.Dense(1))
+    own = make_pipeline(StandardScaler(), NTKClassifier(300, model=model, random_state=0))
+    assert own.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alpha": "aic"}, "alpha must be one of gcv, loo"),
+        ({"alpha": -1.0}, "diag_reg"),
+        ({"activation": "swish"}, "activation must be one of"),
+        ({"activation": stax.Relu()}, "what makes a layer"),
+        ({"method": "magic"}, "method must be one of"),
+        ({"method": 3}, "a method of ntk_sketch"),
+        ({"n_components": 0}, "n_components must be a positive integer"),
+        ({"depth": 1.5}, "depth must be a positive integer"),
+        ({"image_shape": (2, 2, 1)}, "rows have 3 columns"),
+        ({"kernel": "rbf"}, "get"),
+    ],
+)
+def test_bad_parameters(table, parameters, message):
+    x, y = table
+    with pytest.raises((TypeError, ValueError), match=message):
+        NTKRegressor(**(SMALL | parameters)).fit(x, y)
+
+
+def test_classes_that_do_not_do(table):
+    x, _ = table
+    with pytest.raises(ValueError, match="at least two classes"):
+        NTKClassifier(**SMALL).fit(x, ["a"] * len(x))
+    with pytest.raises(ValueError, match="classes="):
+        NTKClassifier(**SMALL).partial_fit(x, [0, 1] * 120)
+    with pytest.raises(ValueError, match="not among"):
+        NTKClassifier(**SMALL).partial_fit(x, [0, 2] * 120, classes=[0, 1])
