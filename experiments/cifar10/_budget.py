@@ -14,6 +14,7 @@ LADDER = ((16, 256), (32, 512), (32, 1024), (32, 1536), (48, 2048), (64, 2560))
 _FIXED = 30.0  # seconds: reading, compiling, fitting the map
 # Shares of a matrix product's rate: of the map, of the Gram matrix, and in float64 of factors.
 _MAP, _GRAM, _FACTORS = 0.35, 0.7, 0.5
+LEFT_OUT = 5000  # training images whose accuracy chooses a regulariser
 _VALUES = 5  # of the regulariser: three, and two that the path goes on by
 _COPIES = 4.5  # of the Gram matrix in float64, at the peak
 
@@ -51,7 +52,8 @@ def widths_within(
         view = positions * 9 * shape[2] * first + positions // 4 * products + p * last
         features = 2 * view * views * images / (_MAP * rate)
         gram = train * p**2 / (_GRAM * rate)
-        return _FIXED + features + gram + _VALUES * 2 / 3 * p**3 / (_FACTORS * rate64)
+        factor = p**3 / 3 + LEFT_OUT * p**2
+        return _FIXED + features + gram + _VALUES * factor / (_FACTORS * rate64)
 
     def fits(widths: tuple[int, int]) -> bool:
         return _COPIES * 8 * (grid * grid * widths[1]) ** 2 <= memory

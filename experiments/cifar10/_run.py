@@ -16,14 +16,13 @@ from ntk_sketch import stax
 from ntk_sketch.maps import mirrored
 from ntk_sketch.solvers import HoldOut, LeaveOneOut
 
-from ._budget import widths_within
+from ._budget import LEFT_OUT, widths_within
 from ._figures import accuracy_figure, mistakes_figure
 from ._methods import METHODS
 from ._recipes import RECIPES, Size
 from ._settings import Settings
 
 SAMPLE = 256  # training images that a method may look at
-LEFT_OUT = 5000  # training images whose accuracy chooses a regulariser
 
 
 @dataclass(frozen=True)
