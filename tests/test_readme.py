@@ -21,8 +21,10 @@ def test_blocks_run(capsys):
     namespace = {"__name__": "readme"}
     for number, block in enumerate(BLOCKS, 1):
         exec(compile(block, f"README.md, block {number}", "exec"), namespace)
-    accuracy, error = map(float, re.findall(r": ([\d.]+)$", capsys.readouterr().out, re.MULTILINE))
+    found = re.findall(r": ([\d.]+)$", capsys.readouterr().out, re.MULTILINE)
+    accuracy, error, of_estimator = map(float, found)
     assert accuracy > 0.9
+    assert of_estimator > 0.9
     assert error < 0.1
     z, exact = namespace["z"], namespace["exact"]
     np.testing.assert_allclose(z.ntk @ z.ntk.T, namespace["approximate"], rtol=1e-4)

@@ -34,8 +34,9 @@ class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
     activation : str or callable, default="relu"
         "abs", "erf", "gelu", "leaky_relu", "relu", "sigmoid" or "sin"; or a constructor of
         `ntk_sketch.stax`.
-    W_std, b_std : float, default=√2 and 0.1
-        Standard deviation of weights (of a weight times √fan-in) and of biases.
+    W_std, b_std : float, default=√2 and 1
+        Standard deviation of weights (of a weight times √fan-in) and of biases. On standardised
+        tables a bias of 1 is the best or nearly so (`experiments/regression`).
     kernel : {"ntk", "nngp"}, default="ntk"
         The kernel of gradient descent on all layers, or of the last layer alone (Bayesian).
     method : str or method of ntk_sketch, default="nystroem"

@@ -50,7 +50,7 @@ class RidgeEstimator(NetworkEstimator):
         depth: int = 2,
         activation: Any = "relu",
         W_std: float = 2**0.5,
-        b_std: float | None = 0.1,
+        b_std: float | None = 1.0,
         kernel: str = "ntk",
         method: Any = "nystroem",
         model: Any = None,
