@@ -28,7 +28,8 @@ class Regression:
     def _fit(self, diag_reg: float) -> Fit:
         penalty = diag_reg * self._scale
         found = self.decomposition
-        return Fit(diag_reg, penalty, found.condition(penalty), found.rank(penalty))
+        known = found.condition(penalty), found.rank(penalty), found.report(penalty)
+        return Fit(diag_reg, penalty, *known)
 
     def scores(
         self, selector: Selector, features: FeatureStream, extend: bool = False
@@ -93,6 +94,7 @@ class Regression:
             )
 
         weights = [decomposition.weights(fit.penalty) for fit in wanted]
+        fits = tuple(map(self._fit, self.diag_regs))  # with reports
         path_weights, best_weights = all_and_best(weights)
         path_intercept = best_intercept = None
         if decomposition.fit_intercept:

@@ -6,23 +6,28 @@ import contextlib
 import os
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
 from ..streaming._batches import Batches, BatchesLike, of_user
+from ..streaming._feature_cache import FeatureCache, checked_cache
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
+from ._conjugate_gradient import ConjugateGradient, checked_solver
 from ._examples import Data, Examples, checked_arrays, checked_batches
+from ._gcv import GCV
 from ._leave_one_out import LeaveOneOut
 from ._regression import Regression
 from ._run import Run
-from ._selecting import check_validation, select_of_arrays, select_of_batches
+from ._selecting import check_iterative, check_validation, select_of_arrays, select_of_batches
 from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
+from ._streamed import Streamed
 from ._validation import HoldOut, Validation
 
 
@@ -41,9 +46,10 @@ def ridge(
     groups: Inputs | None = None,
     fit_intercept: bool = False,
     progress: Progress = None,
-    keep_features: bool = False,
+    keep_features: bool | FeatureCache | str | os.PathLike = False,
     refit: bool = False,
     extend_path: bool = False,
+    solver: ConjugateGradient | str | None = None,
     checkpoint: Checkpoint | str | os.PathLike | None = None,
 ) -> RidgeSolution:
     """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
@@ -118,11 +124,16 @@ def ridge(
         batch.
       keep_features: features that are needed twice, those of x for 'loo' (or of its sample) and of
         the examples held out for `refit`, stay in the host's memory (n p numbers) and are not
-        computed again.
+        computed again. A path, or `ntk_sketch.streaming.FeatureCache(path, dtype=...)`: those of
+        all x stay in this file, of n p numbers, also for later calls with the same map and
+        examples; then batches may be kept too.
       refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
         these included.
       extend_path: while the choice is the smallest or the largest of the path, the path goes on
         there by its own ratio, up to eight times. 'loo' makes another pass for each.
+      solver: 'cg' or `ConjugateGradient(...)`: by products with the features, without ZᵀZ, which
+        widths of 30,000 and more do not allow. Every iteration is a pass over the features; see
+        there. None: by a decomposition.
       checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
         they are made, and the same call goes on from them after an interrupt, an error or a kill.
         Always primal. Passes for a selection begin anew.
@@ -168,10 +179,25 @@ def ridge(
         )
     values, is_path = _checks.checked_diag_reg(diag_reg)
     run = Run.of(checkpoint)
+    solver = checked_solver(solver)
+    if solver is not None:
+        check_iterative(select, values)
     features = FeatureStream(feature_map, get, batch_size, progress)
     given = of_user(x, y)
+    kept, cache = keep_features, None
+    if not isinstance(kept, bool):
+        kept, cache = False, checked_cache(kept)
     how = _How(
-        sample_weight, select, groups, refit, keep_features, fit_intercept, extend_path, values
+        sample_weight,
+        select,
+        groups,
+        refit,
+        kept,
+        cache,
+        fit_intercept,
+        extend_path,
+        values,
+        solver,
     )
     if isinstance(given, Batches):
         sums, selector = _sums_of_batches(features, given, how, run)
@@ -199,21 +225,35 @@ class _How(NamedTuple):
     groups: Any
     refit: bool
     keep_features: bool
+    cache: FeatureCache | None
     fit_intercept: bool
     extend_path: bool
     values: list[float]
+    solver: ConjugateGradient | None
+
+    def none_of(
+        self, features: FeatureStream, spec: jax.ShapeDtypeStruct, one_output: bool
+    ) -> Examples | Streamed:
+        """No examples yet."""
+        if self.solver is None:
+            return Examples(features, spec, one_output)
+        return Streamed(features, spec, one_output, self.solver)
 
 
 def _sums_of_arrays(
     features: FeatureStream, data: Data, how: _How, run: Run | None
-) -> tuple[Examples, Selector | None]:
+) -> tuple[Examples | Streamed, Selector | None]:
     x, targets, one_output, spec, weights = data
     assert targets is not None
     selector, order = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit), None
     _checks.check_extend(how.extend_path, how.values, selector)
+    own = isinstance(selector, LeaveOneOut | GCV | HoldOut)  # its examples are of x
     if isinstance(selector, HoldOut):
         landmarks = features.landmarks(x)
         order, selector = selector.split(x, targets, how.groups, landmarks, weights)
+    if how.cache is not None:
+        kind = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        features.cached(how.cache, spec, kind, x, selector.x if own and selector else None)
     fitted = weights if weights is None or order is None else weights[order]
     n = len(x) if order is None else len(order)
     _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
@@ -223,31 +263,38 @@ def _sums_of_arrays(
             "keep_features=True computes all features before their statistics, which are what a"
             " checkpoint holds: leave out one of the two"
         )
-    if how.keep_features and loo and len(x) > spec.shape[1]:
+    if how.keep_features and how.solver is not None:
+        features.keep(x)
+    elif how.keep_features and loo and len(x) > spec.shape[1]:
         if selector.sample is None:
             features.keep(x, also=selector.x)
         elif selector.x is x and selector.groups is None:
             features.keep_some(x, selector.order(features)[0])
     elif how.keep_features and how.refit and isinstance(selector, Validation):
         features.keep(selector.x)
-    return Examples(features, spec, one_output).plus(x, targets, order, run, weights), selector
+    none = how.none_of(features, spec, one_output)
+    return none.plus(x, targets, order, run, weights), selector
 
 
 def _sums_of_batches(
     features: FeatureStream, x: Batches, how: _How, run: Run | None
-) -> tuple[Examples, Selector | None]:
+) -> tuple[Examples | Streamed, Selector | None]:
     if how.keep_features:
         raise ValueError(
             "keep_features=True holds the features of all examples in memory: give these as"
-            " arrays, or keep_features=False to compute features again"
+            " arrays, keep_features=path to keep features in a file, or keep_features=False to"
+            " compute them again"
         )
+    given = x
     x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
     _checks.check_extend(how.extend_path, how.values, selector)
     with contextlib.closing(x):
         data = checked_batches(features, x, run, how.sample_weight)
         kind, one_output, spec = x.kind, data.one_output, data.spec
         check_validation(selector, kind.shape, kind.outputs, kind.weighted, how.refit)
-        sums = Examples(features, spec, one_output).plus(x, None, None, run)
+        if how.cache is not None:
+            features.cached(how.cache, spec, kind, given)
+        sums = how.none_of(features, spec, one_output).plus(x, None, None, run)
     warn_of_lost_ranges(x.ranges)
     _checks.check_intercept(how.fit_intercept, sums.n_examples)
     return sums, selector

@@ -19,6 +19,7 @@ from ..streaming._batches import Batches, BatchesLike, is_batches
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs, kernel_features
+from ._conjugate_gradient import Report
 from ._sums import project
 
 
@@ -29,6 +30,7 @@ class Fit(NamedTuple):
     penalty: float
     condition: float
     rank: int
+    report: Report | None = None
 
 
 class RidgeSolution(eqx.Module):
@@ -117,6 +119,11 @@ class RidgeSolution(eqx.Module):
     def rank(self) -> int:
         """Directions used, of min(n, p): fewer where eigenvalue + λ is below rounding error."""
         return self._fit.rank
+
+    @property
+    def report(self) -> Report | None:
+        """Of the iterations of `solver=ConjugateGradient(...)`; None of a direct solution."""
+        return self._fit.report
 
     @property
     def _fit(self) -> Fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..identity._structure import once_per_structure
 from ._batches import Batches, is_batches
 from ._blocks import blocks_of, placed
 from ._computed import KERNELS, FeatureMapLike, computed, kernel_features
+from ._feature_cache import CachedFeatures, FeatureCache, checked_cache
 from ._progress import Progress, reporting
 
 FALLBACK_BATCH = 256  # for a feature map without a `batch_size` method
@@ -85,6 +87,8 @@ def stream(
     batch_size: int | None = None,
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress = None,
+    cache: FeatureCache | str | os.PathLike | None = None,
+    dtype: str | None = None,
 ) -> Iterator[Batch]:
     """Yields `(start, stop, z)`: features z (stop - start, p) of the examples `order[start:stop]`.
 
@@ -99,10 +103,16 @@ def stream(
       progress: True: a bar with the rate and the time left. None: the same on a terminal alone, if
         it takes more than a second. False: none. A function: called after every batch with its
         number of examples.
+      cache: path of a file, or `FeatureCache(path, dtype=...)`: features come from there, or if
+        there is no file yet, go there.
+      dtype: of the numbers in the cache: 'float32', 'bfloat16', 'uint8'; None: that of the
+        features. `FeatureCache` says what each of them loses.
 
     Raises:
       TypeError, ValueError: x is not a batch of finite floating point examples.
-      ValueError: features that are not finite, with the examples they belong to.
+      ValueError: features that are not finite, with the examples they belong to; a cache of other
+        features, with what differs, or of other examples.
+      OSError: the disk is full. There is no file of the cache then.
 
     Example:
       >>> import jax
@@ -123,17 +133,36 @@ def stream(
         if order is not None:
             raise ValueError("order=... is one of an array; batches come in their own")
         rows, total = batch_rows(feature_map, None, batch_size), None
-        source, alone = Batches(x, targets=False).blocks(rows), False
+        x = Batches(x, targets=False)
+        kind = None if cache is None else x.opened(rows).kind
+        source, alone = x.blocks(rows), False
     else:
         x = checked_examples(x)
         total = len(x) if order is None else len(order)
         rows = batch_rows(feature_map, total, batch_size)
+        kind = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         source, alone = placed(blocks_of(x, None, rows, order), None), total <= rows
+    held = None
+    if cache is not None or dtype is not None:
+        checked = checked_cache(cache, dtype)
+        of = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
+        spec = feature_spec(feature_map, of, get, rows)
+        held = CachedFeatures(checked, feature_map, get, spec, kind)
+        held.stored()  # refuses now
 
     def parts():
         with reporting(progress, total, "features") as report:
-            options = {"get": get, "progress": report, "alone": alone}
-            for part in computed(feature_map, source, **options):
+
+            def compute(blocks):
+                return computed(feature_map, blocks, get=get, progress=report, alone=alone)
+
+            if held is None:
+                found = compute(source)
+            else:
+                found = (
+                    held.read(source, report) if held.stored() else held.written(source, compute)
+                )
+            for part in found:
                 start, stop, z = part.start, part.stop, part.z
                 yield start, stop, z if len(z) == stop - start else z[: stop - start]
 
