@@ -143,14 +143,15 @@ class Iterative(Decomposition):
         self, examples: Streamed, sums: _Moments, solver: ConjugateGradient, fit_intercept: bool
     ):
         self._examples, self._solver = examples, solver
-        self.n_examples, self.total_weight, self.weighted = sums.n, sums.weight, False
+        self.n_examples, self.total_weight = sums.n, float(sums.weight)
+        self.weighted = False
         self.dtype = np.dtype(promoted(examples.spec.dtype, jnp.float32))
-        self.mean_square_norm = sums.feature_norm / sums.weight
+        self.mean_square_norm = float(sums.feature_norm) / self.total_weight
         self.fit_intercept = fit_intercept
         centred = Centred.of(sums, sums.units, fit_intercept)
         self.feature_mean, self.units = centred.feature_mean, centred.units
         self.mean_to_spread, self._right = centred.mean_to_spread, centred.cross
-        scale = np.sqrt(sums.weight / sums.row_weights.sum() * sums.row_weights)
+        scale = np.sqrt(self.total_weight / sums.row_weights.sum() * sums.row_weights)
         self._sampled = SampledInverse(scale[:, None] * (sums.rows - self.feature_mean))
         self._solved: dict[float, np.ndarray] = {}
         self._reports: dict[float, Report] = {}
