@@ -247,13 +247,14 @@ def _sums_of_arrays(
     assert targets is not None
     selector, order = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit), None
     _checks.check_extend(how.extend_path, how.values, selector)
-    own = isinstance(selector, LeaveOneOut | GCV | HoldOut)  # its examples are of x
+    own = selector.x if isinstance(selector, LeaveOneOut | GCV) else None  # examples of x too
     if isinstance(selector, HoldOut):
         landmarks = features.landmarks(x)
         order, selector = selector.split(x, targets, how.groups, landmarks, weights)
+        own = selector.x
     if how.cache is not None:
         kind = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        features.cached(how.cache, spec, kind, x, selector.x if own and selector else None)
+        features.cached(how.cache, spec, kind, x, own)
     fitted = weights if weights is None or order is None else weights[order]
     n = len(x) if order is None else len(order)
     _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))

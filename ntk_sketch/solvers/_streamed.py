@@ -19,7 +19,7 @@ from . import _sums
 from ._conjugate_gradient import ConjugateGradient, Report
 from ._decomposition import Decomposition, Roots, Rows
 from ._normal_equations import Centred
-from ._sampled import Reservoir, SampledInverse
+from ._nystroem_inverse import NystroemInverse
 from ._targets import Units, centred_units
 
 _NO_HAT = "the hat matrix needs a decomposition, which conjugate gradients do without"
@@ -74,12 +74,12 @@ class Streamed:
 
     def _found(self) -> _Moments:
         if self._moments is None:
-            self._moments = _moments(self, self._solver.sample)
+            self._moments = _moments(self)
         return self._moments
 
 
 class _Moments(NamedTuple):
-    """Sums of one pass, of targets in units, and rows of some examples."""
+    """Sums of one pass, of targets in units."""
 
     cross: Float[np.ndarray, "p k"]
     feature_sum: Float[np.ndarray, " p"]
@@ -89,13 +89,12 @@ class _Moments(NamedTuple):
     weight: float
     n: int
     units: Units
-    rows: Float[np.ndarray, "m p"]
-    row_weights: Float[np.ndarray, " m"]
 
 
-def _moments(examples: Streamed, sample: int) -> _Moments:
-    """The sums of `GramState` but the Gram matrix, and a sample of the rows with their weights."""
-    units, sums, n, reservoir = None, [0.0] * 6, 0, Reservoir(sample)
+def _moments(examples: Streamed) -> _Moments:
+    """The sums of `GramState` but the Gram matrix."""
+    units, n = None, 0
+    sums: list[Any] = [0.0] * 6
     for part in examples.parts():
         y, count = part.y, part.stop - part.start
         assert y is not None
@@ -114,11 +113,9 @@ def _moments(examples: Streamed, sample: int) -> _Moments:
         ):
             sums[i] = sums[i] + more
         n += int(np.sum(weights > 0))
-        reservoir.add(np.concatenate([z, weights[:, None]], axis=1)[weights > 0])
     if units is None or not n:
         raise ValueError("no example (of weight > 0) is left to fit: all of them are set aside")
-    rows = reservoir.rows()
-    return _Moments(*sums, n, units, rows[:, :-1], rows[:, -1])  # pyright: ignore
+    return _Moments(*sums, n, units)
 
 
 @jax.jit
@@ -151,8 +148,8 @@ class Iterative(Decomposition):
         centred = Centred.of(sums, sums.units, fit_intercept)
         self.feature_mean, self.units = centred.feature_mean, centred.units
         self.mean_to_spread, self._right = centred.mean_to_spread, centred.cross
-        scale = np.sqrt(self.total_weight / sums.row_weights.sum() * sums.row_weights)
-        self._sampled = SampledInverse(scale[:, None] * (sums.rows - self.feature_mean))
+        eps = float(np.finfo(np.float64 if _sums._on_host() else self.dtype).eps)
+        self._nearly = NystroemInverse(self._product, self.size, solver.rank, eps)
         self._solved: dict[float, np.ndarray] = {}
         self._reports: dict[float, Report] = {}
 
@@ -164,8 +161,8 @@ class Iterative(Decomposition):
         return self.size
 
     def condition(self, penalty: float) -> float:
-        """Of the sample, with λ for the smallest eigenvalue: an estimate from above."""
-        return (self._sampled.largest + penalty) / penalty
+        """With λ for the smallest eigenvalue: an estimate from above."""
+        return (self._nearly.largest + penalty) / penalty
 
     def deficiency(self, penalty: float) -> str:
         return ""
@@ -179,7 +176,7 @@ class Iterative(Decomposition):
             start = None if nearest is None else self._solved[nearest]
             w, report = self._solver.solve(
                 lambda v: self._product(v) + penalty * v,
-                self._sampled.at(penalty),
+                self._nearly.at(penalty),
                 self._right,
                 start,
             )
@@ -217,7 +214,7 @@ class Iterative(Decomposition):
             f"conjugate gradients have not converged at λ = {penalty:.3g}: the relative residual is"
             f" {report.residual:.2g} {why}, above the tolerance of {solver.tolerance:g}; the"
             f" preconditioned system has a condition number of {report.condition:.3g} or more. Use"
-            f" a larger sample= than {solver.sample}, more max_iterations=, a larger tolerance= or"
+            f" a larger rank= than {solver.rank}, more max_iterations=, a larger tolerance= or"
             " a larger diag_reg",
             RuntimeWarning,
             stacklevel=5,

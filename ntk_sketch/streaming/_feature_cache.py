@@ -163,10 +163,11 @@ class CachedFeatures:
         def parts():
             with contextlib.closing(blocks):
                 for block in blocks:
-                    start, stop, x, *others = block
+                    start, stop, x = block[:3]
                     z = np.zeros((len(x), self._spec.shape[1]), self._spec.dtype)
                     z[: stop - start] = stored.features(np.asarray(x)[: stop - start], start)
-                    yield Part(start, stop, jax.device_put(z), *others)
+                    placed = jax.device_put(z)
+                    yield Part(start, stop, placed, block.y, block.sample_weight, block.digest)
 
         with contextlib.closing(prefetched(parts())) as found:
             for part in found:

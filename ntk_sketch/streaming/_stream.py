@@ -134,7 +134,7 @@ def stream(
             raise ValueError("order=... is one of an array; batches come in their own")
         rows, total = batch_rows(feature_map, None, batch_size), None
         x = Batches(x, targets=False)
-        kind = None if cache is None else x.opened(rows).kind
+        kind: Any = None if cache is None else x.opened(rows).kind
         source, alone = x.blocks(rows), False
     else:
         x = checked_examples(x)

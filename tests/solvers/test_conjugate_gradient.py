@@ -16,10 +16,10 @@ from ntk_sketch.solvers import (
     ridge,
 )
 from ntk_sketch.solvers._conjugate_gradient import _condition
-from ntk_sketch.solvers._sampled import Reservoir, SampledInverse
+from ntk_sketch.solvers._nystroem_inverse import NystroemInverse
 
 KEY = jax.random.key(0)
-SOLVER = ConjugateGradient(tolerance=1e-9, sample=30)
+SOLVER = ConjugateGradient(tolerance=1e-9, rank=5)
 
 
 def _weights(n):
@@ -104,13 +104,13 @@ def test_features_are_kept(make_map, make_data, tmp_path):
         options = {"keep_features": kept, "batch_size": 64, "diag_reg": 1e-2}
         solutions.append(ridge(feature_map, x, y, solver=SOLVER, **options))
         jax.effects_barrier()
-        passes = 1 if kept else solutions[0].report.iterations + 2
+        passes = 1 if kept else solutions[0].report.iterations + 3
         assert len(counted) == 5 * passes
     for one in solutions[1:]:
         np.testing.assert_array_equal(one.weights, solutions[0].weights)
 
 
-def test_a_sample_saves_iterations(features_type):
+def test_rank_saves_iterations(features_type):
     """Eigenvalues from 1 to 1e-6: without a preconditioner the condition number decides."""
     rng = np.random.default_rng(0)
     decay = np.float32(10.0) ** -np.linspace(0, 3, 40, dtype=np.float32)
@@ -118,19 +118,19 @@ def test_a_sample_saves_iterations(features_type):
     y = (x @ rng.normal(size=(40, 2)) + rng.normal(size=(600, 2))).astype(np.float32)
     feature_map = lambda x: features_type(None, x * decay[None])  # noqa: E731
     reports = []
-    for sample in (1, 300):
-        solver = ConjugateGradient(tolerance=1e-6, sample=sample, max_iterations=2000)
+    for rank in (1, 30):
+        solver = ConjugateGradient(tolerance=1e-6, rank=rank, max_iterations=2000)
         solution = ridge(feature_map, x, y, diag_reg=1e-5, solver=solver, keep_features=True)
         reports.append(solution.report)
-    without, with_sample = reports
-    assert with_sample.converged
-    assert 4 * with_sample.iterations < without.iterations
-    assert with_sample.condition < 10 < 1e3 < without.condition
+    without, with_rank = reports
+    assert with_rank.converged
+    assert 4 * with_rank.iterations < without.iterations
+    assert 4 * with_rank.condition < without.condition
 
 
 def test_what_has_not_converged_says_so(make_map, make_data):
-    (x, y), solver = make_data(300), ConjugateGradient(1e-9, max_iterations=2, sample=1)
-    with pytest.warns(RuntimeWarning, match=r"not converged .* after 2 iterations.*larger sample="):
+    (x, y), solver = make_data(300), ConjugateGradient(1e-9, max_iterations=2, rank=1)
+    with pytest.warns(RuntimeWarning, match=r"not converged .* after 2 iterations.*larger rank="):
         solution = ridge(make_map(), x, y, diag_reg=1e-4, solver=solver)
     report = solution.report
     assert not report.converged
@@ -147,7 +147,7 @@ def test_what_has_not_converged_says_so(make_map, make_data):
 def test_rounding_ends_iterations(make_map, make_data, monkeypatch):
     """In float32 a tolerance of 1e-14 is not reached: said, instead of tried a thousand times."""
     monkeypatch.setattr(_sums, "_on_host", lambda: False)
-    (x, y), solver = make_data(100), ConjugateGradient(1e-14, max_iterations=1000, sample=30)
+    (x, y), solver = make_data(100), ConjugateGradient(1e-14, max_iterations=1000, rank=5)
     with pytest.warns(RuntimeWarning, match="does not fall any more after"):
         report = ridge(make_map(), x, y, diag_reg=1e-3, solver=solver, keep_features=True).report
     assert report.residual < 1e-5
@@ -182,7 +182,7 @@ def test_refused(make_map, make_data):
         ((0,), "tolerance=0; needed: a number, 0 < tolerance < 1"),
         ((True,), "tolerance=True"),
         ((1e-6, 0), "max_iterations must be a positive integer, got 0"),
-        ((1e-6, 10, 0), "sample must be a positive integer"),
+        ((1e-6, 10, 0), "rank must be a positive integer"),
     ]:
         with pytest.raises(ValueError, match=message):
             ConjugateGradient(*arguments)
@@ -192,30 +192,39 @@ def test_refused(make_map, make_data):
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def test_the_preconditioner_is_an_inverse():
-    rows = np.random.default_rng(0).normal(size=(7, 12))
-    v = np.random.default_rng(1).normal(size=(12, 3))
-    found = SampledInverse(rows)
-    matrix = rows.T @ rows
-    np.testing.assert_allclose(
-        found.at(0.3)(v), np.linalg.solve(matrix + 0.3 * np.eye(12), v), rtol=1e-10
+def _preconditioned(matrix, penalty, rank):
+    """Eigenvalues, by those of a symmetric matrix that is similar."""
+    found = NystroemInverse(matrix.__matmul__, len(matrix), rank, 2.0**-52)
+    shifted = matrix + penalty * np.eye(len(matrix))
+    inverse = found.at(penalty)(np.eye(len(matrix)))
+    np.testing.assert_allclose(inverse, inverse.T, rtol=0, atol=1e-12)
+    root = np.linalg.cholesky(shifted)
+    return np.linalg.eigvalsh(root.T @ inverse @ root), found
+
+
+@pytest.mark.parametrize("n", [50, 10])  # of full rank, and not
+def test_the_preconditioner(n):
+    """At full rank an inverse; else the condition number is about (next eigenvalue + λ) / λ."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(n, 30)) * 10.0 ** -np.linspace(0, 3, 30)
+    matrix, penalty = z.T @ z, 1e-5
+    values, found = _preconditioned(matrix, penalty, 100)
+    largest = np.linalg.eigvalsh(matrix)[-1]
+    assert found.largest == pytest.approx(largest, rel=1e-9)
+    assert values[-1] / values[0] == pytest.approx(1.0, abs=1e-6)
+    values, _ = _preconditioned(matrix, penalty, 12)
+    following = np.sort(np.linalg.eigvalsh(matrix))[::-1][12]
+    bound = (following + penalty) / penalty
+    assert values[-1] / values[0] < 10 * bound < 0.1 * (largest + penalty) / penalty
+
+
+def test_features_that_are_zero(features_type):
+    feature_map = lambda x: features_type(None, 0 * x)  # noqa: E731
+    x = np.ones((30, 4), np.float32)
+    solution = ridge(
+        feature_map, x, x[:, 0] - 1, diag_reg=1, diag_reg_absolute_scale=True, solver="cg"
     )
-    assert found.largest == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-12)
-
-
-def test_every_row_is_drawn_as_often():
-    """3 of 10, in blocks: each in 0.3 of the cases, within 4 standard errors."""
-    counts, cases = np.zeros(10), 4000
-    for case in range(cases):
-        reservoir = Reservoir(3)
-        reservoir._random = np.random.default_rng(case)
-        for block in np.split(np.arange(10.0)[:, None], [2, 3, 8]):
-            reservoir.add(block)
-        drawn = reservoir.rows()[:, 0].astype(int)
-        assert len(set(drawn)) == 3
-        counts[drawn] += 1
-    error = np.sqrt(0.3 * 0.7 / cases)
-    np.testing.assert_allclose(counts / cases, 0.3, rtol=0, atol=4 * error)
+    np.testing.assert_array_equal(solution.weights, 0)
 
 
 def test_steps_know_the_condition():
