@@ -24,6 +24,18 @@ class Report(NamedTuple):
       residual: ‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖ of the worst output, of a product with W itself.
       condition: estimate of the condition number of the preconditioned system, from below.
       converged: whether the residual is at most the tolerance.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> report = ns.ridge(features, x, np.sin(x), diag_reg=1e-2, solver="cg").report
+      >>> report.iterations < 10 and report.residual < 1e-6
+      True
     """
 
     iterations: int

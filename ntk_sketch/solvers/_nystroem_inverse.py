@@ -29,7 +29,7 @@ class NystroemInverse:
 
     def __init__(self, product: Map, p: int, rank: int, eps: float):
         random = np.random.default_rng(0).normal(size=(p, min(rank, p)))
-        vectors = scipy.linalg.qr(random, mode="economic", check_finite=False)[0]
+        vectors = np.linalg.qr(random)[0]
         images = product(vectors)
         shift = np.sqrt(p) * eps * float(np.linalg.norm(images))
         images += shift * vectors  # or rounding makes the small matrix indefinite

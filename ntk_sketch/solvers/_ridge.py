@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import numpy as np
-
-from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
+from .._arguments import warn_of_lost_variation
 from ..streaming._batches import Batches, BatchesLike, of_user
 from ..streaming._feature_cache import FeatureCache, checked_cache
 from ..streaming._feature_stream import FeatureStream
@@ -19,15 +15,13 @@ from . import _checks
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
 from ._conjugate_gradient import ConjugateGradient, checked_solver
-from ._examples import Data, Examples, checked_arrays, checked_batches
-from ._gcv import GCV
-from ._leave_one_out import LeaveOneOut
+from ._examples import checked_arrays
+from ._fitted import How, sums_of_arrays, sums_of_batches
 from ._regression import Regression
 from ._run import Run
-from ._selecting import check_iterative, check_validation, select_of_arrays, select_of_batches
+from ._selecting import check_iterative
 from ._selection import Selector, needs_spectrum
 from ._solution import RidgeSolution
-from ._streamed import Streamed
 from ._validation import HoldOut, Validation
 
 
@@ -187,7 +181,7 @@ def ridge(
     kept, cache = keep_features, None
     if not isinstance(kept, bool):
         kept, cache = False, checked_cache(kept)
-    how = _How(
+    how = How(
         sample_weight,
         select,
         groups,
@@ -200,11 +194,11 @@ def ridge(
         solver,
     )
     if isinstance(given, Batches):
-        sums, selector = _sums_of_batches(features, given, how, run)
+        sums, selector = sums_of_batches(features, given, how, run)
     else:
         data = checked_arrays(features, given, y, sample_weight)
         warn_of_lost_variation(data.x, stacklevel=3)
-        sums, selector = _sums_of_arrays(features, data, how, run)
+        sums, selector = sums_of_arrays(features, data, how, run)
     whole = needs_spectrum(selector, values)
     found = sums.decomposition(fit_intercept, whole, len(values))
     regression = Regression(found, values, diag_reg_absolute_scale)
@@ -215,87 +209,3 @@ def ridge(
         found = more.decomposition(fit_intercept, whole, len(values))
         regression = Regression(found, values, diag_reg_absolute_scale)
     return regression.solution(features, scores, is_path=is_path, one_output=sums.one_output)
-
-
-class _How(NamedTuple):
-    """Arguments of `ridge` that weigh examples and choose a regulariser."""
-
-    sample_weight: Any
-    select: Any
-    groups: Any
-    refit: bool
-    keep_features: bool
-    cache: FeatureCache | None
-    fit_intercept: bool
-    extend_path: bool
-    values: list[float]
-    solver: ConjugateGradient | None
-
-    def none_of(
-        self, features: FeatureStream, spec: jax.ShapeDtypeStruct, one_output: bool
-    ) -> Examples | Streamed:
-        """No examples yet."""
-        if self.solver is None:
-            return Examples(features, spec, one_output)
-        return Streamed(features, spec, one_output, self.solver)
-
-
-def _sums_of_arrays(
-    features: FeatureStream, data: Data, how: _How, run: Run | None
-) -> tuple[Examples | Streamed, Selector | None]:
-    x, targets, one_output, spec, weights = data
-    assert targets is not None
-    selector, order = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit), None
-    _checks.check_extend(how.extend_path, how.values, selector)
-    own = selector.x if isinstance(selector, LeaveOneOut | GCV) else None  # examples of x too
-    if isinstance(selector, HoldOut):
-        landmarks = features.landmarks(x)
-        order, selector = selector.split(x, targets, how.groups, landmarks, weights)
-        own = selector.x
-    if how.cache is not None:
-        kind = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        features.cached(how.cache, spec, kind, x, own)
-    fitted = weights if weights is None or order is None else weights[order]
-    n = len(x) if order is None else len(order)
-    _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
-    loo = isinstance(selector, LeaveOneOut)
-    if how.keep_features and run is not None and loo and selector.sample is None:
-        raise ValueError(
-            "keep_features=True computes all features before their statistics, which are what a"
-            " checkpoint holds: leave out one of the two"
-        )
-    if how.keep_features and how.solver is not None:
-        features.keep(x)
-    elif how.keep_features and loo and len(x) > spec.shape[1]:
-        if selector.sample is None:
-            features.keep(x, also=selector.x)
-        elif selector.x is x and selector.groups is None:
-            features.keep_some(x, selector.order(features)[0])
-    elif how.keep_features and how.refit and isinstance(selector, Validation):
-        features.keep(selector.x)
-    none = how.none_of(features, spec, one_output)
-    return none.plus(x, targets, order, run, weights), selector
-
-
-def _sums_of_batches(
-    features: FeatureStream, x: Batches, how: _How, run: Run | None
-) -> tuple[Examples | Streamed, Selector | None]:
-    if how.keep_features:
-        raise ValueError(
-            "keep_features=True holds the features of all examples in memory: give these as"
-            " arrays, keep_features=path to keep features in a file, or keep_features=False to"
-            " compute them again"
-        )
-    given = x
-    x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
-    _checks.check_extend(how.extend_path, how.values, selector)
-    with contextlib.closing(x):
-        data = checked_batches(features, x, run, how.sample_weight)
-        kind, one_output, spec = x.kind, data.one_output, data.spec
-        check_validation(selector, kind.shape, kind.outputs, kind.weighted, how.refit)
-        if how.cache is not None:
-            features.cached(how.cache, spec, kind, given)
-        sums = how.none_of(features, spec, one_output).plus(x, None, None, run)
-    warn_of_lost_ranges(x.ranges)
-    _checks.check_intercept(how.fit_intercept, sums.n_examples)
-    return sums, selector

@@ -115,7 +115,9 @@ def _moments(examples: Streamed) -> _Moments:
         n += int(np.sum(weights > 0))
     if units is None or not n:
         raise ValueError("no example (of weight > 0) is left to fit: all of them are set aside")
-    return _Moments(*sums, n, units)
+    cross, feature_sum, target_sum, target_norm, feature_norm, weight = sums
+    norms = target_sum, target_norm, float(feature_norm), float(weight)
+    return _Moments(cross, feature_sum, *norms, n, units)
 
 
 @jax.jit
