@@ -24,6 +24,18 @@ class Report(NamedTuple):
       residual: ‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖ of the worst output, of a product with W itself.
       condition: estimate of the condition number of the preconditioned system, from below.
       converged: whether the residual is at most the tolerance.
+
+    Example:
+      >>> import jax
+      >>> import numpy as np
+      >>> import ntk_sketch as ns
+      >>> from ntk_sketch import stax
+      >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
+      >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+      >>> features = ns.feature_map(model, x, ns.RandomFeatures(8), key=jax.random.key(0))
+      >>> report = ns.ridge(features, x, np.sin(x), diag_reg=1e-2, solver="cg").report
+      >>> report.iterations < 10 and report.residual < 1e-6
+      True
     """
 
     iterations: int
@@ -54,6 +66,9 @@ class ConjugateGradient:
     Each output is done when its relative residual is at most `tolerance`. The residual at the end
     is that of one more product, so that rounding is seen, from which iterations go on if it is
     larger. `solution.report` has the numbers; without convergence a warning has them too.
+
+    With `mesh=` of one process its devices share the features of a batch and, but for CPUs, its
+    products. Several processes are refused: their products are not summed.
 
     A path of `diag_reg` is solved one value after the other, from the weights of the nearest one
     before. Selection is by examples held out: `(x_val, y_val)` or `HoldOut`. GCV and leave-one-out
