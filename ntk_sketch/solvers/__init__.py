@@ -5,6 +5,8 @@ in pieces. The features alone, batch by batch, come from `ntk_sketch.streaming.s
 """
 
 from ._checkpoint import Checkpoint as Checkpoint
+from ._conjugate_gradient import ConjugateGradient as ConjugateGradient
+from ._conjugate_gradient import Report as Report
 from ._gcv import GCV as GCV
 from ._gram_state import GramState as GramState
 from ._leave_one_out import LeaveOneOut as LeaveOneOut

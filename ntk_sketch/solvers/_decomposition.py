@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..streaming._stream import Batch
+from ._conjugate_gradient import Report
 from ._targets import Units
 
 Roots = Float[np.ndarray, " b"] | None
@@ -80,6 +81,10 @@ class Decomposition(abc.ABC):
     @abc.abstractmethod
     def deficiency(self, penalty: float) -> str:
         """What is dropped and why, in a sentence; empty if nothing is."""
+
+    def report(self, penalty: float) -> Report | None:
+        """Of an iterative solution, once there are weights; None: it is a direct one."""
+        return None
 
     @abc.abstractmethod
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,39 @@ from ..numerics._precision import float64
 from ._decomposition import Decomposition, residuals_of
 from ._gram_state import GramState
 from ._targets import Units, mean_to_spread
+
+
+class Centred(NamedTuple):
+    """Sums of targets that lose their mean to an intercept, or get back what they were shifted by.
+
+    Attributes: as in `NormalEquations`.
+    """
+
+    cross: Float[np.ndarray, "p k"]
+    target_norm: Float[np.ndarray, " k"]
+    feature_mean: Float[np.ndarray, " p"]
+    units: Units
+    mean_to_spread: float
+
+    @classmethod
+    def of(cls, sums: Any, units: Units, fit_intercept: bool) -> Centred:
+        """
+        Args:
+          sums: `HostSums`, of which ZᵀZ is not looked at.
+          units: of their targets.
+        """
+        total, inner_mean = float(sums.weight), sums.target_sum / sums.weight
+        spread = np.maximum(sums.target_norm / total - inner_mean**2, 0.0).sum()
+        shifted = np.ldexp(units.shift, -units.exponent)
+        lost = inner_mean if fit_intercept else -shifted
+        shift = units.shift + np.ldexp(inner_mean, units.exponent)
+        return cls(
+            cross=sums.cross - sums.feature_sum[:, None] * lost,
+            target_norm=sums.target_norm - total * lost * (2 * inner_mean - lost),
+            feature_mean=sums.feature_sum / total * fit_intercept,
+            units=Units(shift if fit_intercept else np.zeros_like(shift), units.exponent),
+            mean_to_spread=mean_to_spread(np.sum((shifted + inner_mean) ** 2), spread),
+        )
 
 
 @dataclass(frozen=True)
@@ -59,20 +93,15 @@ class NormalEquations:
                 "W_std down"
             )
         total = float(sums.weight)
-        units, inner_mean = state.units(), sums.target_sum / total
-        spread = np.maximum(sums.target_norm / total - inner_mean**2, 0.0).sum()
-        shifted = np.ldexp(units.shift, -units.exponent)
-        # targets lose their mean, or get back what they were shifted by
-        lost = inner_mean if fit_intercept else -shifted
-        shift = units.shift + np.ldexp(inner_mean, units.exponent)
-        gram, feature_mean = sums.gram, sums.feature_sum / total * fit_intercept
+        centred = Centred.of(sums, state.units(), fit_intercept)
+        gram, feature_mean = sums.gram, centred.feature_mean
         if fit_intercept:
             with float64():  # NumPy's in place: p² numbers less
                 gram -= _linalg.namespace(gram).outer(total * feature_mean, feature_mean)
         return cls(
             gram=gram,
-            cross=sums.cross - sums.feature_sum[:, None] * lost,
-            target_norm=sums.target_norm - total * lost * (2 * inner_mean - lost),
+            cross=centred.cross,
+            target_norm=centred.target_norm,
             state=state,
             rounding_error=state.rounding_error(),
             n_examples=n,
@@ -81,8 +110,8 @@ class NormalEquations:
             dtype=dtype,
             mean_square_norm=float(sums.feature_norm) / total,
             feature_mean=feature_mean,
-            units=Units(shift if fit_intercept else np.zeros_like(shift), units.exponent),
-            mean_to_spread=mean_to_spread(np.sum((shifted + inner_mean) ** 2), spread),
+            units=centred.units,
+            mean_to_spread=centred.mean_to_spread,
             fit_intercept=fit_intercept,
         )
 
@@ -90,7 +119,7 @@ class NormalEquations:
         """`gram @ w` by the statistics: decompositions overwrite `gram`."""
         result = self.state.gram.product(w)
         if self.fit_intercept:
-            result -= np.outer(self.n_examples * self.feature_mean, self.feature_mean @ w)
+            result -= np.outer(self.total_weight * self.feature_mean, self.feature_mean @ w)
         return result
 
 

@@ -27,7 +27,8 @@ class Regression:
 
     def _fit(self, diag_reg: float, penalty: float, residual: float) -> Fit:
         found = self.decomposition
-        return Fit(diag_reg, penalty, found.condition(penalty), found.rank(penalty), residual)
+        known = found.condition(penalty), found.rank(penalty), residual, found.report(penalty)
+        return Fit(diag_reg, penalty, *known)
 
     def scores(
         self, selector: Selector, features: FeatureStream, extend: bool = False

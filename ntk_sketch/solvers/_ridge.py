@@ -9,6 +9,7 @@ from typing import Any
 from .._arguments import warn_of_lost_ranges, warn_of_lost_variation
 from ..parallel._devices import Devices
 from ..streaming._batches import Batches, BatchesLike
+from ..streaming._feature_cache import FeatureCache
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
@@ -16,7 +17,8 @@ from . import _checks
 from ._agreement import agreed, given_by
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
-from ._examples import Examples, checked_arrays
+from ._conjugate_gradient import ConjugateGradient
+from ._examples import checked_arrays
 from ._gcv import of_all_processes
 from ._regression import Regression
 from ._run import Run
@@ -41,9 +43,10 @@ def ridge(
     groups: Inputs | None = None,
     fit_intercept: bool = False,
     progress: Progress = None,
-    keep_features: bool = False,
+    keep_features: bool | FeatureCache | str | os.PathLike = False,
     refit: bool = False,
     extend_path: bool = False,
+    solver: ConjugateGradient | str | None = None,
     checkpoint: Checkpoint | str | os.PathLike | None = None,
 ) -> RidgeSolution:
     """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
@@ -118,7 +121,8 @@ def ridge(
         devices of all processes that `jax.distributed` joined, x and y are those of this process
         (of any number, also none) and every process returns the same solution: all of them make the
         call, with their own x, y, weights, groups and validation examples and otherwise the same
-        arguments. `docs/many-machines.md` says how to start them.
+        arguments. `docs/many-machines.md` says how to start them. `keep_features` and `solver`
+        are of one process.
       groups: integers (n,), for select='loo' and `HoldOut`: examples with equal numbers (augmented
         copies of one image) are left out together.
       fit_intercept: adds a constant b to the predictions, which no regulariser shrinks: exact, from
@@ -129,11 +133,16 @@ def ridge(
         batch.
       keep_features: features that are needed twice, those of x for 'loo' (or of its sample) and of
         the examples held out for `refit`, stay in the host's memory (n p numbers) and are not
-        computed again.
+        computed again. A path, or `ntk_sketch.streaming.FeatureCache(path, dtype=...)`: those of
+        all x stay in this file, of n p numbers, also for later calls with the same map and
+        examples; then batches may be kept too.
       refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
         these included.
       extend_path: while the choice is the smallest or the largest of the path, the path goes on
         there by its own ratio, up to eight times. 'loo' makes another pass for each.
+      solver: 'cg' or `ConjugateGradient(...)`: by products with the features, without ZᵀZ, which
+        widths of 30,000 and more do not allow. Every iteration is a pass over the features; see
+        there. None: by a decomposition.
       checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
         they are made, and the same call goes on from them after an interrupt, an error or a kill.
         Always primal. Passes for a selection begin anew. Of several processes each has a file:
@@ -180,15 +189,17 @@ def ridge(
             run = Run.of(checkpoint, devices)
             features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
             given = given_by(x, y, devices)
-            how = How(
-                sample_weight,
-                select,
-                groups,
-                refit,
+            how = How.of(
+                devices,
                 keep_features,
-                fit_intercept,
-                extend_path,
-                values,
+                solver,
+                sample_weight=sample_weight,
+                select=select,
+                groups=groups,
+                refit=refit,
+                fit_intercept=fit_intercept,
+                extend_path=extend_path,
+                values=values,
             )
             if isinstance(given, Batches):
                 task = task_of_batches(features, given, how, run, stack)
@@ -197,13 +208,13 @@ def ridge(
                 warn_of_lost_variation(data.x, stacklevel=3)
                 task = task_of_arrays(features, data, how, run)
         data, selector = agreed(features, task.data, how.in_words()), task.selector
-        if keep_features:
+        if how.keep_features:
             keep_twice(features, data, selector, how)
-        settings = task.order, run, data.sample_weight
-        sums = Examples(features, data.one_output).plus(data.x, data.y, *settings)
+        none, settings = how.no_examples(features, data.one_output), (task.order, run)
+        sums = none.plus(data.x, data.y, *settings, data.sample_weight)
+        _checks.check_intercept(fit_intercept, sums.n_examples)
     if isinstance(given, Batches):
         warn_of_lost_ranges(data.x.ranges, stacklevel=3)
-    _checks.check_intercept(fit_intercept, sums.n_examples)
     selector = of_all_processes(selector, features)
     whole = needs_spectrum(selector, values)
     found = sums.decomposition(fit_intercept, whole, len(values))

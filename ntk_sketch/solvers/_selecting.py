@@ -83,6 +83,25 @@ def check_validation(
         raise ValueError(f"y_val has {selector.y.shape[1]} outputs but y has {outputs}")
 
 
+def check_iterative(select: Any, values: list[float]) -> None:
+    """Refuses what conjugate gradients cannot do.
+
+    Raises:
+      ValueError: with the reason.
+    """
+    if not (select is None or isinstance(select, tuple | list | Validation | HoldOut)):
+        raise ValueError(
+            f"select={select!r} needs the trace or the diagonal of the hat matrix, which conjugate"
+            " gradients do not have: choose by examples held out, (x_val, y_val) or"
+            " HoldOut(share, key=key), or solver=None"
+        )
+    if min(values) == 0:
+        raise ValueError(
+            "diag_reg=0 with conjugate gradients, which need a matrix that is not singular: give"
+            " diag_reg > 0, or solver=None"
+        )
+
+
 def _check_options(select: Any, groups: Any, refit: bool) -> None:
     held_out = isinstance(select, tuple | list | Validation | HoldOut)
     if groups is not None and not (

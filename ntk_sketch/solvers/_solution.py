@@ -20,6 +20,7 @@ from ..streaming._batches import Batches, BatchesLike, is_batches
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs, kernel_features
+from ._conjugate_gradient import Report
 from ._sums import project
 
 
@@ -31,6 +32,7 @@ class Fit(NamedTuple):
     condition: float
     rank: int
     residual: float
+    report: Report | None = None
 
 
 class RidgeSolution(eqx.Module):
@@ -125,8 +127,14 @@ class RidgeSolution(eqx.Module):
         """`‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖` of the weights before they are rounded to the dtype of the
         features (with an intercept, of what has lost its mean): how well the normal equations are
         solved. A few eps of float64 times `condition` at most; more where directions were dropped.
+        Of conjugate gradients that of the worst output, about their tolerance.
         """
         return self._fit.residual
+
+    @property
+    def report(self) -> Report | None:
+        """Of the iterations of `solver=ConjugateGradient(...)`; None of a direct solution."""
+        return self._fit.report
 
     @property
     def _fit(self) -> Fit:

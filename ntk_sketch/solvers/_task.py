@@ -8,28 +8,62 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from ..parallel._devices import Devices
 from ..streaming._batches import Batches
+from ..streaming._feature_cache import FeatureCache, checked_cache
 from ..streaming._feature_stream import FeatureStream
 from . import _checks
-from ._examples import Data, checked_batches
+from ._conjugate_gradient import ConjugateGradient, checked_solver
+from ._examples import Data, Examples, checked_batches
+from ._gcv import GCV
 from ._leave_one_out import LeaveOneOut
 from ._run import Run
-from ._selecting import check_validation, select_of_arrays, select_of_batches
+from ._selecting import check_iterative, check_validation, select_of_arrays, select_of_batches
 from ._selection import Selector
+from ._streamed import Streamed
 from ._validation import HoldOut, Validation
 
 
 class How(NamedTuple):
-    """Arguments of `ridge` that weigh examples and choose a regulariser."""
+    """Arguments of `ridge` that weigh examples, choose a regulariser and say how it is solved.
+
+    Attributes:
+      keep_features: in memory.
+      cache: where they are kept otherwise.
+    """
 
     sample_weight: Any
     select: Any
     groups: Any
     refit: bool
     keep_features: bool
+    cache: FeatureCache | None
     fit_intercept: bool
     extend_path: bool
     values: list[float]
+    solver: ConjugateGradient | None
+
+    @classmethod
+    def of(cls, devices: Devices, keep_features: Any, solver: Any, **others: Any) -> How:
+        """Of what the user gave.
+
+        Raises:
+          TypeError, ValueError: what is none, or cannot go together.
+        """
+        cache, solver = None, checked_solver(solver)
+        if not isinstance(keep_features, bool):
+            keep_features, cache = False, checked_cache(keep_features)
+        if devices.processes is not None:
+            _check_of_one_process(keep_features or cache is not None, solver)
+        if solver is not None:
+            check_iterative(others["select"], others["values"])
+        return cls(keep_features=keep_features, cache=cache, solver=solver, **others)
+
+    def no_examples(self, features: FeatureStream, one_output: bool) -> Examples | Streamed:
+        """To which those that are fitted are added."""
+        if self.solver is None:
+            return Examples(features, one_output)
+        return Streamed(features, one_output, self.solver)
 
     def in_words(self) -> dict[str, Any]:
         """What all processes of a mesh must be given alike."""
@@ -52,15 +86,17 @@ def task_of_arrays(features: FeatureStream, data: Data, how: How, run: Run | Non
     x, targets, weights, order = data.x, data.y, data.sample_weight, None
     selector = select_of_arrays(how.select, x, targets, weights, how.groups, how.refit)
     _checks.check_extend(how.extend_path, how.values, selector)
+    own = selector.x if isinstance(selector, LeaveOneOut | GCV) else None  # examples of x too
     if isinstance(selector, HoldOut):
         landmarks = features.landmarks(x)
         order, selector = selector.split(x, targets, how.groups, landmarks, weights)
+        own = selector.x
+    if how.cache is not None:
+        features.cached(how.cache, data.kind, x, own)
     fitted = weights if weights is None or order is None else weights[order]
     n = len(x) if order is None else len(order)
     if features.devices.processes is None:
         _checks.check_intercept(how.fit_intercept, n if fitted is None else int(np.sum(fitted > 0)))
-    elif how.keep_features:
-        raise ValueError("keep_features=True is of one process: leave it out")
     loo = isinstance(selector, LeaveOneOut)
     if how.keep_features and run is not None and loo and selector.sample is None:
         raise ValueError(
@@ -72,12 +108,14 @@ def task_of_arrays(features: FeatureStream, data: Data, how: How, run: Run | Non
 
 def keep_twice(features: FeatureStream, data: Data, selector: Selector | None, how: How) -> None:
     x = data.x
-    if isinstance(selector, LeaveOneOut) and len(x) > features.spec(x).shape[1]:
+    if how.solver is not None:
+        features.keep(x)
+    elif isinstance(selector, LeaveOneOut) and len(x) > features.spec(x).shape[1]:
         if selector.sample is None:
             features.keep(x, also=selector.x)
         elif selector.x is x and selector.groups is None:
             features.keep_some(x, selector.order(features)[0])
-    elif how.refit and isinstance(selector, Validation):
+    if how.refit and isinstance(selector, Validation):
         features.keep(selector.x)
 
 
@@ -95,8 +133,10 @@ def task_of_batches(
     if how.keep_features:
         raise ValueError(
             "keep_features=True holds the features of all examples in memory: give these as"
-            " arrays, or keep_features=False to compute features again"
+            " arrays, keep_features=path to keep features in a file, or keep_features=False to"
+            " compute them again"
         )
+    given = x
     x, selector = select_of_batches(how.select, x, features, how.groups, how.refit)
     _checks.check_extend(how.extend_path, how.values, selector)
     stack.enter_context(contextlib.closing(x))
@@ -104,4 +144,21 @@ def task_of_batches(
     if data.kind is not None:
         kind = data.kind
         check_validation(selector, kind.shape, kind.outputs, kind.weighted, how.refit)
+        if how.cache is not None:
+            features.cached(how.cache, kind, given)
     return Task(data, selector)
+
+
+def _check_of_one_process(kept: bool, solver: ConjugateGradient | None) -> None:
+    """Refuses what is not summed or shared over processes."""
+    if kept:
+        raise ValueError(
+            "keep_features is of one process, and this mesh is of several: leave it out, so that"
+            " each of them computes features again; or give a mesh of jax.local_devices()"
+        )
+    if solver is not None:
+        raise ValueError(
+            "conjugate gradients are of one process, and this mesh is of several: their products"
+            " are not summed over processes. Leave solver=None; or give a mesh of"
+            " jax.local_devices()"
+        )

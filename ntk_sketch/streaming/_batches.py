@@ -104,6 +104,15 @@ class Batches:
         """The examples of which the mask says that they stay."""
         return self._like(masks=(*self._masks, mask))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no example is left out."""
+        return not self._masks
+
+    def is_view_of(self, other: Batches) -> bool:
+        """Whether the examples are the other's, or some of them."""
+        return self._source is other._source
+
     def watched(self, watcher: Watcher) -> Batches:
         """The same; the watcher sees every batch, in the thread that reads."""
         return self._like(watchers=(*self._watchers, watcher))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from ._batch_checks import Kind
 from ._batches import Batches, NoExampleError
 from ._blocks import blocks_of, placed
 from ._computed import FeatureMapLike, Part, computed
+from ._feature_cache import CachedFeatures, FeatureCache
 from ._progress import Progress, reporting
-from ._stream import Batch, Inputs, batch_rows, feature_spec
+from ._stream import Batch, Inputs, batch_rows, feature_spec, held_in
 
 
 class FeatureStream:
@@ -36,6 +38,7 @@ class FeatureStream:
         self.feature_map, self.get, self.batch_size = feature_map, get, batch_size
         self.progress, self.what, self.devices = progress, what, devices
         self._kept: list[tuple[Any, np.ndarray]] = []
+        self._on_disk: tuple[CachedFeatures, tuple[Any, ...]] | None = None
         self._some: _Some | None = None
 
     def rows(self, n: int | None) -> int:
@@ -74,6 +77,9 @@ class FeatureStream:
         Args:
           done: digests of the first batches, which are left out (`placed`).
         """
+        if self._on_disk is not None and self._is_cached(x):
+            yield from self._through_disk(x, y, order, done, sample_weight)
+            return
         if isinstance(x, Batches):
             n, rows, some = None, self.rows(None), None
             try:
@@ -110,6 +116,53 @@ class FeatureStream:
                 if some is not None and order is None:
                     some.add(part.start, part.stop, part.z)
                 yield part
+
+    def cached(self, cache: FeatureCache, kind: Any, *given: Any) -> None:
+        """Features of the first of these come from this file, or go there: those of passes over it,
+        over some of it, and over others that hold examples of it.
+
+        Args:
+          kind: shape and dtype of an example.
+        """
+        settings = self.rows(None), self.devices
+        found = held_in(cache, self.feature_map, self.get, kind, *settings)
+        self._on_disk = found, tuple(one for one in given if one is not None)
+
+    def _is_cached(self, x: Any) -> bool:
+        assert self._on_disk is not None
+        one_of = self._on_disk[1]
+        if isinstance(x, Batches):
+            return any(isinstance(one, Batches) and x.is_view_of(one) for one in one_of)
+        return any(x is one for one in one_of)
+
+    def _through_disk(self, x, y, order, done, sample_weight) -> Generator[Part, None, None]:
+        assert self._on_disk is not None
+        cache, (base, *_) = self._on_disk
+        whole = order is None and (x.is_whole if isinstance(x, Batches) else x is base)
+        if cache.stored() is None and not whole and not done:
+            collections.deque(self._through_disk(base, None, None, None, None), maxlen=0)
+        n = None if isinstance(x, Batches) else len(x) if order is None else len(order)
+        if n == 0:
+            return
+        rows = self.rows(n)
+        if isinstance(x, Batches):
+            blocks = x.blocks(rows, done, self.devices)
+        else:
+            blocks = placed(blocks_of(x, y, rows, order, sample_weight), done, self.devices)
+        with reporting(self.progress, n, self.what) as report:
+            if done:
+                report(len(done) * rows if n is None else min(len(done) * rows, n))
+
+            def compute(blocks):
+                how = {"get": self.get, "progress": report, "devices": self.devices}
+                return computed(self.feature_map, blocks, **how)
+
+            if cache.stored() is not None:
+                yield from cache.read(blocks, report)
+            elif whole and not done:
+                yield from cache.written(blocks, compute)
+            else:  # a run that goes on has not all of them
+                yield from compute(blocks)
 
     def all_of(
         self, x: Inputs, order: Int[np.ndarray, " m"] | None = None

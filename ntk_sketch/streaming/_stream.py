@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..parallel._devices import ONE, Devices
 from ._batches import Batches, is_batches
 from ._blocks import blocks_of, placed
 from ._computed import KERNELS, FeatureMapLike, computed, kernel_features
+from ._feature_cache import CachedFeatures, FeatureCache, checked_cache
 from ._progress import Progress, reporting
 
 FALLBACK_BATCH = 256  # for a feature map without a `batch_size` method
@@ -82,6 +84,30 @@ def batch_rows(
     return devices.rounded(rows if n is None else min(rows, 1 << (n - 1).bit_length()))
 
 
+def held_in(
+    cache: FeatureCache,
+    feature_map: FeatureMapLike,
+    get: str,
+    kind: Any,
+    rows: int,
+    devices: Devices,
+) -> CachedFeatures:
+    """The cache for features of these examples.
+
+    Args:
+      kind: shape and dtype of an example.
+      rows: of a batch.
+
+    Raises:
+      ValueError: it holds something else.
+    """
+    examples = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
+    spec = feature_spec(feature_map, examples, get, rows)
+    held = CachedFeatures(cache, feature_map, get, spec, kind, devices)
+    held.stored()
+    return held
+
+
 def stream(
     feature_map: FeatureMapLike,
     x: Any,
@@ -91,6 +117,8 @@ def stream(
     order: Int[np.ndarray, " n"] | None = None,
     progress: Progress = None,
     mesh: Any = None,
+    cache: FeatureCache | str | os.PathLike | None = None,
+    dtype: str | None = None,
 ) -> Iterator[Batch]:
     """Yields `(start, stop, z)`: features z (stop - start, p) of the examples `order[start:stop]`.
 
@@ -107,10 +135,16 @@ def stream(
       progress: True: a bar with the rate and the time left. None: the same on a terminal alone, if
         it takes more than a second. False: none. A function: called after every batch with its
         number of examples.
+      cache: path of a file, or `FeatureCache(path, dtype=...)`: features come from there, or if
+        there is no file yet, go there.
+      dtype: of the numbers in the cache: 'float32', 'bfloat16', 'uint8'; None: that of the
+        features. `FeatureCache` says what each of them loses.
 
     Raises:
       TypeError, ValueError: x is not a batch of finite floating point examples.
-      ValueError: features that are not finite, with the examples they belong to.
+      ValueError: features that are not finite, with the examples they belong to; a cache of other
+        features, with what differs, or of other examples.
+      OSError: the disk is full. There is no file of the cache then.
 
     Example:
       >>> import jax
@@ -132,17 +166,34 @@ def stream(
         if order is not None:
             raise ValueError("order=... is one of an array; batches come in their own")
         rows, total = batch_rows(feature_map, None, batch_size, devices), None
-        source, alone = Batches(x, targets=False).blocks(rows, None, devices), False
+        x = Batches(x, targets=False)
+        kind: Any = None if cache is None else x.opened(rows, None, devices).kind
+        source, alone = x.blocks(rows, None, devices), False
     else:
         x = checked_examples(x)
         total = len(x) if order is None else len(order)
         rows = batch_rows(feature_map, total, batch_size, devices)
+        kind = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         source, alone = placed(blocks_of(x, None, rows, order), None, devices), total <= rows
+    held = None
+    if cache is not None or dtype is not None:
+        checked = checked_cache(cache, dtype)
+        held = held_in(checked, feature_map, get, kind, rows, devices)
 
     def parts():
         with reporting(progress, total, "features") as report:
-            options = {"get": get, "progress": report, "alone": alone, "devices": devices}
-            for part in computed(feature_map, source, **options):
+
+            def compute(blocks):
+                options = {"get": get, "progress": report, "alone": alone, "devices": devices}
+                return computed(feature_map, blocks, **options)
+
+            if held is None:
+                found = compute(source)
+            elif held.stored() is not None:
+                found = held.read(source, report)
+            else:
+                found = held.written(source, compute)
+            for part in found:
                 start, stop, z = part.start, part.stop, part.z
                 yield start, stop, z if len(z) == stop - start else z[: stop - start]
 

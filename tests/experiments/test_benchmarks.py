@@ -6,7 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import cold_start, decompositions, depth, exact_time, prediction, scaling
+from benchmarks import (
+    cached_features,
+    cold_start,
+    decompositions,
+    depth,
+    exact_time,
+    prediction,
+    scaling,
+)
 from benchmarks import rows as many_rows
 from experiments._common import data
 from experiments._common.data._tfds import Unavailable
@@ -133,3 +141,17 @@ def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch,
     with pytest.raises(SystemExit):
         exact_time.main(["--width", "4", "5"])
     assert "one number, or 4" in capsys.readouterr().err
+
+
+def test_cached_features(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)  # scikit-learn's data stand in
+    settings = cached_features.Settings(("protein",), 400, 64, (1e-2,), None, tmp_path)
+    record = cached_features.run(settings)
+    assert written(tmp_path, "cached-features")["results"] == record["results"]
+    rows = record["results"]["rows"]
+    assert [row["dtype"] for row in rows] == list(cached_features.DTYPES)
+    assert [rows[0][what] for what in ("weights", "predictions", "rmse_change")] == [0, 0, 0]
+    for row in rows[1:]:
+        assert 1e-5 < row["weights"] < 0.3
+        assert row["bytes"] < 0.6 * rows[0]["bytes"]
+    assert "| uint8 |" in capsys.readouterr().out

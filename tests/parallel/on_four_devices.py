@@ -8,7 +8,16 @@ import pytest
 from jax.sharding import Mesh
 
 import ntk_sketch as ns
-from ntk_sketch.solvers import Checkpoint, HoldOut, _mesh_sums, _sums, accumulate, ridge, solve
+from ntk_sketch.solvers import (
+    Checkpoint,
+    ConjugateGradient,
+    HoldOut,
+    _mesh_sums,
+    _sums,
+    accumulate,
+    ridge,
+    solve,
+)
 from ntk_sketch.streaming import stream
 
 SHAPES = [(4,), (2, 2), (1, 4)]
@@ -217,6 +226,29 @@ def test_a_network(make_data, mesh):
     assert found.diag_reg == alone.diag_reg
 
 
+@pytest.mark.parametrize(
+    ("mesh", "given", "on_host", "kept"),
+    [
+        ((4,), "batches", True, False),
+        ((2, 2), "arrays", False, True),
+        ((1, 4), "batches", False, False),
+    ],
+    indirect=["mesh", "given"],
+    ids=str,
+)
+def test_conjugate_gradients(make_map, given, mesh, on_host, kept, monkeypatch):
+    """With products on the host or, as on an accelerator, on the mesh."""
+    monkeypatch.setattr(_sums, "_on_host", lambda: on_host)
+    solver = ConjugateGradient(1e-9 if on_host else 1e-5, rank=8)
+    how = {"diag_reg": [1e-3, 0.1], "fit_intercept": True, "batch_size": 4 * ROWS}
+    direct = ridge(make_map(), *given, **how)
+    found = ridge(make_map(), *given, mesh=mesh, solver=solver, keep_features=kept, **how)
+    for one, other in zip(found.path, direct.path, strict=True):
+        assert one.report.converged
+        near(one.weights, other.weights, 1e-6 if on_host else 1e-3)
+        near(one.intercept, other.intercept, 1e-6 if on_host else 1e-3)
+
+
 # ---- streams -------------------------------------------------------------------------------------
 
 
@@ -231,6 +263,24 @@ def test_stream(make_map, make_data, mesh):
     np.testing.assert_allclose(np.concatenate([z for _, _, z in found]), expected, rtol=1e-5)
     few = list(stream(make_map(), lambda: iter([x[:1]]), mesh=mesh))
     assert [(a, b, z.shape) for a, b, z in few] == [(0, 1, (1, P))]
+
+
+@SQUARE
+def test_features_in_a_file(make_map, make_data, mesh, tmp_path):
+    """Written by four devices, and read by them or one, in other batches or orders."""
+    (x, y), path = make_data(N), tmp_path / "z"
+    parts = [z for *_, z in stream(make_map(), x, batch_size=120, mesh=mesh, cache=path)]
+    assert {shard.data.shape for shard in parts[0].addressable_shards} == {(30, P)}
+    other = jax.tree.map(lambda a: 2 * a, make_map())  # whose own features nobody asks for
+    for m in (None, mesh):
+        again = [z for *_, z in stream(other, x[::-1].copy(), mesh=m, cache=path)]
+        np.testing.assert_array_equal(np.concatenate(again)[::-1], np.concatenate(parts))
+    how = {"diag_reg": PATH, "select": "loo", "batch_size": 4 * ROWS}
+    alone = ridge(make_map(), x, y, **how)
+    found = ridge(other, x, y, mesh=mesh, keep_features=path, **how)
+    assert found.diag_reg == alone.diag_reg
+    near(found.weights, alone.weights)
+    near(found.scores, alone.scores)
 
 
 @SQUARE

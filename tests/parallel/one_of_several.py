@@ -166,6 +166,8 @@ class Work:
             "shapes": lambda: accumulate(lambda x: self.map(x[:, :D]), wide, y[:9], mesh=mesh),
             "maps": lambda: accumulate(random_map, x, y, mesh=mesh),
             "one file": lambda: accumulate(self.map, x, y, mesh=mesh, checkpoint="one"),
+            "kept": lambda: ridge(self.map, x, y, mesh=mesh, keep_features=self.folder / "z"),
+            "solver": lambda: ridge(self.map, x, y, mesh=mesh, solver="cg"),
             "a part": lambda: ridge(self.map, x, y, mesh=Mesh(one, ("data",))),
             "alone": lambda: accumulate(self.map, *mine, **with_file),
         }

@@ -117,6 +117,8 @@ TOLD = {
     "shapes": ("different examples (shape: [7] in process 0, [6] in process 1)",) * 2,
     "maps": ("process 1 and process 0 have different feature maps",) * 2,
     "one file": ("put {process} into the name, such as 'run-{process}.safetensors'",) * 2,
+    "kept": ("keep_features is of one process, and this mesh is of several",) * 2,
+    "solver": ("conjugate gradients are of one process, and this mesh is of several",) * 2,
     "a part": ("ValueError: no device of the mesh is in this process (1 of 2)", "none"),
     "alone": ("process 1 of 2 there, on the host here", "process 0 of 2 there, on the host here"),
 }

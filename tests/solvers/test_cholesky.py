@@ -161,24 +161,29 @@ def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
 @pytest.mark.parametrize("kind", ["spectrum", "factors", "dual"])
-def test_residuals_of_the_normal_equations(kind, fit_intercept):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_residuals_of_the_normal_equations(kind, fit_intercept, weighted):
     """Of any weights, against the equations written out; next to nothing of the solution."""
     rng = np.random.default_rng(2)
     n, p = (8, 12) if kind == "dual" else (60, 12)
     z = rng.normal(size=(n, p)).astype(np.float32)
     y = 100 * rng.normal(size=(n, 2)) + 5
+    weights = rng.uniform(0.5, 2, size=n) if weighted else np.ones(n)
     if kind == "dual":
-        found = DualSpectrum(z, y, fit_intercept)
+        found = DualSpectrum(z, y, fit_intercept, weights if weighted else None)
     else:
-        equations = NormalEquations.of(GramState.init(p, 2).update(z, y), fit_intercept)
+        state = GramState.init(p, 2, weighted=weighted)
+        state = state.update(z, y, sample_weight=weights if weighted else None)
+        equations = NormalEquations.of(state, fit_intercept)
         found = (PrimalSpectrum if kind == "spectrum" else CholeskyFactors)(equations)
     penalties = [0.1, 3.0]
     solved = [found.weights(penalty) for penalty in penalties]
     others = [w + rng.normal(size=w.shape) for w in solved]
-    centre = np.eye(n) - fit_intercept / n
-    z = centre @ z.astype(np.float64)
+    centre = np.eye(n) - fit_intercept * weights / weights.sum()
+    root = np.sqrt(weights)[:, None]
+    z, y = root * (centre @ z.astype(np.float64)), root * (centre @ y)
     expected = [
-        np.linalg.norm(z.T @ (z @ w - centre @ y) + penalty * w) / np.linalg.norm(z.T @ y)
+        np.linalg.norm(z.T @ (z @ w - y) + penalty * w) / np.linalg.norm(z.T @ y)
         for penalty, w in zip(penalties, others, strict=True)
     ]
     np.testing.assert_allclose(found.residuals(penalties, others), expected, rtol=1e-6)
