@@ -13,7 +13,7 @@ from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
-from ._agreement import agreed, given_by
+from ._agreement import agreed, given_by, unless_empty
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
 from ._examples import Examples, checked_arrays
@@ -176,6 +176,7 @@ def ridge(
             run = Run.of(checkpoint, devices)
             features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
             given = given_by(x, y, devices)
+            sample_weight, groups = (unless_empty(a, devices) for a in (sample_weight, groups))
             how = How(
                 sample_weight,
                 select,
