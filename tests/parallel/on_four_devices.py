@@ -8,8 +8,10 @@ import pytest
 from jax.sharding import Mesh
 
 import ntk_sketch as ns
+from ntk_sketch.parallel._devices import Devices
 from ntk_sketch.solvers import Checkpoint, HoldOut, _mesh_sums, _sums, accumulate, ridge, solve
 from ntk_sketch.streaming import stream
+from ntk_sketch.streaming._feature_stream import FeatureStream
 
 SHAPES = [(4,), (2, 2), (1, 4)]
 N, P, PATH = 1500, 20, [1e-3, 1e-2, 0.1, 1.0]
@@ -231,6 +233,16 @@ def test_stream(make_map, make_data, mesh):
     np.testing.assert_allclose(np.concatenate([z for _, _, z in found]), expected, rtol=1e-5)
     few = list(stream(make_map(), lambda: iter([x[:1]]), mesh=mesh))
     assert [(a, b, z.shape) for a, b, z in few] == [(0, 1, (1, P))]
+
+
+@SQUARE
+def test_rows_behind_the_last_example(make_map, make_data, mesh):
+    """Are 0, on whichever device."""
+    features = FeatureStream(make_map(), "ntk", 40, devices=Devices.of(mesh))
+    (z,) = [np.asarray(z) for _, _, z in features(make_data(23)[0])]
+    assert z.shape == (32, P)
+    assert np.all(z[:23].any(axis=1))
+    assert not z[23:].any()
 
 
 @SQUARE
