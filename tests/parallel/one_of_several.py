@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from small_map import SmallMap
 
 import ntk_sketch as ns
+from ntk_sketch.parallel import _processes
 from ntk_sketch.solvers import Checkpoint, HoldOut, LeaveOneOut, _sums, accumulate, ridge
 
 N, D = 1200, 6
@@ -194,6 +195,7 @@ class Work:
 def main(port: str, processes: str, process: str, folder: str, what: str) -> None:
     options: dict = {}
     _sums.HOST_ROWS = 128  # examples between two checkpoints
+    _processes.PERIOD = 0.05  # seconds, also of a run that takes one
     if jax.__version_info__ < (0, 6):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     else:
