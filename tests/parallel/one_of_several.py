@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import jax
@@ -201,7 +202,14 @@ def main(port: str, processes: str, process: str, folder: str, what: str) -> Non
     else:
         options["heartbeat_timeout_seconds"] = 10
     jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process), **options)
-    found = getattr(Work(int(process), int(processes), Path(folder)), what)()
+    work = Work(int(process), int(processes), Path(folder))
+    if what == "killed":
+        work.killed()
+    try:
+        found = getattr(work, what)()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # else JAX waits for the others, who wait for this one
     Path(folder, f"{what}-{process}.json").write_text(json.dumps(found))
 
 
