@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,13 @@ class Devices:
         own, processes = own_part(mesh), {device.process_index for device in mesh.devices.flat}
         if len(processes) == 1:
             return cls(_unless_default(own))
+        numbers = collections.Counter(device.process_index for device in jax.devices())
+        if len(set(numbers.values())) > 1:
+            raise ValueError(
+                f"processes have different numbers of devices, {dict(sorted(numbers.items()))};"
+                " needed: as many in each (CUDA_VISIBLE_DEVICES, or local_device_ids of"
+                " jax.distributed.initialize)"
+            )
         if len(processes) < jax.process_count():
             raise ValueError(
                 f"the mesh is of processes {sorted(processes)} of {jax.process_count()}; needed:"

@@ -24,6 +24,12 @@ def given_by(x: Any, y: Any, devices: Devices) -> Any:
     return of_user(x, y)
 
 
+def unless_empty(array: Any, devices: Devices) -> Any:
+    """None for weights or groups of no examples, where others may have some."""
+    empty = devices.processes is not None and array is not None and np.size(array) == 0
+    return None if empty else array
+
+
 def agreed(features: FeatureStream, data: Data, call: dict[str, Any]) -> Data:
     """The data, whose features fit the mesh; of one kind, map and call in all processes.
 

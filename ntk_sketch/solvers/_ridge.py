@@ -14,7 +14,7 @@ from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
-from ._agreement import agreed, given_by
+from ._agreement import agreed, given_by, unless_empty
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
 from ._conjugate_gradient import ConjugateGradient
@@ -189,6 +189,7 @@ def ridge(
             run = Run.of(checkpoint, devices)
             features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
             given = given_by(x, y, devices)
+            sample_weight, groups = (unless_empty(a, devices) for a in (sample_weight, groups))
             how = How.of(
                 devices,
                 keep_features,

@@ -14,7 +14,7 @@ from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
-from ._agreement import agreed, given_by
+from ._agreement import agreed, given_by, unless_empty
 from ._checkpoint import Checkpoint
 from ._checks import DiagReg
 from ._examples import checked_arrays, checked_batches, decomposed
@@ -80,6 +80,7 @@ def accumulate(
             run = Run.of(checkpoint, devices)
             features = FeatureStream(feature_map, get, batch_size, progress, devices=devices)
             given = given_by(x, y, devices)
+            sample_weight = unless_empty(sample_weight, devices)
             if isinstance(given, Batches):
                 stack.enter_context(contextlib.closing(given))
                 data = checked_batches(features, given, run, sample_weight)

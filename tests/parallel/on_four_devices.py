@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh
 
 import ntk_sketch as ns
+from ntk_sketch.parallel._devices import Devices
 from ntk_sketch.solvers import (
     Checkpoint,
     ConjugateGradient,
@@ -19,6 +20,7 @@ from ntk_sketch.solvers import (
     solve,
 )
 from ntk_sketch.streaming import stream
+from ntk_sketch.streaming._feature_stream import FeatureStream
 
 SHAPES = [(4,), (2, 2), (1, 4)]
 N, P, PATH = 1500, 20, [1e-3, 1e-2, 0.1, 1.0]
@@ -281,6 +283,16 @@ def test_features_in_a_file(make_map, make_data, mesh, tmp_path):
     assert found.diag_reg == alone.diag_reg
     near(found.weights, alone.weights)
     near(found.scores, alone.scores)
+
+
+@SQUARE
+def test_rows_behind_the_last_example(make_map, make_data, mesh):
+    """Are 0, on whichever device."""
+    features = FeatureStream(make_map(), "ntk", 40, devices=Devices.of(mesh))
+    (z,) = [np.asarray(z) for _, _, z in features(make_data(23)[0])]
+    assert z.shape == (32, P)
+    assert np.all(z[:23].any(axis=1))
+    assert not z[23:].any()
 
 
 @SQUARE

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from small_map import SmallMap
 
 import ntk_sketch as ns
+from ntk_sketch.parallel import _processes
 from ntk_sketch.solvers import Checkpoint, HoldOut, LeaveOneOut, _sums, accumulate, ridge
 
 N, D = 1200, 6
@@ -177,12 +179,16 @@ class Work:
         """One process has no examples; targets are of different sizes, in batches and arrays."""
         x, y, own, mesh = self.x, self.y * 1e4, self.own, self.mesh
         y[:100] /= 1e7
-        given = (x[own], y[own]) if self.process % 2 else (batches_of(x[own], y[own]),)
+        weights = np.random.default_rng(1).uniform(size=N)
         how = {"select": "loo", "diag_reg": PATH, "batch_size": 100}
-        solution = ridge(self.map, *given, mesh=mesh, **how)
-        found = {
-            "loo": compared(solution, None if self.process else ridge(self.map, x, y, **how), x)
-        }
+        given, weight = (batches_of(x[own], y[own], weights[own]),), None
+        if self.process in (1, 2):  # the latter has none
+            given, weight = (x[own], y[own]), weights[own]
+        solution = ridge(self.map, *given, sample_weight=weight, mesh=mesh, **how)
+        alone = None
+        if self.process == 0:
+            alone = ridge(self.map, x, y, sample_weight=weights, **how)
+        found = {"loo": compared(solution, alone, x)}
         if self.process == 0:
             own_devices = Mesh(jax.local_devices(), ("data",))
             found["alone"] = accumulate(self.map, x, y, mesh=own_devices).n_examples.item()
@@ -192,12 +198,20 @@ class Work:
 def main(port: str, processes: str, process: str, folder: str, what: str) -> None:
     options: dict = {}
     _sums.HOST_ROWS = 128  # examples between two checkpoints
+    _processes.PERIOD = 0.05  # seconds, also of a run that takes one
     if jax.__version_info__ < (0, 6):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     else:
         options["heartbeat_timeout_seconds"] = 10
     jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process), **options)
-    found = getattr(Work(int(process), int(processes), Path(folder)), what)()
+    work = Work(int(process), int(processes), Path(folder))
+    if what == "killed":
+        work.killed()
+    try:
+        found = getattr(work, what)()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # else JAX waits for the others, who wait for this one
     Path(folder, f"{what}-{process}.json").write_text(json.dumps(found))
 
 
