@@ -50,7 +50,7 @@ class Train:
 def choose(
     train: Train,
     candidates: Sequence[Candidate],
-    errors: Callable[[Train, Train, Candidate], Sequence[float] | np.ndarray],
+    errors: Callable[[Train, Train, Candidate], list[float]],
 ) -> tuple[Candidate, float, float]:
     """The candidate and the regulariser of the smallest error on `MOST` examples, and that error.
 
@@ -62,5 +62,5 @@ def choose(
     found = np.array(
         [np.mean([errors(*part, one) for part in parts], axis=0) for one in candidates]
     )
-    candidate, at = np.unravel_index(np.argmin(found), found.shape)
+    candidate, at = divmod(int(np.argmin(found)), len(DIAG_REG))
     return candidates[candidate], DIAG_REG[at], float(found.min())

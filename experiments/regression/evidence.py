@@ -81,7 +81,7 @@ def climbed(
             progress=False,
         )
 
-    logs = {name: jnp.log(DEFAULTS[name]) for name in free}
+    logs: Any = {name: jnp.log(DEFAULTS[name]) for name in free}
     # slopes fall by orders of magnitude within a few steps: a short memory of their squares
     adam, path = optax.adam(settings.rate, b2=0.95), []
     state = adam.init(logs)
