@@ -1,19 +1,17 @@
 """Random directions, orthogonal in groups."""
 
-import functools
-
 import jax
 import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Array, PRNGKey
+from ..numerics._compiling import fitting_jit
 
 #: Columns that are made orthogonal together, at most: the cost grows with it.
 _MAX_GROUP = 1024
 
 
-@functools.partial(jax.jit, static_argnames=("d", "m", "dtype", "chi_norms"))
 def orthogonal_directions(
     key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool
 ) -> Float[Array, "{d} {m}"]:
@@ -30,6 +28,11 @@ def orthogonal_directions(
 
     Cost: `4 d m g` FLOPs a step, with groups of `g = min(d, m, 1024)` columns.
     """
+    return _orthogonal_directions(key, d, m, dtype, chi_norms)
+
+
+@fitting_jit
+def _orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, chi_norms: bool) -> Array:
     key_directions, key_norms = jax.random.split(key)
     columns = min(d, m, _MAX_GROUP)
     groups = -(-m // columns)

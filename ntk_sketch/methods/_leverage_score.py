@@ -14,6 +14,7 @@ from ..activations._dual import value_and_derivative
 from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
+from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method
@@ -137,7 +138,7 @@ def norm_does_not_matter(dual: DualActivation, dtype) -> bool:
     return np.array_equal(twice, once) or np.array_equal(twice, 2 * once)
 
 
-@eqx.filter_jit
+@fitting_jit
 def _draw(
     key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bool, chi_norms: bool
 ):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from .._typing import Array, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures, Vectors
+from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision
 from ..series import HermiteTable, KernelSeries
 from ..series._radial import RadialFactors
@@ -102,7 +103,7 @@ class PolySketch(SeriesMethod):
         return NetworkExpansion(projection, tuple(sums), self.normalize)
 
 
-@eqx.filter_jit
+@fitting_jit
 def _projections(keys: PRNGKey, d: int, m: int, dtype) -> Array:
     """SRHTs as the matrices they stand for, side by side: (d, len(keys) m).
 

@@ -10,6 +10,7 @@ from ..activations import DualActivation
 from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
+from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method
@@ -128,7 +129,7 @@ class RandomExpansion(eqx.Module):
         return with_exact_norms(nngp, ntk, exact)
 
 
-@eqx.filter_jit
+@fitting_jit
 def _draw(key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bool):
     """`W` (d, m) and `S` (d_ntk, m), directions in columns."""
     key_w, key_s = jax.random.split(key)

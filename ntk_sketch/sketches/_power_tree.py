@@ -1,5 +1,6 @@
 """All tensor powers of a vector from one tree of two-factor sketches."""
 
+import functools
 import math
 import operator
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from jaxtyping import Float
 
 from .._arguments import checked_integer, checked_key
 from .._typing import Array, Inputs, PRNGKey
+from ..numerics._compiling import fitting_jit
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
 from ._sketch import Sketch, checked_dtype, checked_vectors
 
@@ -134,7 +136,7 @@ class PowerTree(Sketch):
         return jnp.stack([values[l] for l in wanted], axis=1)
 
 
-@eqx.filter_jit
+@functools.partial(fitting_jit, level=0)
 def _draw(key: PRNGKey, d: int, m: int, q: int, dtype):
     """Transforms of the leaves and of all nodes that others use."""
 
