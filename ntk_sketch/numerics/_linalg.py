@@ -205,7 +205,8 @@ def stacked(strips: Iterable[Float[Inputs, "_ m"]], count: int) -> Float[Inputs,
             values = [np.empty((count, strip.shape[1]))]
         values[0][done : done + len(strip)] = strip
         done += len(strip)
-    return values[0] if len(values) == 1 else jnp.concatenate(values)
+    with float64():
+        return values[0] if len(values) == 1 else jnp.concatenate(values)
 
 
 def quadratic_forms(
