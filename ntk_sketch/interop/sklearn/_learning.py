@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..._typing import Array
+from ..._typing import Array, Inputs
 from ...numerics._precision import matmul
 from ...solvers import RidgeSolution
 
@@ -21,7 +21,7 @@ _BATCH = 256  # rows whose gradients are computed at once
 class Rescaled(eqx.Module):
     """x times the root of a matrix of relevances, or of its diagonal."""
 
-    root: Float[Array, "d ..."]
+    root: Float[Inputs, "d ..."]
 
     def __call__(self, x: Array) -> Array:
         root = jnp.asarray(self.root).astype(x.dtype)
