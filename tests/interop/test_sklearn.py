@@ -130,6 +130,8 @@ def test_parts_are_the_whole(table):
     assert int(parts.statistics_.n_examples) == len(x)
     error, before = (np.mean((m.predict(x[100:]) - y[100:]) ** 2) for m in (parts, whole))
     assert error < before
+    with pytest.raises(ValueError, match="all rows at once"):
+        parts.set_params(alpha="loo").partial_fit(x, y)
 
 
 def test_tables_of_other_libraries(table, fitted):

@@ -85,6 +85,11 @@ class RidgeEstimator(NetworkEstimator):
           go_on: with the statistics of the rows before.
         """
         if go_on and hasattr(self, "statistics_"):
+            if isinstance(self.alpha, str) and self.alpha == "loo":
+                raise ValueError(
+                    "alpha='loo' needs all rows at once, which partial_fit does not keep: use"
+                    " alpha='gcv', a sequence or a number"
+                )
             more = self._sums(self.feature_map_, rows, targets, weights)
             with digits(self._dtype):
                 made = Made(self.feature_map_, on_host(self.statistics_.merge(more)))
