@@ -198,5 +198,5 @@ class CachedFeatures:
                     z = np.array(part.z)
                     z[: part.stop - part.start] = writer.add(z[: part.stop - part.start])
                     yield part._replace(z=jax.device_put(z))
-            if writer is not None:
-                writer.finish(np.concatenate(keys))
+            assert writer is not None
+            writer.finish(np.concatenate(keys))
