@@ -59,9 +59,8 @@ class ConjugateGradient:
     The preconditioner inverts ZᵀZ + λI on the `rank` directions of its largest eigenvalues, found
     by one product with as many random vectors (the randomised Nyström approximation), and serves
     all regularisers. Where the next eigenvalue is not far above λ, a few iterations are enough; the
-    condition number that is left is about their ratio. (Rows of the features in place of random
-    vectors, at the same memory, took 3 to 10 times as many iterations on NTK features of
-    `protein_raw`.)
+    condition number that is left is about their ratio. A small `diag_reg` of many examples may need
+    a rank that is a good part of the width.
 
     Each output is done when its relative residual is at most `tolerance`. The residual at the end
     is that of one more product, so that rounding is seen, from which iterations go on if it is

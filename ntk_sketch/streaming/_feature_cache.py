@@ -56,9 +56,8 @@ class FeatureCache:
     | `uint8` | 1e-6 | 0.55, 0.42 | 9e-2, 2e-2 | -0.1 %, +0.7 % |
 
     (`python -m benchmarks.cached_features`.) Weights move along directions that hardly matter for
-    predictions. In a study before, one scale for each example changed predictions 4 to 12 times as
-    much as such levels, one for each feature over all examples 1.3 to 4 times, and floats of eight
-    bits 1.2 to 4 times.
+    predictions. One scale for each example, or for each feature over all examples, and floats of
+    eight bits lose more than such levels.
 
     Args:
       path: of the file, in a folder that is there.
@@ -208,5 +207,5 @@ class CachedFeatures:
                     z = np.array(part.z)
                     z[: part.stop - part.start] = writer.add(z[: part.stop - part.start])
                     yield part._replace(z=self._devices.put(z))
-            if writer is not None:
-                writer.finish(np.concatenate(keys))
+            assert writer is not None
+            writer.finish(np.concatenate(keys))

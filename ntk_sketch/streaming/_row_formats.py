@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
+from jax import numpy as jnp
 from jaxtyping import Float, Int
 
 
@@ -11,7 +11,7 @@ class Plain:
     """Numbers one after the other, rounded to a dtype."""
 
     def __init__(self, p: int, dtype: str):
-        self._p, self.dtype = p, np.dtype(getattr(ml_dtypes, dtype, dtype))
+        self._p, self.dtype = p, np.dtype(jnp.dtype(dtype))
 
     def shape(self, n: int) -> tuple[int, ...]:
         return n, self._p
