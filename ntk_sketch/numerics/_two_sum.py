@@ -86,6 +86,16 @@ class Pair(eqx.Module):
         high, error = two_sum(self.high, other.high)
         return _normalised(high, (self.low + other.low) + error)
 
+    def sum(self) -> Pair:
+        """Of a vector: its halves are merged until one number is left."""
+        pair = self
+        while (n := pair.high.shape[0]) > 1:
+            m = -(-n // 2)
+            halves = [jax.tree.map(lambda a, p=p: a[p], pair) for p in (slice(m), slice(m, n))]
+            second = jax.tree.map(lambda a, m=m, n=n: jnp.pad(a, (0, 2 * m - n)), halves[1])
+            pair = halves[0].merge(second)
+        return jax.tree.map(lambda a: a[0], pair)
+
     def in_place(self) -> Float[Inputs, "*shape"]:
         """`high + low` in float64: NumPy's, or on a GPU if they are there (`in_float64`)."""
         return _in_float64(in_place(self.high), in_place(self.low))

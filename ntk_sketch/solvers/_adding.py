@@ -33,6 +33,7 @@ def with_block(
     z: Float[Array, "n p"],
     t: Float[Array, "n k"],
     sample_weight: Float[Array, " n"],
+    reference: Float[Array, " p"] | None = None,
 ) -> Any:
     """The state with one more block, of targets in the state's units.
 
@@ -40,10 +41,12 @@ def with_block(
 
     Args:
       sample_weight: 1 without weights; 0 behind the last example, as z and t are.
+      reference: the state is of z - reference.
     """
     dtype = state.gram.high.dtype
     root = jnp.sqrt(sample_weight)[:, None]
-    z, t = z.astype(dtype) * root, t.astype(dtype) * root
+    z, t = z.astype(dtype), t.astype(dtype) * root
+    z = (z if reference is None else z - reference[None]) * root
     added, weight = jnp.sum(sample_weight > 0, dtype=jnp.int32), jnp.sum(sample_weight)
     unit = jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
     return dataclasses.replace(

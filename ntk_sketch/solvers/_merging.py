@@ -11,12 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float
 
 from ..parallel._devices import Devices
 from ..parallel._mesh import AXES, COLUMNS, ROWS
 from ._adding import merged
 from ._gram_state import GramState
 from ._host_sums import HostSums
+from ._reference import pairs_of_features
 from ._targets import Units
 
 _LEAST_EXPONENT = -100  # of `exponent_of`
@@ -43,7 +45,7 @@ def empty_state(n_features: int, n_outputs: int | None, dtype: Any, weighted: bo
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _merged_rows(mesh: Mesh, dtype: Any, stack: GramState) -> GramState:
+def _merged_rows(mesh: Mesh, dtype: Any, stack: GramState, reference: Any) -> GramState:
     """The merge of all states, in their order, on every row of devices.
 
     Each device is sent a part of the rows of every Gram matrix, merges those, and sends the result
@@ -56,7 +58,10 @@ def _merged_rows(mesh: Mesh, dtype: Any, stack: GramState) -> GramState:
 
     stack = constrained(stack, specs(stack, P(), P(None, ROWS, COLUMNS)))
     states = [jax.tree.map(lambda a, i=i: a[i], stack) for i in range(mesh.shape[ROWS])]
-    total = _of_dtype(functools.reduce(merged, states), dtype)
+    total = functools.reduce(merged, states)
+    if reference is not None:
+        total = pairs_of_features(total, reference)
+    total = _of_dtype(total, dtype)
     return constrained(total, specs(total, P(), P(None, COLUMNS)))
 
 
@@ -73,10 +78,16 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, P)
 
 
-def merged_rows(mesh: Mesh, stack: GramState, dtype: Any) -> GramState:
+def merged_rows(
+    mesh: Mesh, stack: GramState, dtype: Any, reference: Float[np.ndarray, " p"] | None = None
+) -> GramState:
     """The merge in pairs of this dtype, on the first devices of this process: whole, or if a row
-    has several devices with the columns of the Gram matrix split among them."""
-    total = _merged_rows(mesh, np.dtype(dtype), stack)
+    has several devices with the columns of the Gram matrix split among them.
+
+    Args:
+      reference: the states are of features minus it.
+    """
+    total = _merged_rows(mesh, np.dtype(dtype), stack, reference)
     here = jax.process_index()
     row = next(row for row in mesh.devices if row[0].process_index == here)
     own, columns = Mesh(row[None], AXES), specs(total, P(), P(None, COLUMNS))

@@ -43,12 +43,12 @@ class OnMesh(RunningSums):
         batches: int,
         mesh: Mesh,
     ):
-        super().__init__(units)
-        self._mesh, self._batches, self._of_state = mesh, batches, np.dtype(dtype)
         on_cpu = all(device.platform == "cpu" for device in mesh.devices.flat)
-        self._wide = np.dtype(np.float64 if on_cpu and p <= FLOAT64_FEATURES else dtype)
+        wide = np.float64 if on_cpu and p <= FLOAT64_FEATURES else dtype
+        super().__init__(units, p, np.dtype(wide))
+        self._mesh, self._batches, self._of_state = mesh, batches, np.dtype(dtype)
         with self._precision():
-            one = jax.eval_shape(lambda: GramState.init(p, k, self._wide, weighted))
+            one = jax.eval_shape(lambda: GramState.init(p, k, self._product, weighted))
             self._shardings = jax.tree.map(
                 lambda spec: NamedSharding(mesh, spec),
                 stacked_specs(one),
@@ -60,7 +60,7 @@ class OnMesh(RunningSums):
 
     def _precision(self) -> contextlib.AbstractContextManager:
         """In which JAX has the dtype of the sums."""
-        return float64() if self._wide == np.float64 else contextlib.nullcontext()
+        return float64() if self._product == np.float64 else contextlib.nullcontext()
 
     def _dtype(self) -> np.dtype:
         return self._of_state
@@ -69,7 +69,7 @@ class OnMesh(RunningSums):
         rows = self._mesh.shape[ROWS]
         exponent = np.full(rows, units.exponent, np.int32)
         with self._precision():
-            shift = Pair.of_host(np.tile(units.shift, (rows, 1)), self._wide)
+            shift = Pair.of_host(np.tile(units.shift, (rows, 1)), self._product)
             state = eqx.tree_at(_units, self._state, (shift, exponent))
             self.units, self._state = units, jax.device_put(state, self._shardings)
 
@@ -85,27 +85,29 @@ class OnMesh(RunningSums):
     def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
         rows, by_rows = len(z[0]), split_rows(self._mesh)
         none = [np.zeros(z[0].shape, z[0].dtype)] * (self._batches - len(z))
-        targets = np.zeros((self._batches * rows, t.shape[1]), self._wide)
+        targets = np.zeros((self._batches * rows, t.shape[1]), self._product)
         targets[: len(t)] = t
-        weights = np.zeros(len(targets), self._wide)
+        weights = np.zeros(len(targets), self._product)
         weights[: len(t)] = 1.0 if sample_weight is None else sample_weight
         beside = (a.reshape(self._batches, rows, -1) for a in (targets, weights))
         with self._precision():
             block = tuple(jax.device_put(batch, by_rows) for batch in [*z, *none])
             given = jax.device_put(tuple(beside), split_rows(self._mesh, 1))
+            given = *given, self._reference
             self._state = _with_block_in_place(self._mesh, self._state, block, *given)
 
     def state(self) -> GramState:
         with self._precision():
-            return merged_rows(self._mesh, self._state, self._of_state)
+            return merged_rows(self._mesh, self._state, self._of_state, self._reference)
 
     def arrays(self) -> list[np.ndarray]:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+        return [*map(np.asarray, jax.tree.leaves(self._state)), self._reference]
 
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
+        *leaves, self._reference = arrays
         structure = jax.tree.structure(self._state)
         with self._precision():
-            self._state = jax.device_put(jax.tree.unflatten(structure, arrays), self._shardings)
+            self._state = jax.device_put(jax.tree.unflatten(structure, leaves), self._shardings)
         shift, exponents = (
             self._state.target_shift.to_host(),
             np.asarray(self._state.target_exponent),
@@ -134,15 +136,18 @@ def _rescaled(state: GramState, exponent: Array) -> GramState:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _with_block_in_place(mesh: Mesh, state: Any, batches: Any, targets: Array, weights: Array):
+def _with_block_in_place(
+    mesh: Mesh, state: Any, batches: Any, targets: Array, weights: Array, reference: Any
+):
     states = stacked_specs(state)
-    inputs = states, tuple(P(AXES) for _ in batches), P(None, AXES), P(None, AXES)
-    return shard_map(_with_share, mesh, inputs, states)(state, batches, targets, weights)
+    inputs = states, tuple(P(AXES) for _ in batches), P(None, AXES), P(None, AXES), P()
+    share = shard_map(_with_share, mesh, inputs, states)
+    return share(state, batches, targets, weights, reference)
 
 
-def _with_share(state: Any, batches: Any, targets: Array, weights: Array) -> Any:
+def _with_share(state: Any, batches: Any, targets: Array, weights: Array, reference: Array) -> Any:
     """As one device does it: the examples of its row, for its columns."""
     own = jnp.concatenate(batches), targets.reshape(-1, targets.shape[2]), weights.reshape(-1)
     z, t, weights = (lax.all_gather(a, COLUMNS, tiled=True) for a in own)
     state = jax.tree.map(lambda a: a[0], state)
-    return jax.tree.map(lambda a: a[None], with_block(state, z, t, weights))
+    return jax.tree.map(lambda a: a[None], with_block(state, z, t, weights, reference))

@@ -19,7 +19,7 @@ from ._origin import Origin, check_same
 from ._running_sums import RunningSums
 
 #: Raised by one with every change of what is in a file.
-_VERSION = 2
+_VERSION = 3
 _KIND = "checkpoint"
 
 

@@ -16,7 +16,7 @@ from .._typing import Inputs
 from ._adding import merged, with_block
 from ._gram_state import GramState
 from ._host_sums import HostSums
-from ._reference import of_features
+from ._reference import of_features, pairs_of_features, reference_of
 from ._targets import Units, centred_units, exponent_of
 
 FLOAT64_FEATURES = 1024  # up to so many, products on a CPU are in float64, which costs little there
@@ -24,18 +24,25 @@ _GROWTH = 20  # powers of two that targets may outgrow their units by
 
 
 class RunningSums(abc.ABC):
-    """The sums of `GramState`, of targets in units.
+    """The sums of `GramState`, of targets in units and of features minus a reference.
 
     The units are given or, for targets that come block by block, those of the first block. A later
-    block that is larger by far makes them larger.
+    block that is larger by far makes them larger. The reference is the mean of the first block, see
+    `_reference`.
 
     Attributes:
       n: examples so far.
     """
 
-    def __init__(self, units: Units | None):
+    def __init__(self, units: Units | None, p: int, product: np.dtype):
+        """
+        Args:
+          p: number of features.
+          product: dtype in which they are multiplied.
+        """
         self.units, self._fixed = units, units is not None
-        self.n = 0
+        self.n, self._product = 0, np.dtype(product)
+        self._reference = np.zeros(p, self._product)
 
     def add(
         self,
@@ -51,6 +58,9 @@ class RunningSums(abc.ABC):
             if growth > _GROWTH or (growth and self._all_targets_zero()):
                 self._enlarge(growth)
         assert self.units is not None
+        if not self.n:
+            first = np.concatenate([np.asarray(batch) for batch in z])[: len(y)]
+            self._reference = reference_of(first, self._product)
         self._add(z, self.units.of(y), sample_weight)
         self.n += len(y)
 
@@ -93,19 +103,15 @@ class RunningSums(abc.ABC):
 
 
 class OnHost(RunningSums):
-    """NumPy's sums in float64 of features minus the mean of the first block; `zᵀz` is a symmetric
-    product, half the FLOPs of others.
-    """
+    """NumPy's sums in float64; `zᵀz` is a symmetric product, half the FLOPs of others."""
 
     def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None, weighted: bool):
-        super().__init__(units)
+        super().__init__(units, p, np.dtype(np.float64 if p <= FLOAT64_FEATURES else dtype))
         self._of_state, self._weighted = dtype, weighted
-        self._product = np.dtype(np.float64 if p <= FLOAT64_FEATURES else dtype)
         self._one_output, k = k is None, 1 if k is None else k
         shapes = HostSums((p, p), (p, k), (k,), (k,), (), (p,), ())  # pyright: ignore[reportArgumentType]
         self._sums = HostSums(*map(np.zeros, shapes))
         self._cubes, self._count = 0.0, 0
-        self._reference = np.zeros(p, self._product)
 
     def _dtype(self) -> np.dtype:
         return self._of_state
@@ -124,10 +130,7 @@ class OnHost(RunningSums):
     def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
         host = [np.asarray(batch) for batch in z]
         block = (host[0] if len(host) == 1 else np.concatenate(host))[: len(t)]
-        block = block.astype(self._product, copy=False)
-        if not self.n:
-            self._reference = block.mean(axis=0)
-        block = block - self._reference
+        block = block.astype(self._product, copy=False) - self._reference
         count, weight, z_sum, t_sum = len(t), float(len(t)), block, t
         if sample_weight is not None:
             root = np.sqrt(sample_weight)[:, None]
@@ -195,9 +198,9 @@ class OnDevice(RunningSums):
         weighted: bool,
         batches: int,
     ):
-        super().__init__(units)
         self._batches = batches
         self._state = GramState.init(p, k, dtype, weighted)
+        super().__init__(units, p, self._dtype())
         if units is not None:
             self._set_units(units)
 
@@ -224,22 +227,25 @@ class OnDevice(RunningSums):
         targets[: len(t)] = t
         weights = np.zeros(rows, self._dtype())
         weights[: len(t)] = 1.0 if sample_weight is None else sample_weight
-        self._state = _with_block_in_place(self._state, block, targets, weights)
+        self._state = _with_block_in_place(self._state, block, targets, weights, self._reference)
 
     def state(self) -> GramState:
+        self._state = pairs_of_features(self._state, self._reference)
+        self._reference = np.zeros_like(self._reference)
         return self._state
 
     def arrays(self) -> list[np.ndarray]:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+        return [*map(np.asarray, jax.tree.leaves(self._state)), self._reference]
 
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
+        *leaves, self._reference = arrays
         structure = jax.tree.structure(self._state)
-        self._state: Any = jax.tree.unflatten(structure, list(map(jax.device_put, arrays)))
+        self._state: Any = jax.tree.unflatten(structure, list(map(jax.device_put, leaves)))
         self.units, self.n = self._state.units(), n
 
 
-def _with_block(state: GramState, batches: tuple[Array, ...], t: Array, weights: Array):
-    return with_block(state, jnp.concatenate(batches), t, weights)
+def _with_block(state: GramState, batches: tuple[Array, ...], t: Any, weights: Any, reference: Any):
+    return with_block(state, jnp.concatenate(batches), t, weights, reference)
 
 
 _with_block_in_place = jax.jit(_with_block, donate_argnums=0)
