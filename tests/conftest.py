@@ -3,7 +3,7 @@
 Tests compile far more than they compute, so XLA does not optimise here. What it then never does,
 such as contracting a product and a sum into one operation, is what tests of rounding are about:
 those are marked `default_flags`, as is a small part of every table of contracts, and
-`scripts/test.sh` runs them once more as XLA compiles for users. By hand:
+`scripts/test.sh` runs them as XLA compiles for users, before all others. By hand:
 
     XLA_FLAGS= pytest -m default_flags
 

@@ -67,7 +67,8 @@ def test_default_batch_size_grows_with_the_map():
     shape, key = jax.ShapeDtypeStruct((1, 8), jnp.float32), jax.random.key(0)
     model = stax.serial(*[stax.Dense(4), stax.Relu()] * 2, stax.Dense(1))
     for width, budget in ((64, 2**24), (1024, None), (2048, 2**27)):
-        feature_map = ns.feature_map(model, shape, ns.RandomFeatures(width), key=key)
+        method = ns.RandomFeatures(width, orthogonal=False)
+        feature_map = ns.feature_map(model, shape, method, key=key)
         arrays = sum(a.nbytes for a in jax.tree.leaves(feature_map) if eqx.is_array(a))
         assert (budget is None) == (2**24 < 4 * arrays < 2**27)
         assert feature_map.batch_size() == feature_map.batch_size(budget or 4 * arrays)

@@ -42,7 +42,7 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("kinds", "dtype"),
     [
-        pytest.param("image_maps", "float32", marks=pytest.mark.default_flags),
+        ("image_maps", "float32"),
         ("dense_maps", "float32"),
         ("dense_maps", "float64"),
         pytest.param("solutions", "float32", marks=pytest.mark.default_flags),
