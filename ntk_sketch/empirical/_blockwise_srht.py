@@ -22,16 +22,18 @@ class BlockwiseSRHT(eqx.Module):
         (H D x)_{ij} = Σ_β H_B[i, β] (H_b D_β x_β)_j,    H_B[i, β] = (-1)^popcount(i & β).
 
     Signs are drawn block by block when they are used. A row is a place j and a number i: the first
-    b rows have all places, in random order, the next b again, and numbers that any one place has
-    met before do not come again. So no row comes twice, and two of them are either at different
-    places with independent numbers, or at one place with different numbers. Both make
-    `Cov <= 0` of the products that they estimate (in each the signs leave
-    `-(x_a x'_b + x_b x'_a)²` of pairs of coordinates with a block, or a place, in common):
+    b rows have all places, in random order, the next b again, with numbers that are independent at
+    different places and never the same twice at one place. So
 
         E <Sx, Sx'> = <x, x'>,
         Var <Sx, Sx'> <= (‖x‖² ‖x'‖² + <x, x'>² - 2 Σ_a x_a² x'_a²) / m,
 
-    and with all rows, m = d̂, S is an isometry.
+    the right-hand side being that of independent rows. Of it, a sum over pairs of coordinates a, c
+    of `s_ac = (x_a x'_c + x_c x'_a)² / m`, rows r and r' take a share: E of
+    `H_ra H_rc H_r'a H_r'c` is `-1 / (b - 1)` for pairs in one block and 0 for others, if their
+    places differ; if they do not, 1 for pairs in one block and `-1 / (B - 1)` for others. Places
+    are so evenly used that the sum over r, r' is negative for both kinds of pairs;
+    with all rows, m = d̂, S is an isometry.
 
     Args:
         d: length of the vectors.
