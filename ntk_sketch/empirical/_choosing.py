@@ -54,6 +54,8 @@ def _flops(way: Way, network: Network, params: Any, x: jax.ShapeDtypeStruct) -> 
         return way(network, params, x, jnp.float32, _NO_MEMORY)
 
     try:
+        if way.mode == "forward":  # functions with a custom_vjp rule refuse no earlier than here
+            jax.jit(features).lower(params, one)
         return product_cost(features, params, one).flops
     except Exception as error:
         error.add_note(

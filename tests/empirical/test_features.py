@@ -171,7 +171,7 @@ def test_a_pytree(tiny, mode):
     slope = jax.jit(jax.grad(lambda params: jnp.sum(of(params) ** 2)))(tiny.params)
     ahead = jax.tree.map(lambda p, g: p + 1e-3 * g, tiny.params, slope)
     behind = jax.tree.map(lambda p, g: p - 1e-3 * g, tiny.params, slope)
-    change = np.sum(of(ahead).astype("f8") ** 2) - np.sum(of(behind).astype("f8") ** 2)
+    change = np.sum(np.asarray(of(ahead), "f8") ** 2) - np.sum(np.asarray(of(behind), "f8") ** 2)
     size = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(slope))
     assert change == pytest.approx(2e-3 * size, rel=0.01)
 
@@ -205,8 +205,6 @@ def test_batches_are_from_the_budget(tiny):
         assert sizes[-1] == 4096
         assert all(size & (size - 1) == 0 for size in sizes)
     assert forward.batch_size(2**14) < reverse.batch_size(2**14)
-    assert made(tiny, 8, memory_bytes=2**14, mode="reverse").batch_size() == reverse.batch_size(
-        2**14
-    )
-    cost = reverse.cost((4, 3)).flops
-    assert cost == 2 * reverse.cost((2, 3)).flops > 0
+    assert made(tiny, 8, "reverse", memory_bytes=2**14).batch_size() == reverse.batch_size(2**14)
+    costs = [features.cost((n, 3)).flops for features in (forward, reverse) for n in (20, 40)]
+    assert np.divide(costs[1::2], costs[::2]) == pytest.approx(2, rel=0.05)
