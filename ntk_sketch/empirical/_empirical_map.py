@@ -173,7 +173,7 @@ class EmpiricalFeatureMap(eqx.Module):
         one = jax.ShapeDtypeStruct(self.input_shape, jax.dtypes.canonicalize_dtype(self.dtype))
         program = jax.make_jaxpr(self.network)(self.params, one)
         text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses of functions
-        settings = (self.mode, self.axes, self.input_shape, self.get)
+        settings = (self.mode, self.way.rows, self.axes, self.input_shape, self.get)
         arrays = (jax.tree.leaves(self.params), jax.tree.leaves(self.way))
         return fingerprint((text, list(program.consts)), settings, arrays)
 

@@ -67,8 +67,9 @@ def test_unbiased_with_the_variance_of_the_docstring(tiny, mode, width):
             assert abs(squares.mean() - both * share) < error
 
 
-def test_error_falls_with_the_root_of_the_width():
-    """Slope of log error against log width, within 4 standard errors of it; 1,088 parameters."""
+@pytest.mark.parametrize("mode", MODES)
+def test_error_falls_with_the_root_of_the_width(mode):
+    """Slope of log error against log width within 4 standard errors; of 1,088 parameters."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 16)).astype("f4"))
 
     def apply_fn(params, x):
@@ -78,27 +79,24 @@ def test_error_falls_with_the_root_of_the_width():
     keys = jax.random.split(jax.random.key(2), 2)
     params = [0.2 * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
     exact = nt.empirical_ntk_fn(apply_fn)(x, None, params)
-    widths = np.array([4, 16, 64])
-    for mode in MODES:
-        logs = []
-        for width in map(int, widths):
 
-            @jax.jit
-            @jax.vmap
-            def squares(key, width=width, mode=mode):
-                z = empirical_feature_map(apply_fn, params, width, key=key, x=x, mode=mode)(x).ntk
-                return jnp.sum((z @ z.T - exact) ** 2)
+    def mean_square(width):
+        @jax.jit
+        @jax.vmap
+        def squares(key):
+            z = empirical_feature_map(apply_fn, params, width, key=key, x=x, mode=mode)(x).ntk
+            return jnp.sum((z @ z.T - exact) ** 2)
 
-            found = np.asarray(squares(jax.random.split(jax.random.key(3), 200)), "f8")
-            logs.append((np.log(found.mean()) / 2, found.std() / found.mean() / 200**0.5 / 2))
-        values, errors = np.transpose(logs)
-        weights = np.log(widths) - np.log(widths).mean()
-        weights /= np.sum(weights**2)
-        finite = 1 - 64 / 2047  # of the widest: rows of the transform are not drawn twice
-        slope = np.sum(weights * values)
-        tolerance = 4 * np.sqrt(np.sum((weights * errors) ** 2))
-        least = -0.5 + (np.log(finite) / 2 * weights[-1] if mode == "reverse" else 0)
-        assert least - tolerance < slope < -0.5 + tolerance
+        found = np.asarray(squares(jax.random.split(jax.random.key(3), 200)), "f8")
+        return found.mean(), found.std() / 200**0.5 / found.mean()
+
+    few, many = 2, 64
+    (first, first_error), (last, last_error) = mean_square(few), mean_square(many)
+    if mode == "reverse":  # whose rows are drawn without replacement, of 2,048
+        first, last = first * 2047 / (2048 - few), last * 2047 / (2048 - many)
+    slope = np.log(last / first) / np.log(many / few) / 2
+    error = np.hypot(first_error, last_error) / np.log(many / few) / 2
+    assert abs(slope + 0.5) < 4 * error < 0.1
 
 
 AXES = [((-1,), ()), ((), ()), ((1, 2), ()), (-1, (1,)), ((1,), (-1,)), ((), (1, 2))]
