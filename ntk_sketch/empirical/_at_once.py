@@ -11,7 +11,7 @@ from .._typing import Array
 from ..numerics._memory import array_bytes
 
 
-def pieces_within(memory_bytes: int, bytes_of_one: float, n: int) -> int:
+def pieces_within(memory_bytes: int, bytes_of_one: int, n: int) -> int:
     """How many of n pieces fit, one at least."""
     return int(np.clip(memory_bytes / bytes_of_one, 1, n))
 

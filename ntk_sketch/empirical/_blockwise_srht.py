@@ -74,7 +74,8 @@ class BlockwiseSRHT(eqx.Module):
 
         def add(total, numbered):
             number, part = numbered
-            transformed = hadamard_transform(part * signs(self.seed, number, self.block, x.dtype))
+            drawn = signs(self.seed, number, self.block).astype(x.dtype)
+            transformed = hadamard_transform(part * drawn)
             odd = lax.population_count(self.numbers & number) & jnp.int32(1)
             return total + transformed[self.places] * (1 - 2 * odd).astype(x.dtype), None
 

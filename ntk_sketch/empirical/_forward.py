@@ -50,7 +50,7 @@ class ForwardProducts(eqx.Module):
         if self.rows == self.n_params:
             drawn = jnp.arange(self.n_params, dtype=row.dtype) == row
         else:
-            drawn = signs(self.seed, row, self.n_params, "int8")
+            drawn = signs(self.seed, row, self.n_params)
         parts, start = [], 0
         for leaf in leaves:
             parts.append(drawn[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))

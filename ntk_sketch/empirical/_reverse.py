@@ -13,7 +13,7 @@ from ._at_once import mapped, pieces_within, shapes
 from ._blockwise_srht import BlockwiseSRHT
 from ._network import Network
 
-OfGradient = Callable[[Array], Array]
+OfGradient = Callable[..., Any]
 
 
 class SketchedGradients(eqx.Module):
