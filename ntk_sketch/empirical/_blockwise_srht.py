@@ -68,19 +68,21 @@ class BlockwiseSRHT(eqx.Module):
         """Blocks that a vector has."""
         return -(-self.d // self.block)
 
-    def __call__(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
-        """The sketch of one vector; `jax.vmap` it for several."""
-        blocks = jnp.pad(x, (0, self.count * self.block - self.d)).reshape(-1, self.block)
+    def __call__(self, *parts: Float[Array, " _"]) -> Float[Array, " m"]:
+        """The sketch of one vector, whole or in parts; `jax.vmap` it for several."""
+        dtype = parts[0].dtype
+        zeros = jnp.zeros(self.count * self.block - self.d, dtype)
+        blocks = jnp.concatenate([*parts, zeros]).reshape(self.count, self.block)
 
         def add(total, numbered):
             number, part = numbered
-            drawn = signs(self.seed, number, self.block).astype(x.dtype)
+            drawn = signs(self.seed, number, self.block).astype(dtype)
             transformed = hadamard_transform(part * drawn)
             odd = lax.population_count(self.numbers & number) & jnp.int32(1)
-            return total + transformed[self.places] * (1 - 2 * odd).astype(x.dtype), None
+            return total + transformed[self.places] * (1 - 2 * odd).astype(dtype), None
 
         numbers = jnp.arange(self.count, dtype="int32")
-        total, _ = lax.scan(add, jnp.zeros(self.m, x.dtype), (numbers, blocks))
+        total, _ = lax.scan(add, jnp.zeros(self.m, dtype), (numbers, blocks))
         return total * self.m**-0.5
 
 

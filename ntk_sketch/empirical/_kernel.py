@@ -43,8 +43,8 @@ def exact_kernel_fn(feature_map: Any) -> Callable:
     return kernel_fn
 
 
-def squared_norm(gradient: Array) -> Array:
-    return jnp.sum(gradient**2)
+def squared_norm(*gradient: Array) -> Array:
+    return sum((jnp.sum(part**2) for part in gradient[1:]), jnp.sum(gradient[0] ** 2))
 
 
 def mean_over_outputs(values: Array) -> Array:

@@ -43,8 +43,8 @@ class SketchedGradients(eqx.Module):
 def of_gradients(
     f: OfGradient, network: Network, params: Any, x: Array, dtype, memory_bytes: int
 ) -> tuple[Array, Array]:
-    """`f` of the gradient of every output of every example, as a vector, and the outputs: arrays
-    (n, *out, ...) and (n, *out).
+    """`f` of the gradient of every output of every example, given as a vector for each array of
+    parameters, and the outputs: arrays (n, *out, ...) and (n, *out).
 
     As many gradients are there at a time as fit in the memory.
     """
@@ -55,7 +55,7 @@ def of_gradients(
     def of_example(x: Array) -> tuple[Array, Array]:
         y, pull = jax.vjp(lambda params: network(params, x), params)
         each = jnp.eye(y.size, dtype=y.dtype).reshape(y.size, *y.shape)
-        found = mapped(lambda cotangent: f(_vector(pull(cotangent), dtype)), each, at_once)
+        found = mapped(lambda cotangent: f(*_vectors(pull(cotangent), dtype)), each, at_once)
         return found.reshape(*y.shape, *found.shape[1:]), y
 
     return mapped(of_example, x, max(at_once // outputs.size, 1))
@@ -66,11 +66,10 @@ def _bytes_of_gradient(f: OfGradient, network: Network, params: Any, x: Array, d
 
     def gradient(params: Any, x: Array) -> Array:
         y, pull = jax.vjp(lambda params: network(params, x), params)
-        return f(_vector(pull(jnp.ones_like(y)), dtype))
+        return f(*_vectors(pull(jnp.ones_like(y)), dtype))
 
     return peak_bytes(gradient, shapes(params), shapes(x, skip=1))
 
 
-def _vector(gradient: Any, dtype) -> Array:
-    leaves = jax.tree.leaves(gradient)
-    return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in leaves])
+def _vectors(gradient: Any, dtype) -> list[Array]:
+    return [leaf.astype(dtype).reshape(-1) for leaf in jax.tree.leaves(gradient)]
