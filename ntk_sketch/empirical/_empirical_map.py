@@ -33,7 +33,8 @@ class EmpiricalFeatureMap(eqx.Module):
     `jit`, `vmap` and `grad`, and whatever `ntk_sketch.ridge`, `ntk_sketch.predict` and
     `ntk_sketch.streaming` take for a feature map. Its own call is compiled, once for every batch
     shape. Other parameters in the same map, `equinox.tree_at(lambda m: m.params, fm, params)`, are
-    the same directions at another time of training.
+    the same directions at another time of training. It has no `save`, since a function is no data:
+    keep the parameters and the key, which make it again.
 
     Attributes:
         network: `apply_fn` and its keyword arguments.
@@ -55,8 +56,8 @@ class EmpiricalFeatureMap(eqx.Module):
         >>> _, params = init_fn(jax.random.key(0), x.shape)
         >>> features = ns.empirical.empirical_feature_map(
         ...     apply_fn, params, 64, key=jax.random.key(1), x=x)
-        >>> features.mode, features.n_features
-        ('reverse', {'nngp': 2, 'ntk': 128})
+        >>> features.n_features
+        {'nngp': 2, 'ntk': 128}
         >>> ns.ridge(features, x, np.sin(x), diag_reg=1e-3).predict(x).shape
         (50, 3)
     """
