@@ -50,12 +50,13 @@ def _flops(way: Way, network: Network, params: Any, x: jax.ShapeDtypeStruct) -> 
     """Of the features of one example."""
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
+    @jax.jit  # traced once for both
     def features(params: Any, x: Any) -> Any:
         return way(network, params, x, jnp.float32, _NO_MEMORY)
 
     try:
         if way.mode == "forward":  # functions with a custom_vjp rule refuse no earlier than here
-            jax.jit(features).lower(params, one)
+            features.lower(params, one)
         return product_cost(features, params, one).flops
     except Exception as error:
         error.add_note(
