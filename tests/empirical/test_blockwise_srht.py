@@ -14,7 +14,7 @@ def sketch(key, width, largest_block=BLOCK):
     return BlockwiseSRHT(D, width, key=key, largest_block=largest_block)
 
 
-@pytest.mark.parametrize("largest_block", [4, 16, 2**15])
+@pytest.mark.parametrize("largest_block", [4, 2**15])
 def test_all_rows_are_an_isometry(float64, largest_block):
     made = sketch(jax.random.key(0), 100, largest_block)
     rows = np.stack([made.numbers, made.places])
@@ -34,11 +34,11 @@ def test_rows_are_those_of_one_hadamard_matrix():
     np.testing.assert_allclose(matrix, hadamard * signs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("width", [3, 6, 12])
+@pytest.mark.parametrize("width", [3, 6])
 def test_mean_and_variance(width):
     """Unbiased, and no worse than independent rows, by what the docstring says."""
     x, y = np.random.default_rng(0).normal(size=(2, D)).astype("f4")
-    keys = jax.random.split(jax.random.key(2), 20_000)
+    keys = jax.random.split(jax.random.key(2), 8_000)
 
     @jax.jit
     @jax.vmap

@@ -108,7 +108,7 @@ def test_infinite_width_is_the_mean_over_networks():
         z = empirical_feature_map(apply_fn, params, 16, key=key_sketch, x=x, get="ntk")(x).ntk
         return z @ z.T
 
-    found = np.asarray(kernels(jax.random.split(jax.random.key(1), 2000)), "f8")
-    standard_error = found.std(0) / 2000**0.5
+    found = np.asarray(kernels(jax.random.split(jax.random.key(1), 1000)), "f8")
+    standard_error = found.std(0) / 1000**0.5
     assert np.all(np.abs(found.mean(0) - infinite) < 4 * standard_error)
-    assert np.all(standard_error < 0.05 * np.diag(infinite).mean())
+    assert np.all(standard_error < 0.1 * np.diag(infinite).mean())
