@@ -35,8 +35,7 @@ def empirical_feature_map(
     Use it for a network that is there, at its initialisation or trained: to predict what
     linearised training (fine-tuning) from these parameters gives, on more examples than an n x n
     kernel or a Jacobian allows; for kernels of architectures that Neural Tangents has no formula
-    for. For the infinitely wide network, `ntk_sketch.feature_map` is far more accurate at the same
-    number of features.
+    for. For infinitely wide networks use `ntk_sketch.feature_map`.
 
     With T traced outputs `f_t` and a random matrix S of `width` rows, features of an example are
 
@@ -71,7 +70,7 @@ def empirical_feature_map(
     in reverse mode 3 for each output, plus 192 FLOPs for each output and parameter for the sketch.
     *Memory* beside parameters and features: in forward mode that of a gradient of the batch (the
     network's intermediate values), plus some products at a time; in reverse mode a few gradients
-    of one output of one example, whatever the batch: at least three times the parameters.
+    of one output of one example, whatever the batch: about four times the parameters at least.
 
     Args:
         apply_fn: `apply_fn(params, x, **kwargs)`, outputs (n, ..., outputs) of a batch of examples
