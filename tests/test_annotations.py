@@ -21,11 +21,12 @@ CHOSEN = [
     "predict/test_evidence.py",
     "sketches/test_hadamard.py",
     "sketches/test_tensor_sketch.py",
+    "empirical/test_features.py",
 ]
 NAMES = "ridge or Relu or residual or normalised or dropout or directions"
 NAMES += " or integrals or test_shapes or test_powers or recovery"
 NAMES += " or radial or test_the_transform or test_tensor_srht or adds_signed"
-NAMES += " or finite_times or a_sample_is or streamed_once or test_traced"
+NAMES += " or cheaper_way or finite_times or a_sample_is or streamed_once or test_traced"
 NAMES = f"({NAMES} or schedules or test_keys)"
 NAMES += " and not (Errors or ABRelu or LeakyRelu or stabilised)"  # Errors: of wrong types
 

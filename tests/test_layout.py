@@ -25,6 +25,7 @@ ROOMS = [
     "solvers",
     "diagnostics",
     "predict",
+    "empirical",
     "interop",
 ]
 #: At the root: what every room may use. None of them uses a room.

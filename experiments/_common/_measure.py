@@ -89,7 +89,7 @@ def large_product() -> tuple[Callable[[], jax.Array], int]:
     return lambda: product(a), 2 * size**3
 
 
-def memory(feature_map: ns.FeatureMap, x: jax.Array) -> dict[str, int | bool | None]:
+def memory(feature_map: Callable[..., Any], x: jax.Array) -> dict[str, int | bool | None]:
     """Peak memory in bytes while features of the batch `x` are computed; compile before.
 
     `peak_rss` is the largest resident set of the whole process: interpreter, compiled programs and

@@ -43,9 +43,9 @@ def kernel_of_features(
         if name in exact:
             gram = jnp.fill_diagonal(gram, exact[name], inplace=False)
         grams.append(gram)
-    return grams[0] if isinstance(get, str) else _named(names)(*grams)
+    return grams[0] if isinstance(get, str) else named(names)(*grams)
 
 
 @functools.cache
-def _named(names: tuple[str, ...]):
+def named(names: tuple[str, ...]):
     return collections.namedtuple("FeatureKernel", names)

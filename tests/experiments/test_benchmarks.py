@@ -11,6 +11,7 @@ from benchmarks import (
     cold_start,
     decompositions,
     depth,
+    empirical,
     exact_time,
     prediction,
     scaling,
@@ -155,3 +156,17 @@ def test_cached_features(tmp_path, monkeypatch, capsys):
         assert 1e-5 < row["weights"] < 0.3
         assert row["bytes"] < 0.6 * rows[0]["bytes"]
     assert "| uint8 |" in capsys.readouterr().out
+
+
+def test_empirical_with_its_smallest_setting(no_cifar10, tmp_path, capsys):
+    words = f"--images 6 --width 16 --channels 2 --block 4 --out {tmp_path}"
+    assert empirical.main(words.split()) == 0
+    record = written(tmp_path, "empirical")
+    results, resolved = record["results"], record["resolved"]
+    assert 0 < results["error_over_bound"] < 1.5
+    assert results["relative_error"] < 1
+    assert resolved["n_features"] == 10 * 16
+    of_all = results["memory_bytes"]["all images"]
+    assert of_all["jacobian"] == 4 * 6 * 10 * resolved["parameters"]
+    assert of_all["gradient"] > 2 * 4 * resolved["parameters"]
+    assert f"relative error {results['relative_error']:.4f}" in capsys.readouterr().out

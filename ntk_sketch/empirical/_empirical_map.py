@@ -1,0 +1,218 @@
+"""`EmpiricalFeatureMap`: from examples to features of a finite network's kernels."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+
+from .._arguments import checked_inputs
+from .._typing import Array, Inputs, Shape
+from ..features import Features
+from ..identity._fingerprint import Fingerprint, fingerprint
+from ..identity._structure import once_per_structure
+from ..maps._batches import usual_budget
+from ..numerics._cost import Cost, product_cost
+from ..numerics._precision import promoted
+from ._at_once import pieces_within, shapes
+from ._axes import Axes
+from ._choosing import Way
+from ._kernel import exact_kernel_fn, kernel_of_features, mean_over_outputs, squared_norm
+from ._network import Network
+from ._reverse import of_gradients
+
+_LARGEST_BATCH = 4096
+
+
+class EmpiricalFeatureMap(eqx.Module):
+    """Features of a finite network's kernels; made by `empirical_feature_map`.
+
+    A pytree whose leaves are the parameters and what was drawn: an argument of functions under
+    `jit`, `vmap` and `grad`, and whatever `ntk_sketch.ridge`, `ntk_sketch.predict` and
+    `ntk_sketch.streaming` take for a feature map. Its own call is compiled, once for every batch
+    shape. Other parameters in the same map, `equinox.tree_at(lambda m: m.params, fm, params)`, are
+    the same directions at another time of training. It has no `save`, since a function is no data:
+    keep the parameters and the key, which make it again.
+
+    Attributes:
+        network: `apply_fn` and its keyword arguments.
+        params: the parameters that the kernel is of.
+        way: what was drawn; `mode` says which way it is.
+        axes: what becomes of the axes of the outputs.
+        input_shape: shape of one example.
+        get: the kernels that were asked for.
+        dtype: of the example inputs.
+        memory_bytes: the budget of one call, or None.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
+        >>> from ntk_sketch import stax
+        >>> init_fn, apply_fn, _ = stax.serial(stax.Dense(32), stax.Erf(), stax.Dense(2))
+        >>> x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+        >>> _, params = init_fn(jax.random.key(0), x.shape)
+        >>> features = ns.empirical.empirical_feature_map(
+        ...     apply_fn, params, 64, key=jax.random.key(1), x=x)
+        >>> features.n_features
+        {'nngp': 2, 'ntk': 128}
+        >>> ns.ridge(features, x, np.sin(x), diag_reg=1e-3).predict(x).shape
+        (50, 3)
+    """
+
+    network: Network
+    params: Any
+    way: Way
+    axes: Axes
+    input_shape: tuple[int, ...] = eqx.field(static=True)
+    get: tuple[str, ...] = eqx.field(static=True)
+    dtype: str = eqx.field(static=True)
+    memory_bytes: int | None = eqx.field(static=True)
+
+    def __call__(self, x: Inputs) -> Features:
+        """Features of a batch.
+
+        Args:
+            x: floating point inputs (n, *input_shape), or what has `__array__`. Values are not
+                looked at.
+
+        Returns:
+            `Features` with `nngp` and `ntk`: one array (n, *kept, p) each, or `None` if it is not
+            in `get`; `kept` are the axes of the outputs that are not traced.
+
+        Raises:
+            ValueError: the shape is not that of the examples the map was made for, or the batch is
+                empty.
+            TypeError: integer inputs.
+        """
+        x = checked_inputs(x, shape=self.input_shape, values=False)
+        return _features(self, jnp.asarray(x))
+
+    @property
+    def mode(self) -> str:
+        """The way of differentiation: 'forward' or 'reverse'."""
+        return self.way.mode
+
+    @property
+    def n_features(self) -> dict[str, int]:
+        """The number of features p of each kernel, such as `{"nngp": 10, "ntk": 40960}`."""
+        of = {"nngp": self.axes.traced, "ntk": self.axes.traced * self.way.rows}
+        return {name: of[name] for name in self.get}
+
+    @property
+    def kernel_fn(self) -> Callable:
+        """The approximate kernel `kernel_fn(x1, x2=None, get=None)`, in NT's calling convention: an
+        array for a string, else a namedtuple of arrays.
+
+        Its axes are those of `nt.empirical_kernel_fn`: (n1, n2) where all axes of the outputs are
+        traced; else each other axis twice, those in `diagonal_axes` once. A plain function, which
+        `nt.batch` and `nt.predict` take.
+        """
+
+        def kernel_fn(x1: Inputs, x2: Inputs | None = None, get: str | Sequence[str] | None = None):
+            return kernel_of_features(self, x1, x2, get)
+
+        return kernel_fn
+
+    @property
+    def exact_kernel_fn(self) -> Callable:
+        """The kernel that the features approximate, `nt.empirical_kernel_fn` of this network:
+        `kernel_fn(x1, x2=None, get=None)`. It holds the Jacobians of both batches.
+        """
+        return exact_kernel_fn(self)
+
+    def diagonals(self, x: Inputs) -> tuple[Array, Array]:
+        """The exact kernels `k(x, x)` of each example with itself, (n,) each: NNGP and NTK.
+
+        Cost: one gradient for every output of every example.
+
+        Raises:
+            ValueError: the outputs keep axes, so that features are of more than an example.
+        """
+        x = checked_inputs(x, shape=self.input_shape, values=False)
+        if self.axes.kept:
+            raise ValueError(
+                f"outputs (n, {', '.join(map(str, self.axes.shape))}) keep axes {self.axes.kept}"
+                " that are not in trace_axes; needed: all axes of the outputs traced."
+            )
+        return _diagonals(self, jnp.asarray(x))
+
+    def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
+        """The largest power of two of examples (4,096 at most) whose features fit in
+        `memory_bytes`, with what the mode needs for each of them: in forward mode one product.
+
+        Args:
+            memory_bytes: the budget. None: that of the map, or of its device: 2 GiB; on a CPU
+                16 MiB, or four times the parameters if that is more, and 128 MiB at most.
+            dtype: of the inputs; None: JAX's default.
+        """
+        budget = self._budget() if memory_bytes is None else memory_bytes
+        of_one = _bytes_of_example(self, str(jnp.zeros((), dtype).dtype))
+        return 1 << (pieces_within(budget, of_one, _LARGEST_BATCH).bit_length() - 1)
+
+    def cost(self, shape: Shape, dtype=None) -> Cost:
+        """FLOPs and bytes of the matrix products and convolutions of the features of one batch, as
+        `FeatureMap.cost` counts them.
+
+        Args:
+            shape: of the batch, (n, *input_shape).
+            dtype: of the inputs; None: JAX's default.
+        """
+        x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
+        checked_inputs(x, shape=self.input_shape)
+        return product_cost(lambda x: _features.__wrapped__(self, x), x)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What tells this map from others: digests of the network's program, of the settings, and
+        of parameters and drawn numbers.
+
+        Cost: the network is traced once, and every array is read once on the host.
+        """
+        one = jax.ShapeDtypeStruct(self.input_shape, jax.dtypes.canonicalize_dtype(self.dtype))
+        program = jax.make_jaxpr(self.network)(self.params, one)
+        text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))  # addresses of functions
+        settings = (self.mode, self.way.rows, self.axes, self.input_shape, self.get)
+        arrays = (jax.tree.leaves(self.params), jax.tree.leaves(self.way))
+        return fingerprint((text, list(program.consts)), settings, arrays)
+
+    def _budget(self) -> int:
+        return usual_budget(self.params) if self.memory_bytes is None else self.memory_bytes
+
+
+@eqx.filter_jit
+def _features(feature_map: EmpiricalFeatureMap, x: Array) -> Features:
+    network, params, axes = feature_map.network, feature_map.params, feature_map.axes
+    outputs = jax.eval_shape(network, params, shapes(x, skip=1))
+    dtype, ntk = promoted(outputs.dtype, jnp.float32), None
+    if "ntk" in feature_map.get:
+        way, budget = feature_map.way, feature_map._budget()
+        products, outputs = way(network, params, x, dtype, budget)
+        ntk = axes.features(products)
+    else:
+        outputs = network.batch(params, x)
+    if "nngp" not in feature_map.get:
+        return Features(nngp=None, ntk=ntk)
+    return Features(nngp=axes.features(jnp.expand_dims(outputs.astype(dtype), -1)), ntk=ntk)
+
+
+@eqx.filter_jit
+def _diagonals(feature_map: EmpiricalFeatureMap, x: Array) -> tuple[Array, Array]:
+    network, params = feature_map.network, feature_map.params
+    outputs = jax.eval_shape(network, params, shapes(x, skip=1))
+    dtype, budget = promoted(outputs.dtype, jnp.float32), feature_map._budget()
+    norms, values = of_gradients(squared_norm, network, params, x, dtype, budget)
+    return mean_over_outputs(values.astype(dtype) ** 2), mean_over_outputs(norms)
+
+
+@once_per_structure
+def _bytes_of_example(feature_map: Any, dtype: str) -> int:
+    """Features, as they are made and as they are returned, and what the way needs beside."""
+    one = jax.ShapeDtypeStruct((1, *feature_map.input_shape), dtype)
+    network, params, way = feature_map.network, feature_map.params, feature_map.way
+    outputs = jax.eval_shape(network, params, shapes(one, skip=1))
+    rows = way.rows if "ntk" in feature_map.get else 1
+    features = 2 * outputs.size * rows * promoted(outputs.dtype, jnp.float32).itemsize
+    return features + way.bytes_of_example(network, params, one)

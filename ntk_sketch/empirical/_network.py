@@ -1,0 +1,52 @@
+"""A network as a function of its parameters and of one example."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._typing import Array
+
+
+class Network(eqx.Module):
+    """`apply_fn(params, x, **kwargs)` of one example: outputs (*out) of x (*shape).
+
+    Examples are evaluated one by one, under `jax.vmap`: what the others of a batch are changes
+    nothing.
+
+    Attributes:
+        apply_fn: of a batch.
+        arrays: those among `kwargs`, and None for the rest.
+    """
+
+    apply_fn: Callable = eqx.field(static=True)
+    arrays: tuple
+    _others: tuple = eqx.field(static=True)
+    _tree: Any = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, apply_fn: Callable, kwargs: dict[str, Any]) -> "Network":
+        leaves, tree = jax.tree.flatten(kwargs)
+        arrays = tuple(leaf if _is_array(leaf) else None for leaf in leaves)
+        others = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+        return cls(apply_fn, arrays, others, tree)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        pairs = zip(self.arrays, self._others, strict=True)
+        leaves = [other if array is None else array for array, other in pairs]
+        return jax.tree.unflatten(self._tree, leaves)
+
+    def __call__(self, params: Any, x: Array) -> Array:
+        return jnp.squeeze(self.apply_fn(params, jnp.expand_dims(x, 0), **self.kwargs), 0)
+
+    def batch(self, params: Any, x: Array) -> Array:
+        """Outputs (n, *out) of examples (n, *shape)."""
+        return jax.vmap(self, (None, 0))(params, x)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
