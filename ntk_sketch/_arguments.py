@@ -146,8 +146,8 @@ def check_finite(x: Any, name: str) -> float:
     if bad:
         raise ValueError(
             f"{name} is not finite ({bad} entries that are NaN or infinite, the first in row"
-            f" {first}). Remove or replace them; a value that marks what is missing (mask_constant"
-            " of Neural Tangents) is not supported by features."
+            f" {first}). Remove or replace them. Positions that stand for nothing may be marked by"
+            " a number, such as -1000.0, and masked: feature_map(..., mask_constant=-1000.0)."
         )
     return largest
 
