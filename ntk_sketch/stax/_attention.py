@@ -1,4 +1,4 @@
-"""The rule of GlobalSelfAttention with linear scaling: positions of an example are mixed with
+"""The rule of GlobalSelfAttention: with linear scaling positions of an example are mixed with
 weights made from its own covariances.
 """
 
@@ -8,13 +8,13 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._typing import Array, Inputs, Offsets, Scalar
+from .._typing import Array, Offsets, Scalar
 from ..features._hidden import Affine, HiddenFeatures, positions
 from ..features._position_pairs import pair_bands, pair_matrices, pair_offsets, through_weights
-from ..features._variances import Variances
 from ..features._windows import union
 from ..identity._specification import as_leaves, in_dtype
-from ._embedding import Embedding
+from ._embedding import Embedded, Embedding
+from ._quadratic_attention import QuadraticAttention
 from ._rule import Rule, check_axes
 
 
@@ -48,22 +48,12 @@ class Attention(Rule):
 
     def fit(self, features, *, method, offsets, key):
         exact = positions(features.space) <= method.max_positions_all_pairs
-        share, own_share = self.embedding.shares(features.channels)
-        covariance, root = self.embedding.of(features.space, self.name)
-        query_key, share, own_share, affine = as_leaves(
-            (self.query_key, share, own_share, self.affine)
+        embedding = self.embedding.of(
+            features.space, features.channels, self.name, root=self.embedding.values
         )
+        query_key, affine = as_leaves((self.query_key, self.affine))
         return AttentionTransform(
-            self.mechanism,
-            query_key,
-            share,
-            own_share,
-            affine,
-            covariance,
-            root,
-            self.channels,
-            exact,
-            offsets,
+            embedding, self.mechanism, query_key, affine, self.channels, exact, offsets
         )
 
 
@@ -71,19 +61,15 @@ class AttentionTransform(eqx.Module):
     """Attention to positions like those of a sample.
 
     Attributes:
+        embedding: with a root where values have embeddings too.
         query_key: `W_QK`.
-        share, own_share: weights of K and of the embeddings' covariance in their sum.
-        covariance: of embeddings (P, P), or `None`.
-        root: `L` (P, r) with `L Lᵀ` the covariance, where values have embeddings too.
+        affine: what follows the mixing.
     """
 
+    embedding: Embedded
     mechanism: str = eqx.field(static=True)
     query_key: Scalar
-    share: Scalar
-    own_share: Scalar
     affine: Affine
-    covariance: Inputs | None
-    root: Inputs | None
     channels: int = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
@@ -94,10 +80,10 @@ class AttentionTransform(eqx.Module):
         along = tuple(range(len(space)))
         offsets = ((0,),) * len(space) if self.offsets is None else self.offsets
         matrices = pair_matrices(features, along, offsets, exact=self.exact)
-        embedded = self.embedded(matrices, mask)
+        embedded = self.embedding.covariances(matrices, mask)
         weights = self.weights(embedded.same, mask)
-        if self.root is not None:
-            features, matrices = self.with_embedding(features), embedded
+        if self.embedding.root is not None:
+            features, matrices = self.embedding.features(features), embedded
         mixed = features.map(lambda block: mixed_positions(weights, block))
         variances = None
         if self.offsets is not None:
@@ -106,28 +92,6 @@ class AttentionTransform(eqx.Module):
                 affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
             ).masked(mask)
         return mixed.replace(variances=variances, channels=self.channels, pending=affine)
-
-    def embedded(self, matrices: Variances, mask: Array | None) -> Variances:
-        """K and Θ with the covariance of embeddings."""
-        if self.covariance is None:
-            return matrices
-        dtype = matrices.same.dtype
-        share, own = in_dtype((self.share, self.own_share), dtype)
-        added = own * in_dtype(self.covariance, dtype)[None]
-        if mask is not None:
-            seen = ~mask.reshape(len(mask), -1)
-            added = jnp.where(seen[:, :, None] & seen[:, None, :], added, 0)
-
-        def total(values):
-            return share * values + added
-
-        ntk = matrices.ntk
-        if isinstance(ntk, tuple):  # Θ = 0
-            ntk = jnp.broadcast_to(added, matrices.same.shape)
-        elif ntk is not None:
-            ntk = total(ntk)
-        other = None if matrices.other is None else total(matrices.other)
-        return Variances(total(matrices.same), other, ntk, matrices.offsets)
 
     def weights(self, covariance: Array, mask: Array | None) -> Array:
         """`G` (n, P, P): of every position those of all others."""
@@ -141,16 +105,6 @@ class AttentionTransform(eqx.Module):
         if self.mechanism == "IDENTITY":
             return scores
         return jnp.abs(scores) if self.mechanism == "ABS" else jnp.maximum(scores, 0)
-
-    def with_embedding(self, features: HiddenFeatures) -> HiddenFeatures:
-        """One more block of both kinds of features, the embeddings'."""
-        share, own, root = in_dtype((self.share, self.own_share, self.root), features.dtype)
-        shape = features.nngp[0].shape[:-1]
-        block = (own**0.5 * root).reshape(1, *shape[1:], root.shape[-1])
-        block = features.masked(jnp.broadcast_to(block, (*shape, root.shape[-1])))
-        features = features.map(lambda block: share**0.5 * block)
-        ntk = None if features.ntk is None else (*features.ntk, block)
-        return features.replace(nngp=(*features.nngp, block), ntk=ntk)
 
 
 def mixed_positions(weights: Array, block: Array) -> Array:
@@ -191,6 +145,8 @@ def global_self_attention(
     )
     mechanism = getattr(attention_mechanism, "value", attention_mechanism)
     query_key, weight = W_query_std * W_key_std, W_out_std * W_value_std
-    affine = Affine(weight, b_std, 2**0.5 * weight, b_std)
     axes = (batch_axis, channel_axis)
+    if not linear_scaling:  # with another mechanism than the identity NT has no kernel
+        return QuadraticAttention(layer, embedding, query_key * weight, b_std, n_chan_out, axes)
+    affine = Affine(weight, b_std, 2**0.5 * weight, b_std)
     return Attention(layer, embedding, mechanism, query_key, affine, n_chan_out, axes)
