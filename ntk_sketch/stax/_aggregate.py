@@ -19,7 +19,7 @@ from ..features._position_pairs import (
     through_weights,
 )
 from ..identity._specification import Specification
-from ._rule import Rule, check_axes
+from ._rule import Rule, check_axes, check_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Aggregate(Rule):
 
     def needs(self, offsets, shape, *, method, pattern=None):
         check_axes(self.name, shape, *self.axes)
+        check_positions(self.name, shape)
         space = tuple(shape[1:-1])
         self.graphs.check(pattern, space)
         exact = positions(space) <= method.max_positions_all_pairs

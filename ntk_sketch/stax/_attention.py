@@ -15,7 +15,7 @@ from ..features._windows import union
 from ..identity._specification import as_leaves, in_dtype
 from ._embedding import Embedded, Embedding
 from ._quadratic_attention import QuadraticAttention
-from ._rule import Rule, check_axes
+from ._rule import Rule, check_axes, check_positions
 
 
 class Attention(Rule):
@@ -41,6 +41,7 @@ class Attention(Rule):
 
     def needs(self, offsets, shape, *, method):
         check_axes(self.name, shape, *self.axes)
+        check_positions(self.name, shape)
         space = tuple(shape[1:-1])
         wanted = union(offsets, ((0,),) * len(space))
         exact = positions(space) <= method.max_positions_all_pairs

@@ -16,7 +16,7 @@ from ..identity._specification import as_leaves, in_dtype
 from ..methods._norms import with_norm
 from ._cubic import Sides, landmarks, products
 from ._embedding import Embedded, Embedding
-from ._rule import Rule, check_axes
+from ._rule import Rule, check_axes, check_positions
 
 
 class QuadraticAttention(Rule):
@@ -46,6 +46,7 @@ class QuadraticAttention(Rule):
 
     def needs(self, offsets, shape, *, method):
         check_axes(self.name, shape, *self.axes)
+        check_positions(self.name, shape)
         if offsets is None and not method.uses_variances:
             return None
         space = tuple(shape[1:-1])

@@ -197,3 +197,12 @@ def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
             f" channels)), got batch_axis={batch_axis} and channel_axis={channel_axis} for {ndim}"
             " axes. Move the axes of the inputs and leave these arguments at their defaults."
         )
+
+
+def check_positions(name: str, shape) -> None:
+    """Refuses inputs (n, channels), among which there are no positions to mix."""
+    if len(shape) < 3:
+        raise NotImplementedError(
+            f"{name}: inputs of shape (n, {shape[-1]}) have no positions that it could mix; needed:"
+            " (n, *space, channels)."
+        )
