@@ -12,5 +12,5 @@ def test_graphs_and_text(capsys):
     for number, block in enumerate(blocks, 1):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), namespace)
     accuracy, error = map(float, re.findall(r": ([\d.]+)$", capsys.readouterr().out, re.M))
-    assert accuracy > 0.75  # half of the sentences are of either module
+    assert accuracy > 0.65  # half of the sentences are of either module
     assert error < 0.5
