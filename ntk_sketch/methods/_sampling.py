@@ -60,8 +60,6 @@ def surveyed(dual: DualKernels, features: HiddenFeatures) -> Survey:
     directions, q, diagonal = map(np.asarray, _survey(dual, features, projections))
     smallest = jnp.finfo(q.dtype).tiny
     zeros = dual.sees_zero & (diagonal > smallest / jnp.finfo(q.dtype).eps)
-    if features.mask is not None:  # variances are 0 there
-        zeros = zeros & ~np.asarray(features.mask).reshape(-1)
     usable = np.flatnonzero((q > 0) | zeros)
     sizes = np.log(np.maximum(q[usable], smallest))
     coordinates = np.concatenate([directions[usable], sizes[:, None]], axis=1)

@@ -124,13 +124,15 @@ def tokens_net():
     )
 
 
-def test_64_tokens():
+def test_64_tokens(monkeypatch):
     model, x = tokens_net(), inputs(2, 64, 4)
     exact = exact_kernel(model, x)
-    feature_map = ns.feature_map(model, x, ns.Exact(), key=KEY)
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=KEY, get="ntk")
     assert relative(feature_map.kernel_fn(x, None, "ntk"), exact.ntk) < 1e-8
-    close = ns.feature_map(model, x, ns.Nystroem(96), key=KEY).kernel_fn(x, None, "ntk")
-    assert relative(close, exact.ntk) < 0.02
+    for limit in (256, 32):  # pairs of positions exact, and estimated
+        monkeypatch.setattr(Method, "max_positions_all_pairs", limit)
+        feature_map = ns.feature_map(model, x, ns.Nystroem(96), key=KEY, get="ntk")
+        assert relative(feature_map.kernel_fn(x, None, "ntk"), exact.ntk) < 0.02
 
 
 def test_estimated_pairs(monkeypatch):
@@ -210,9 +212,7 @@ def test_random_products_are_unbiased():
 
 
 def test_square_root_scaling_inside_a_net():
-    """Landmarks of all positions are exact, of more of them closer; random products have exact
-    norms and get closer with their number.
-    """
+    """Landmarks of all positions are exact, of two thirds close; random products keep norms."""
     layer = attention(**SQUARE_ROOT)
     model = stax.serial(stax.Dense(3), layer, stax.GlobalAvgPool())
     x = inputs(6, 5, 4)
@@ -222,9 +222,7 @@ def test_square_root_scaling_inside_a_net():
         made = ns.feature_map(model, x, method, key=KEY)
         return relative(made.kernel_fn(x, None, "ntk"), exact.ntk)
 
-    assert error(ns.Nystroem(30)) < 1e-8
-    assert error(ns.Nystroem(24)) < error(ns.Nystroem(10))
-    assert error(ns.RandomFeatures(128)) < 0.5 * error(ns.RandomFeatures(4))  # 1/6 by the rate
+    assert error(ns.Nystroem(30)) < 1e-8 < error(ns.Nystroem(20)) < 0.5
     made = ns.feature_map(stax.serial(stax.Dense(3), layer), x, ns.RandomFeatures(8), key=KEY)
     covariance = stax.serial(stax.Dense(3), layer)[2](x, None, "nngp")
     norms = jnp.sum(made(x).nngp ** 2, -1)
