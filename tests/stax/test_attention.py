@@ -72,16 +72,20 @@ def test_gram_is_the_kernel(name):
 
 
 def test_first_layer_and_dropout():
-    """Θ = 0 before it; and variances of one pass make the weights."""
+    """Θ = 0 before it; and variances of one pass make the weights. Exact diagonals are those of the
+    features, of two passes.
+    """
     options = {"pos_emb_type": "SUM", "pos_emb_decay_fn": decay, "val_pos_emb": True}
     model = stax.serial(
         attention(**options), stax.Erf(), stax.Dropout(0.7), attention(), stax.GlobalAvgPool()
     )
     x = inputs(4, 4, 3)
-    close = ns.feature_map(model, x, ns.Exact(), key=KEY).kernel_fn(x[:2], x[2:])
-    exact = model[2](x[:2], x[2:], ("nngp", "ntk"))
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=KEY)
+    close, exact = feature_map.kernel_fn(x[:2], x[2:]), model[2](x[:2], x[2:], ("nngp", "ntk"))
     for kind in ("nngp", "ntk"):
         assert relative(getattr(close, kind), getattr(exact, kind)) < 1e-8
+    for found, kernel in zip(feature_map.diagonals(x), feature_map.kernel_fn(x), strict=True):
+        np.testing.assert_allclose(found, np.diag(kernel), rtol=1e-8)
 
 
 def test_contracts(tmp_path):
