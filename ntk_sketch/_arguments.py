@@ -155,7 +155,7 @@ def check_finite(x: Any, name: str) -> float:
 def _check_squares(x: Any, largest: float, name: str) -> None:
     """The squared norm of an example must be a number of the dtype that features have."""
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    if largest**2 > float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1):
+    if largest > (float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1)) ** 0.5:
         raise ValueError(
             f"{name} has entries of {largest:.3g}, whose squares overflow {dtype}: scale the inputs"
             " down, or standardise them."

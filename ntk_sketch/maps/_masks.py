@@ -8,7 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-from .._arguments import check_finite
+from .._arguments import checked_inputs
 from .._typing import Array
 from ..methods import Method
 from ..stax import Layer
@@ -70,7 +70,7 @@ def without_marks(x: Any, constant: str | None) -> Any:
     """Example inputs with 0 in the place of the constant, to be looked at.
 
     Raises:
-        ValueError: NaN or infinity among the others, or nothing but masked entries.
+        ValueError: NaN, infinity or squares that overflow among the others, or no others.
     """
     if constant is None or isinstance(x, jax.ShapeDtypeStruct | Tracer):
         return x
@@ -78,9 +78,7 @@ def without_marks(x: Any, constant: str | None) -> Any:
     marked = _marked(x, constant, x.dtype)
     if marked.all():
         raise ValueError(f"all entries of x are mask_constant={constant}: nothing is left.")
-    x = np.where(marked, x.dtype.type(0), x)
-    check_finite(x, "x (but for what is masked)")
-    return x
+    return checked_inputs(np.where(marked, x.dtype.type(0), x), "x (but for what is masked)")
 
 
 def _marked(x: Any, constant: str, dtype: Any) -> Any:

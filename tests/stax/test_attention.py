@@ -164,6 +164,9 @@ def test_refusals():
         made(net(options | {"val_pos_emb": True}))
     with pytest.raises(NotImplementedError, match="batch_axis=0 and channel_axis=-1"):
         made(stax.serial(attention(channel_axis=1), stax.Flatten()))
+    for layer in (attention(), attention(**SQUARE_ROOT)):
+        with pytest.raises(NotImplementedError, match=r"shape \(n, 4\) have no positions"):
+            made(stax.serial(layer), x[:, 0])
 
 
 def test_bytes_are_said_beforehand(monkeypatch):

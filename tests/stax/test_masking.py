@@ -264,6 +264,9 @@ def test_refusals():
     x[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"x \(but for what is masked\) is not finite"):
         made(stax.Dense(1), x=x)
+    x[0, 0] = 1e200
+    with pytest.raises(ValueError, match="squares overflow float64"):
+        made(stax.Dense(1), x=x)
     other = stax.layer(nt.stax.Identity(), Unaware())
     with pytest.raises(NotImplementedError, match="Identity: features have no masks"):
         made(stax.Dense(1), other)
