@@ -146,8 +146,8 @@ def check_finite(x: Any, name: str) -> float:
     if bad:
         raise ValueError(
             f"{name} is not finite ({bad} entries that are NaN or infinite, the first in row"
-            f" {first}). Remove or replace them; a value that marks what is missing (mask_constant"
-            " of Neural Tangents) is not supported by features."
+            f" {first}). Remove or replace them. Positions that stand for nothing may be marked by"
+            " a number, such as -1000.0, and masked: feature_map(..., mask_constant=-1000.0)."
         )
     return largest
 
@@ -155,7 +155,7 @@ def check_finite(x: Any, name: str) -> float:
 def _check_squares(x: Any, largest: float, name: str) -> None:
     """The squared norm of an example must be a number of the dtype that features have."""
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    if largest**2 > float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1):
+    if largest > (float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1)) ** 0.5:
         raise ValueError(
             f"{name} has entries of {largest:.3g}, whose squares overflow {dtype}: scale the inputs"
             " down, or standardise them."

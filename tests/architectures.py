@@ -87,6 +87,19 @@ def _residual(width):
     )
 
 
+def attention(**options):
+    defaults = {"W_key_std": 1.3, "W_query_std": 1.1, "W_out_std": 0.9, "b_std": 0.2}
+    return stax.GlobalSelfAttention(8, 4, 5, 2, **(defaults | options))
+
+
+def decay(distance):
+    return jnp.exp(-distance / 4)
+
+
+#: Shapes of the weights of one example's graph, for models that take one.
+GRAPHS = {"graph": (5, 5)}
+
+
 ARCHITECTURES = {
     **{
         f"dense {name}": Architecture(_nonlinear(make), (6,), *_OPTIONS.get(name, ()))
@@ -535,5 +548,30 @@ ARCHITECTURES = {
             stax.serial(stax.GlobalAvgPool(), stax.serial(stax.Dense(1))),
         ),
         (6, 2),
+    ),
+    "graph": Architecture(
+        lambda: stax.serial(
+            stax.Dense(4, 1.2, 0.1),
+            stax.Relu(),
+            stax.Aggregate(),
+            stax.Dense(4, b_std=0.2),
+            stax.Gelu(),
+            stax.Aggregate(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (5, 3),
+    ),
+    "attention": Architecture(
+        lambda: stax.serial(
+            conv((3,)),
+            stax.Relu(),
+            attention(pos_emb_type="CONCAT", pos_emb_decay_fn=decay, val_pos_emb=True),
+            stax.Gelu(),
+            attention(attention_mechanism="ABS", pos_emb_type="SUM", W_pos_emb_std=0.7),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (5, 3),
     ),
 }

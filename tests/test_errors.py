@@ -145,7 +145,7 @@ def test_other_inputs_at_the_call(feature_map):
         feature_map(images(0, 6, 5, 3))
     with pytest.raises(TypeError, match=r"must be one array of shape \(n, 6, 5, 3\), got NoneType"):
         feature_map(None)
-    with pytest.raises(NotImplementedError, match="mask_constant"):
+    with pytest.raises(ValueError, match=r"made without masks\. Make it with.*mask_constant="):
         feature_map(images(2, 6, 5, 3), mask_constant=0.0)
     with pytest.raises(TypeError, match=r"unknown argument 'maks'.*no layer of this model"):
         feature_map(images(2, 6, 5, 3), maks=0.0)
@@ -187,7 +187,7 @@ def test_unknown_kernel(get):
 
 
 def test_call_arguments():
-    refuse(NotImplementedError, r"mask_constant\) is not supported", mask_constant=0.0)
+    refuse(TypeError, "mask_constant is the number that marks", mask_constant="NaN")
     refuse(TypeError, "unknown argument 'mask_constnat'", mask_constnat=0.0)
 
 

@@ -111,6 +111,18 @@ def _get_flops(f, optimize, *args, **kwargs):
     return analysis["flops"]
 
 
+def _pos_emb_pdist(shape, pos_emb_p_norm, pos_emb_decay_fn):
+    """NT's function of this name; distances are floats, which strict promotion can add up."""
+    if pos_emb_decay_fn is None:
+        return sys.modules[NT + "._src.stax.linear"]._pos_emb_identity(shape)
+    ndim, total = len(shape), jnp.zeros((1,) * (2 * len(shape)))
+    for axis, size in enumerate(shape):
+        places = jnp.arange(size, dtype=total.dtype)
+        apart = jnp.abs(places[:, None] - places[None, :]) ** pos_emb_p_norm
+        total += apart.reshape((1,) * (2 * axis) + apart.shape + (1,) * (2 * (ndim - axis - 1)))
+    return pos_emb_decay_fn(total)
+
+
 REWRITTEN = {
     NT + "._src.empirical": {
         "_eqn_vjp_fn": _eqn_vjp_fn,
@@ -120,7 +132,10 @@ REWRITTEN = {
         "jnp": View(jnp, size=lambda x: math.prod(jnp.shape(x)), dtype=jnp.result_type),
     },
     # Pools divide by it: a NumPy integer has a dtype, which strict promotion refuses to mix.
-    NT + "._src.stax.linear": {"np": View(np, prod=math.prod)},
+    NT + "._src.stax.linear": {
+        "_pos_emb_pdist": _pos_emb_pdist,
+        "np": View(np, prod=math.prod),
+    },
 }
 
 

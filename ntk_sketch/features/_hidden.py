@@ -51,6 +51,9 @@ class HiddenFeatures(eqx.Module):
         channels: the number of channels of the finite network here ('standard' parameterization and
             concatenation need it).
         pending: an affine layer not yet carried out, which `variances` already include.
+        mask: which positions (n, *space) stand for nothing, such as those behind the end of a
+            sentence, the pending layer carried out; `None` without masks. Features and variances
+            are 0 there; `masked` makes them so.
 
     Example: what the rule of a layer that passes everything on is given, and returns.
 
@@ -66,6 +69,7 @@ class HiddenFeatures(eqx.Module):
     variances: Any = None
     channels: int = eqx.field(static=True, default=1)
     pending: Affine | None = None
+    mask: Any = None
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -130,13 +134,20 @@ class HiddenFeatures(eqx.Module):
     def project(
         self, w: Array, s: Array | None, precision: Precision = "full"
     ) -> tuple[Array, Array | None]:
-        """Inner products of φ with the columns of `w` (d, m) and of ψ with those of `s` (d_ψ, m').
+        """Inner products of φ with the columns of `w` (d, m) and of ψ with those of `s` (d_ψ, m');
+        0 at masked positions.
 
         Behind an affine layer φ is among the blocks of ψ: it meets both sets of columns at once.
         """
+        u, v = self._project(w, s, precision)
+        return self.masked(u), None if v is None else self.masked(v)
+
+    def _project(
+        self, w: Array, s: Array | None, precision: Precision
+    ) -> tuple[Array, Array | None]:
         if self.rooted and precision == "full":
             raw = self.raw(w.shape[1], None if s is None else s.shape[1])
-            return raw.project(*self.fold(w, s))
+            return raw._project(*self.fold(w, s), precision)
         self = self.formed()  # roots magnify the rounding of what they multiply
         phi = self.nngp_vectors()
         if s is None or self.ntk is None:
@@ -156,6 +167,12 @@ class HiddenFeatures(eqx.Module):
             phi.summed([part[..., :columns] for part in both], w),
             psi.summed([*projected, *(part[..., columns:] for part in both)], s),
         )
+
+    def masked(self, x: Any) -> Any:
+        """`x` (n, *space, p), an array or `Rooted`, with 0 at masked positions."""
+        if self.mask is None:
+            return x
+        return mapped(lambda values: jnp.where(self.mask[..., None], 0, values), x)
 
     @property
     def rooted(self) -> bool:
@@ -177,9 +194,10 @@ class HiddenFeatures(eqx.Module):
         if self.pending is None:
             return self
         features = self if self.pending.operator is None else self.formed()
+        ntk = None if features.ntk is None else features.ntk_vectors().blocks_formed()
         return features.replace(
-            nngp=features.nngp_vectors().blocks_formed(),
-            ntk=None if features.ntk is None else features.ntk_vectors().blocks_formed(),
+            nngp=tuple(map(self.masked, features.nngp_vectors().blocks_formed())),
+            ntk=None if ntk is None else tuple(map(self.masked, ntk)),
             pending=None,
         )
 
@@ -204,11 +222,11 @@ def of_examples(fn, features, *others):
         return fn(first, *others)
 
     def one(features: HiddenFeatures, *others: HiddenFeatures) -> HiddenFeatures:
-        parts = [(f.nngp, f.ntk, f.variances) for f in (features, *others)]
-        nngp, ntk, variances = jax.tree.map(
+        parts = [(f.nngp, f.ntk, f.variances, f.mask) for f in (features, *others)]
+        nngp, ntk, variances, mask = jax.tree.map(
             leaf, *parts, is_leaf=lambda part: isinstance(part, Rooted)
         )
-        return features.replace(nngp=nngp, ntk=ntk, variances=variances)
+        return features.replace(nngp=nngp, ntk=ntk, variances=variances, mask=mask)
 
     return jax.tree.map(one, features, *others, is_leaf=lambda f: isinstance(f, HiddenFeatures))
 

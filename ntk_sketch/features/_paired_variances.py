@@ -53,6 +53,11 @@ class PairedVariances(eqx.Module):
     def affine(self, *scales) -> "PairedVariances":
         return self._with(self.own.affine(*scales), self.pairs.affine(*scales))
 
+    def masked(self, mask: None) -> "PairedVariances":
+        """Inputs without positions have no masks."""
+        del mask
+        return self
+
     def dropout(self, factor) -> "PairedVariances":
         """Those of one pass grow; a pair is of two."""
         return self._with(self.own.dropout(factor), self.pairs)

@@ -158,6 +158,13 @@ class Variances(eqx.Module):
         pairs = here(factor) * there(factor, offsets)
         return self.select(offsets).linear(lambda values: pairs * values, offsets)
 
+    def masked(self, mask: Array | None) -> "Variances":
+        """0 for pairs with a position that `mask` (n, *space) marks, unless it is `None`."""
+        if mask is None:
+            return self
+        seen = here(~mask) & there(~mask, self.offsets)
+        return self.linear(lambda values: jnp.where(seen, values, 0), self.offsets)
+
     def dropout(self, factor: Scalar) -> "Variances":
         """Variances of one pass grow by a factor; two independent passes do not see it."""
         centre = np.ones((), bool)

@@ -47,6 +47,20 @@ class Windows:
             self.padding == "CIRCULAR",
         )
 
+    def masks(self, mask: Array | None) -> Array | None:
+        """Which windows are masked (n, *outputs): as NT has it, those in whose middle (of an even
+        number of positions the first of two) is a masked one of `mask` (n, *space).
+        """
+        if mask is None or self.output_space(mask.shape[1:]) == mask.shape[1:]:
+            return mask
+        space = mask.shape[1:]
+        for axis, (size, stride, pads, outputs) in enumerate(
+            zip(self.shape, self.strides, self.pads(space), self.output_space(space), strict=True)
+        ):
+            middle = (size - 1) // 2 - pads[0]
+            mask = jnp.take(mask, middle + stride * np.arange(outputs), axis=1 + axis)
+        return mask
+
     def pad(self, x: Array) -> Array:
         """`x` (n, *space, p) with its positions padded, ready for a `"VALID"` pass."""
         pads = self.pads(x.shape[1:-1])

@@ -167,9 +167,13 @@ def _class(path: str, base: type = object) -> Any:
 
 
 def _filled(kind: type, path: str, fields: dict, inner) -> Any:
-    """An object with these fields, without a call of its class."""
+    """An object with these fields, without a call of its class. A field that is new since then has
+    its default.
+    """
     known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-    if {f.name for f in known} != set(fields):
+    names = {f.name for f in known}
+    new = {f.name: f.default for f in known if f.name not in fields}
+    if not names >= set(fields) or dataclasses.MISSING in new.values():
         raise ValueError(
             f"{path} had the fields {', '.join(fields)} and has"
             f" {', '.join(f.name for f in known) or 'none'} here: it was written by another version"
@@ -178,6 +182,8 @@ def _filled(kind: type, path: str, fields: dict, inner) -> Any:
     value = object.__new__(kind)
     for name, item in fields.items():
         object.__setattr__(value, name, inner(item))
+    for name, default in new.items():
+        object.__setattr__(value, name, default)
     return value
 
 

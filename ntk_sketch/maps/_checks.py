@@ -1,16 +1,26 @@
 """What `feature_map` and its maps refuse, before any long work."""
 
 import inspect
+import warnings
 
+import equinox as eqx
 import jax
-import numpy as np
+from jax import numpy as jnp
 
 from .. import methods
 from ..methods import Method
+from ..methods._variances_only import VariancesOnly
 from ..stax import Layer
 from ..stax._combinators import output_shape
+from ..stax._rule import Rule
 
 KERNELS = ("nngp", "ntk")
+
+#: Matrices of all pairs of positions that are there at once: weights, K, Θ and a product.
+_MATRICES = 4
+
+#: Bytes of them, for one example, beyond which it is said beforehand.
+_USUAL_BYTES = 2**28
 
 
 def check_model(model) -> None:
@@ -22,28 +32,38 @@ def check_model(model) -> None:
         )
 
 
-def check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
-    """Whatever NT refuses is refused here, by NT's own checks on shapes alone."""
-    two = jax.ShapeDtypeStruct((2, *shape), dtype)
-    if kwargs.get("pattern") is not None:  # NT wants the graphs of both batches, here of two each
-        pattern = kwargs["pattern"]
-        graphs = np.asarray(pattern[0] if isinstance(pattern, tuple) else pattern)
-        kwargs = kwargs | {"pattern": (np.zeros_like(graphs, shape=(2, *graphs.shape[1:])),) * 2}
+def check_with_nt(model: Layer, shape, dtype, get, kwargs, mask_constant=None) -> None:
+    """Whatever NT refuses is refused here, by NT's own checks on shapes alone: of two examples, or
+    with call-time arguments of all of them.
+    """
+    examples = jax.ShapeDtypeStruct((shape[0] if kwargs else 2, *shape[1:]), dtype)
+    constant = None if mask_constant is None else float(mask_constant)
+    pattern, others = kwargs.get("pattern"), {k: v for k, v in kwargs.items() if k != "pattern"}
+    if constant is not None:
+        others["mask_constant"] = constant
+
+    def kernels(x, pattern):
+        graphs = {} if pattern is None else {"pattern": (pattern, pattern)}
+        with jax.numpy_dtype_promotion("standard"):  # NT divides by integers
+            return model[2](x, None, get, **graphs, **others)
+
     try:
-        out = jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), two)
+        out = eqx.filter_eval_shape(kernels, examples, pattern)
     except Exception as error:
         where = _layer_of(error)
         cause = error
         if where == f"In layer {model.name}.":  # shapes that do not fit: `init_fn` knows where
             try:
-                output_shape(model, (2, *shape))
+                output_shape(model, examples.shape)
             except Exception as init_error:
                 where, cause = _layer_of(init_error), init_error
         if not where:
             raise
-        shape = f"(n, {', '.join(map(str, shape))})"
+        if "In layer Aggregate(" in where:  # a graph that does not fit: our rule says why
+            model.rule.needs(None, examples.shape, method=VariancesOnly(), **kwargs)
+        shape = f"(n, {', '.join(map(str, shape[1:]))})"
         message = f"{where} Neural Tangents refuses inputs of shape {shape}: {cause}"
-        message += _remedy(model, where, two, get, kwargs)
+        message += _remedy(where, examples, kernels, pattern)
         kinds = (NotImplementedError, TypeError)
         raise next((k for k in kinds if isinstance(cause, k)), ValueError)(message) from error
     if not all(hasattr(getattr(out, name, None), "shape") for name in get):
@@ -52,18 +72,18 @@ def check_with_nt(model: Layer, shape, dtype, get, kwargs) -> None:
         )
 
 
-def _remedy(model: Layer, where: str, two: jax.ShapeDtypeStruct, get, kwargs) -> str:
+def _remedy(where: str, examples: jax.ShapeDtypeStruct, kernels, pattern) -> str:
     """What to do about frequent refusals that do not say so themselves."""
     if "In layer Elementwise(" in where:
         return (
             ". A function alone has no kernel in closed form: use stax.ElementwiseNumerical(fn,"
             " deg=25, df=fn_derivative), which integrates it."
         )
-    if "In layer Aggregate(" in where and kwargs.get("pattern") is None:
-        return ". Its graph is missing: pass pattern=... to feature_map and to every call."
-    one_channel = jax.ShapeDtypeStruct((*two.shape, 1), two.dtype)
+    if "In layer Aggregate(" in where:
+        return f". pattern must hold one graph for each of the {examples.shape[0]} examples."
+    one_channel = jax.ShapeDtypeStruct((*examples.shape, 1), examples.dtype)
     try:
-        jax.eval_shape(lambda x: model[2](x, None, get, **kwargs), one_channel)
+        eqx.filter_eval_shape(kernels, one_channel, pattern)
     except Exception:
         return ""
     return ". If the axis of channels is missing, add it: x[..., None]."
@@ -91,10 +111,6 @@ def check_method(method) -> None:
 def checked_call_arguments(kwargs: dict, taken: frozenset[str]) -> dict:
     """NT's call-time arguments, those of `None` left out: some layer must take each."""
     given = {name: value for name, value in kwargs.items() if value is not None}
-    if "mask_constant" in given:
-        raise NotImplementedError(
-            "masking (mask_constant) is not supported by features; the exact kernel_fn has it."
-        )
     if unknown := sorted(set(given) - taken):
         names = ", ".join(sorted(taken)) or "none"
         raise TypeError(
@@ -102,6 +118,20 @@ def checked_call_arguments(kwargs: dict, taken: frozenset[str]) -> dict:
             f" that its layers take: {names}."
         )
     return given
+
+
+def warn_of_pairs(rule: Rule, shape, dtype, stacklevel: int) -> None:
+    """Warns of more bytes than usual for covariances of all pairs of positions of an example."""
+    compared = rule.compared_positions(tuple(shape))
+    needed = _MATRICES * compared**2 * jnp.dtype(dtype).itemsize
+    if needed > _USUAL_BYTES:
+        warnings.warn(
+            f"a layer mixes {compared} positions of an example with each other: weights and"
+            f" covariances of all their pairs take about {needed / 2**20:,.0f} MiB for every"
+            " example of a batch. Pool positions before, or use small batches",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def checked_get(get) -> tuple[str, ...]:

@@ -16,28 +16,50 @@ from ._views import Views
 
 
 def exact_diagonals(
-    model: Specification, x: Inputs, get: tuple[str, ...], dtype: str, **kwargs
+    model: Specification,
+    x: Inputs,
+    get: tuple[str, ...],
+    dtype: str,
+    mask_constant: str | None = None,
+    **kwargs,
 ) -> tuple[Array, Array | None]:
     """`k(x, x)` and, or `None`, `Θ(x, x)` of each example, (n,) each."""
     make = variance_program if kwargs or model.is_traced else _cached_program
-    transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **kwargs)
-    variances = variances_at_output(transform, jnp.asarray(x), offsets, get, dtype, kwargs)
+    examples = {"examples": len(x)} if kwargs else {}  # call-time arguments are of so many
+    transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
+    variances = variances_at_output(
+        transform, jnp.asarray(x), offsets, get, dtype, kwargs, mask_constant
+    )
     _, nngp, ntk = variances.diagonals()
     return nngp, ntk
 
 
 @eqx.filter_jit
 def variances_at_output(
-    transform, x, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+    transform,
+    x,
+    offsets,
+    get: tuple[str, ...],
+    dtype: str,
+    kwargs: dict,
+    mask_constant: str | None = None,
 ) -> Variances:
-    return output(transform, Views(), x, offsets, get, dtype, kwargs).variances
+    return output(transform, Views(), x, offsets, get, dtype, kwargs, mask_constant).variances
 
 
-def variance_program(model: Specification, input_shape, get, dtype: str, last: Any = (), **kwargs):
+def variance_program(
+    model: Specification,
+    input_shape,
+    get,
+    dtype: str,
+    last: Any = (),
+    examples: int = 2,
+    **kwargs,
+):
     """A transform that carries exact variances to the output, and the offsets that it starts
     from. Those at the output are `last`: `()` where no positions are left.
     """
-    rule, method, shape = model.build().rule, VariancesOnly(), (2, *input_shape)
+    rule, method, shape = model.build().rule, VariancesOnly(), (examples, *input_shape)
     offsets = rule.needs(last, shape, method=method, **kwargs)
     shapes = functools.partial(enter, ntk="ntk" in get, offsets=offsets)
     features = eqx.filter_eval_shape(shapes, jax.ShapeDtypeStruct(shape, dtype))

@@ -1,5 +1,7 @@
 """What enters the rules of a network, and what leaves them."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 
@@ -7,31 +9,49 @@ from .._typing import Array
 from ..features._hidden import HiddenFeatures, of_examples
 from ..features._variances import input_variances
 from ..numerics._precision import promoted
+from ._masks import split
 from ._views import Views
 
 
-def enter(x: Array, ntk: bool, offsets) -> HiddenFeatures:
-    """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`."""
+def enter(
+    x: Array, ntk: bool, offsets, mask_constant: str | None = None, dtype: Any = None
+) -> HiddenFeatures:
+    """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`.
+
+    Args:
+        dtype: of the inputs as they came, in which they hold the constant; `None`: theirs.
+    """
+    x, mask = split(x, mask_constant, x.dtype if dtype is None else dtype)
     return HiddenFeatures(
         nngp=(x * x.shape[-1] ** -0.5,),
         ntk=() if ntk else None,
         variances=None if offsets is None else input_variances(x, offsets, ntk),
         channels=x.shape[-1],
+        mask=mask,
     )
 
 
 def output(
-    transform, views: Views, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+    transform,
+    views: Views,
+    x: Array,
+    offsets,
+    get: tuple[str, ...],
+    dtype: str,
+    kwargs: dict,
+    mask_constant: str | None = None,
 ):
     """Features at the output, between rules, in the map's dtype or one of more digits."""
+    given = x.dtype
     x = x.astype(promoted(x.dtype, dtype))
     views, transform = jax.tree.map(
         lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf,
         (views, transform),
     )
     x = views(x)
-    features = enter(x, "ntk" in get, offsets)
+    features = enter(x, "ntk" in get, offsets, mask_constant, given)
     features = transform(features, **kwargs)
     if views.transforms:  # before the last root
+        features = features if mask_constant is None else features.applied().replace(mask=None)
         features = of_examples(views.mean, features)
     return features.concrete()

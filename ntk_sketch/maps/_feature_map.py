@@ -1,6 +1,7 @@
 """`FeatureMap`: from inputs to features."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -13,12 +14,11 @@ from ..features._features import Features
 from ..features._hidden import joined
 from ..numerics._cost import Cost, product_cost
 from ._batches import batch_within, usual_budget
-from ._checks import (
-    checked_call_arguments,
-)
+from ._checks import checked_call_arguments
 from ._diagonals import exact_diagonals
 from ._ends import output
 from ._kernel import kernel_of_features
+from ._masks import check_same
 from ._parts import Parts
 from ._views import Views, check_averaged, exact_kernel_of_views, in_floats
 
@@ -65,7 +65,8 @@ class FeatureMap(Parts):
             x: floating point inputs (n, *input_shape), or what has `__array__`. Values are not
                 looked at: rows with NaN, or so large that the map overflows their dtype, have
                 features that are NaN or infinite. `ntk_sketch.streaming.stream` refuses both.
-            **kwargs: NT's call-time arguments, as given to `ntk_sketch.feature_map`.
+            **kwargs: NT's call-time arguments, as given to `ntk_sketch.feature_map`: `pattern`, the
+                graphs of these examples. `mask_constant` is the map's and may be left out.
 
         Returns:
             `Features` with `nngp` and `ntk`: one array (n, *space, p) each, or `None` if it is not
@@ -77,9 +78,15 @@ class FeatureMap(Parts):
             TypeError: integer inputs.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
-        kwargs = checked_call_arguments(kwargs, self.call_arguments)
+        kwargs = self._call_arguments(kwargs)
         static = (self._input_offsets, self.get, self.dtype)
-        return _features(self.transform, self.views, jnp.asarray(x), *static, kwargs)
+        return _features(
+            self.transform, self.views, jnp.asarray(x), *static, kwargs, self._mask_constant
+        )
+
+    def _call_arguments(self, kwargs: dict) -> dict:
+        check_same(kwargs.pop("mask_constant", None), self._mask_constant)
+        return checked_call_arguments(kwargs, self.call_arguments)
 
     @property
     def exact_kernel_fn(self) -> Callable:
@@ -88,6 +95,8 @@ class FeatureMap(Parts):
         them.
         """
         kernel_fn = self.model.build()[2]
+        if self._mask_constant is not None:
+            kernel_fn = functools.partial(kernel_fn, mask_constant=self.mask_constant)
         plain = self.views.preprocess is None and not self.views.transforms
         return kernel_fn if plain else exact_kernel_of_views(kernel_fn, self.views)
 
@@ -139,9 +148,12 @@ class FeatureMap(Parts):
         return {name: getattr(features, name).shape[-1] for name in self.get}
 
     def _program(self, transform, x: Array) -> Features:
-        """The features as a function of the drawn parameters, to be looked at, not run."""
+        """The features as a function of the drawn parameters, to be looked at, not run: without
+        call-time arguments, which layers are told by `None`.
+        """
         static = (self._input_offsets, self.get, self.dtype)
-        return _features.__wrapped__(transform, self.views, x, *static, {})
+        none = dict.fromkeys(self.call_arguments)
+        return _features.__wrapped__(transform, self.views, x, *static, none, self._mask_constant)
 
     @property
     def kernel_fn(self) -> Callable:
@@ -161,7 +173,7 @@ class FeatureMap(Parts):
                 too small. Off the diagonal the features' kernel stays. A training matrix with it is
                 that of another regression, with the missing part as noise (Snelson and Ghahramani
                 2005): leave it out there, as below.
-            **kwargs: NT's call-time arguments.
+            **kwargs: NT's call-time arguments, such as `pattern=(pattern1, pattern2)`.
 
         Returns:
             An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs
@@ -200,9 +212,11 @@ class FeatureMap(Parts):
         model pools them. With `Dropout` those of two independent passes.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
-        kwargs = checked_call_arguments(kwargs, self.call_arguments)
+        kwargs = self._call_arguments(kwargs)
         x = self.views.single(in_floats(x))
-        return exact_diagonals(self.model, x, self.get, self.dtype, **kwargs)
+        return exact_diagonals(
+            self.model, x, self.get, self.dtype, mask_constant=self._mask_constant, **kwargs
+        )
 
     def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
         """The largest power of two of examples (4,096 at most) whose features need about
@@ -249,9 +263,16 @@ class FeatureMap(Parts):
 
 @eqx.filter_jit
 def _features(
-    transform, views: Views, x: Array, offsets, get: tuple[str, ...], dtype: str, kwargs: dict
+    transform,
+    views: Views,
+    x: Array,
+    offsets,
+    get: tuple[str, ...],
+    dtype: str,
+    kwargs: dict,
+    mask_constant: str | None,
 ) -> Features:
-    features = output(transform, views, x, offsets, get, dtype, kwargs)
+    features = output(transform, views, x, offsets, get, dtype, kwargs, mask_constant)
     nngp = joined(features.nngp, features.nngp[0])
     return Features(
         nngp=nngp if "nngp" in get else None,

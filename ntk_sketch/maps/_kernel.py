@@ -25,11 +25,12 @@ def kernel_of_features(
         raise ValueError(
             f"get={get!r}: this feature map has {feature_map.get}; make it with get={names!r}."
         )
-    z1 = feature_map(x1, **kwargs)
-    z2 = z1 if x2 is None else feature_map(x2, **kwargs)
+    first, second = _sides(kwargs, x2 is None)
+    z1 = feature_map(x1, **first)
+    z2 = z1 if x2 is None else feature_map(x2, **second)
     exact: dict[str, Any] = {}
     if exact_diagonal and x2 is None:
-        diagonals = feature_map.diagonals(x1, **kwargs)
+        diagonals = feature_map.diagonals(x1, **first)
         exact = dict(zip(("nngp", "ntk"), diagonals, strict=True))
     grams = []
     for name in names:
@@ -44,6 +45,22 @@ def kernel_of_features(
             gram = jnp.fill_diagonal(gram, exact[name], inplace=False)
         grams.append(gram)
     return grams[0] if isinstance(get, str) else named(names)(*grams)
+
+
+def _sides(kwargs: dict, same: bool) -> tuple[dict, dict]:
+    """Call-time arguments of either batch: the graphs come as a pair, as in NT; those of one batch
+    may come alone.
+    """
+    pattern = kwargs.get("pattern")
+    if pattern is None:
+        return kwargs, kwargs
+    if not isinstance(pattern, tuple) and not same:
+        raise TypeError(
+            "pattern: kernel_fn of two batches takes the graphs of both, pattern=(pattern1,"
+            f" pattern2); got one {type(pattern).__name__}."
+        )
+    first, second = pattern if isinstance(pattern, tuple) else (pattern, pattern)
+    return kwargs | {"pattern": first}, kwargs | {"pattern": second}
 
 
 @functools.cache

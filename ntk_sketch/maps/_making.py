@@ -24,9 +24,11 @@ from ._checks import (
     check_with_nt,
     checked_call_arguments,
     checked_get,
+    warn_of_pairs,
 )
 from ._ends import enter
 from ._feature_map import FeatureMap
+from ._masks import checked_constant, without_marks
 from ._scale import check_scale
 from ._views import Views, preprocessed
 
@@ -41,6 +43,7 @@ def feature_map(
     key: PRNGKey,
     get: str | Sequence[str] = KERNELS,
     preprocess: Callable | None = None,
+    mask_constant: float | None = None,
     **kwargs,
 ) -> FeatureMap:
     """Features whose inner products approximate the kernels of `model`.
@@ -58,13 +61,22 @@ def feature_map(
             the map, compiled with it and saved with it, so that the map takes examples as they are.
             Best an `equinox.Module` whose arrays are the fitted numbers. `None`: the examples are
             the inputs.
-        **kwargs: NT's call-time arguments of `kernel_fn` (`pattern`), those of the example inputs.
+        mask_constant: a number that marks entries of the inputs as masked, as in NT: what lies
+            behind the end of a short sentence, for example. Positions all of whose channels are
+            masked have features and variances 0 in every layer, are never landmarks, and
+            `GlobalAvgPool` does not count them. The map keeps the constant: batches at its calls
+            are masked by it too. May be NaN, but solvers and streams refuse NaN in examples:
+            choose a number that no entry has and that floats hold exactly, such as -1000.
+        **kwargs: NT's call-time arguments of `kernel_fn`, those of the example inputs: `pattern`,
+            one graph for each, for `Aggregate`.
 
     Returns:
         A `FeatureMap`: `z = feature_map(x)`, `z.ntk @ z.ntk.T ≈ kernel_fn(x, None, "ntk")`.
 
     Warns:
         RuntimeWarning: examples so large or small that a nonlinearity's formula loses its digits.
+        UserWarning: attention or aggregation over so many positions that weights and covariances of
+            all pairs of them take more than 256 MiB for one example, with the bytes.
 
     Raises:
         ValueError, NotImplementedError: whatever NT's `kernel_fn` raises for this model and input
@@ -89,25 +101,31 @@ def feature_map(
     get = checked_get(get)
     kwargs = checked_call_arguments(kwargs, model.rule.call_arguments)
     checked_key(key)
-    examples = x = checked_inputs(x)
-    warn_of_lost_variation(x)
+    constant = checked_constant(mask_constant, model, method)
+    examples = x = checked_inputs(x, values=constant is None)
     if preprocess is not None:
-        x = checked_inputs(preprocessed(preprocess, x))
+        warn_of_lost_variation(x)
+        x = checked_inputs(preprocessed(preprocess, x), values=constant is None)
+    plain = without_marks(x, constant)
+    if preprocess is None:
+        warn_of_lost_variation(plain)
     abstract = isinstance(x, jax.ShapeDtypeStruct)
     shape, dtype = tuple(x.shape), jax.dtypes.canonicalize_dtype(x.dtype)
 
-    check_with_nt(model, shape[1:], dtype, get, kwargs)
+    check_with_nt(model, shape, dtype, get, kwargs, constant)
 
-    dtype = promoted(dtype, jnp.float32)
+    given, dtype = dtype, promoted(dtype, jnp.float32)
     if not kwargs:
-        check_scale(model, x, get, str(dtype), stacklevel=2)
+        check_scale(model, plain, get, str(dtype), stacklevel=2)
     rule = rule_under(model, method)
+    warn_of_pairs(model.rule, shape, dtype, stacklevel=2)
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
-    entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets)
+    entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets, mask_constant=constant)
     if rule.looks_at_data(own) and not abstract:
         with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
-            features = _entered(jnp.asarray(x).astype(dtype), "ntk" in get, offsets)
+            x_in_dtype = jnp.asarray(x).astype(dtype)
+            features = _entered(x_in_dtype, "ntk" in get, offsets, constant, str(given))
     else:
         features = eqx.filter_eval_shape(entering, jax.ShapeDtypeStruct(shape, dtype))
     transform = rule.fit(features, method=own, offsets=None, key=key, **kwargs)
@@ -126,4 +144,5 @@ def feature_map(
         model.rule.call_arguments,
         str(dtype),
         landmarks,
+        constant,
     )

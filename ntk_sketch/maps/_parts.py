@@ -33,6 +33,12 @@ class Parts(eqx.Module):
     call_arguments: frozenset[str] = eqx.field(static=True)
     dtype: str = eqx.field(static=True)
     _landmark_keys: Array | None = None
+    _mask_constant: str | None = eqx.field(static=True, default=None)
+
+    @property
+    def mask_constant(self) -> float | None:
+        """The number that marks masked entries of examples; `None` without masks."""
+        return None if self._mask_constant is None else float(self._mask_constant)
 
     @property
     def specification(self) -> dict:
@@ -70,6 +76,8 @@ class Parts(eqx.Module):
         Cost: every array is read once on the host.
         """
         settings = (self.method, self.input_shape, self.get, self.dtype, self.views)
+        if self._mask_constant is not None:
+            settings = (*settings, self._mask_constant)
         return fingerprint(self.model, settings, self.transform)
 
     def save(self, path: str | os.PathLike) -> None:

@@ -14,7 +14,7 @@ from ._method import Method
 class Exact(Method):
     """Features that reproduce the kernel on the sample to rounding. For tests and small inputs.
 
-    With `Z` all P positions of the sample (patches and bias included),
+    With `Z` all P positions of the sample that are not masked (patches and bias included),
 
         φ' = k_σ(φ, Z) k_σ(Z, Z)^{-1/2},
         ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] (k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>)^{-1/2},
@@ -45,8 +45,9 @@ class Exact(Method):
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
         check_values("Exact", dual, features, key)
-        space = features.nngp_vectors().space
-        index = tuple(i.ravel() for i in np.indices((features.nngp[0].shape[0], *space)))
+        shape = features.nngp[0].shape[0], *features.nngp_vectors().space
+        seen = np.ones(shape, bool) if features.mask is None else ~np.asarray(features.mask)
+        index = np.nonzero(seen)
         some = generator(key).permutation(len(index[0]))[:HELD_OUT]
         seen = tuple(i[some] for i in index)
         return expansion(landmarks_at(dual, features, index, seen), dual).folded(features)

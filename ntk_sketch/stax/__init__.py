@@ -7,7 +7,17 @@ its constructors return a `Layer`, NT's triple with a feature rule. Layers of ot
 
 from .._nt import nt_stax as _nt_stax
 from ..methods import Method as Method
-from . import _branching, _combinators, _elementwise, _linear, _normalization, _pool, _resize
+from . import (
+    _aggregate,
+    _attention,
+    _branching,
+    _combinators,
+    _elementwise,
+    _linear,
+    _normalization,
+    _pool,
+    _resize,
+)
 from ._elementwise import homogeneous as homogeneous
 from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
@@ -20,10 +30,6 @@ from ._rule import Rule as Rule
 
 def _exact_only(new_layer, *args, **kwargs):
     return _NoRule(new_layer.name)
-
-
-def _aggregate(new_layer, *args, **kwargs):
-    return _NoRule(new_layer.name, call_arguments=frozenset({"pattern"}))
 
 
 # Combinators.
@@ -67,18 +73,20 @@ ImageResize = register(_resize.ImageResize, _resize.image_resize)
 LayerNorm = register(_nt_stax.LayerNorm, _normalization.layer_norm)
 SumPool = register(_nt_stax.SumPool, _pool.sum_pool)
 
+# Layers that mix positions, by a graph or by their covariances.
+Aggregate = register(_nt_stax.Aggregate, _aggregate.aggregate)
+GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _attention.global_self_attention)
+
 # Branches.
 FanInConcat = register(_nt_stax.FanInConcat, _branching.fan_in_concat)
 FanInSum = register(_nt_stax.FanInSum, _branching.fan_in_sum)
 FanOut = register(_nt_stax.FanOut, _branching.fan_out)
 
 # Exact kernel and finite network only, so far.
-Aggregate = register(_nt_stax.Aggregate, _aggregate)
 ConvLocal = register(_nt_stax.ConvLocal, _exact_only)
 ConvTranspose = register(_nt_stax.ConvTranspose, _exact_only)
 DotGeneral = register(_nt_stax.DotGeneral, _exact_only)
 FanInProd = register(_nt_stax.FanInProd, _exact_only)
-GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _exact_only)
 Index = register(_nt_stax.Index, _exact_only)
 
 # What is not a layer.

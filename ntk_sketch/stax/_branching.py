@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import equinox as eqx
 from jax import numpy as jnp
@@ -14,6 +15,8 @@ from ._rule import NoRule, Rule
 
 
 class FanOut(Rule):
+    masks = True
+
     def __init__(self, num: int):
         self.num = num
 
@@ -43,8 +46,10 @@ def fan_out(layer, num):
 
 class FanIn(Rule):
     """Independent branches with weights of their own: kernels add, so features stand side by side,
-    in orthogonal blocks.
+    in orthogonal blocks. What all branches mask is masked.
     """
+
+    masks = True
 
     def needs(self, offsets, shape, *, method):
         return [offsets] * len(shape)
@@ -73,7 +78,14 @@ def add(branches: list[HiddenFeatures], offsets: Offsets) -> HiddenFeatures:
         nngp=sum((branch.nngp for branch in branches), ()),
         ntk=None if first.ntk is None else sum((branch.ntk for branch in branches), ()),
         variances=variances,
+        mask=common_mask([branch.mask for branch in branches]),
     )
+
+
+def common_mask(masks: list[Any]) -> Any:
+    """What all of the masks mark; `None` is no mask."""
+    given = [mask for mask in masks if mask is not None]
+    return functools.reduce(jnp.logical_and, given) if len(given) == len(masks) else None
 
 
 def fan_in_sum(layer):
@@ -139,6 +151,8 @@ class ConcatSpaceTransform(eqx.Module):
                 return jnp.pad(array, widths)
 
             branch = branch.map(lambda block, pad=pad: pad(block, self.axis))
+            if branch.mask is not None:
+                branch = branch.replace(mask=~pad(~branch.mask, self.axis))
             if self.offsets is not None:
                 variances = branch.variances.linear(
                     lambda k, pad=pad: pad(k, k.ndim // 2 + self.axis), branch.variances.offsets
@@ -150,6 +164,8 @@ class ConcatSpaceTransform(eqx.Module):
 
 class FanInConcat(Rule):
     """Which kind of concatenation it is depends on the number of axes, known with the inputs."""
+
+    masks = True
 
     def __init__(self, layer, axis: int):
         self.name, self.axis = layer.name, axis

@@ -23,6 +23,8 @@ class Combinator(Rule):
         self.nonlinearities = sum(rule.nonlinearities for rule in self.rules)
         self.call_arguments = frozenset().union(*(rule.call_arguments for rule in self.rules))
         self.positions = self.first_change([rule.positions for rule in self.rules])
+        self.masks = all(rule.masks for rule in self.rules)
+        self.compares = any(rule.compares for rule in self.rules)
 
     def first_change(self, positions: list[Positions]) -> Positions:
         """What becomes of positions first, if the layers do this to them; "kept" if nothing."""
@@ -73,6 +75,13 @@ class Serial(Combinator):
             with self.at(index) as rule:
                 needed.append(rule.needs(needed[-1], into, method=own, **taken(rule, kwargs)))
         return shapes, needed[::-1]
+
+    def compared_positions(self, shape):
+        compared = 0
+        for layer, rule in zip(self.layers, self.rules if self.compares else (), strict=False):
+            compared = max(compared, rule.compared_positions(shape))
+            shape = output_shape(layer, shape)
+        return compared
 
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.plan(offsets, shape, method, kwargs)[1][0]
@@ -139,6 +148,10 @@ class Parallel(Combinator):
     def first_change(self, positions):
         # Those that pass by in one branch meet what comes after the branches.
         return "kept" if "kept" in positions else positions[0]
+
+    def compared_positions(self, shape):
+        branches = zip(self.rules, shape, strict=True)
+        return max([0, *(rule.compared_positions(into) for rule, into in branches)])
 
     def before_flatten(self):
         return Parallel(self.layers, [rule.before_flatten() for rule in self.rules])

@@ -19,7 +19,7 @@ class Nonlinearity(Rule):
     """`K' = k_σ(K, q, q')`, `Θ' = k_σ'(K, q, q') Θ`, expanded into features by the method."""
 
     nonlinearities = 1
-    positions = "expanded"
+    positions, masks = "expanded", True
 
     def __init__(self, dual: DualActivation, flattened: bool = False):
         self.dual, self.flattened = dual, flattened
@@ -57,10 +57,11 @@ class NonlinearityTransform(eqx.Module):
         if features.variances is not None:
             offsets = ((0,),) * len(features.space) if self.offsets is None else self.offsets
             exact = features.variances.nonlinearity(self.dual, offsets)
+            exact = exact if features.mask is None else exact.masked(features.mask)
         nngp, ntk = self.expansion(features, exact)
         return features.replace(
-            nngp=(nngp,),
-            ntk=None if ntk is None else (ntk,),
+            nngp=(features.masked(nngp),),
+            ntk=None if ntk is None else (features.masked(ntk),),
             variances=None if self.offsets is None else exact,
             pending=None,
         )

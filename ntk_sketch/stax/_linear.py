@@ -27,6 +27,8 @@ class Weights(Rule):
     them.
     """
 
+    masks = True
+
     def __init__(self, layer, out, W_std, b_std, parameterization, s, windows=None, axes=(0, -1)):
         self.name, self.windows, self.axes = layer.name, windows, axes
         self.W_std, self.b_std, self.s = W_std, b_std, s
@@ -71,6 +73,7 @@ class AffineTransform(eqx.Module):
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.applied()
         affine = in_dtype(self.affine, features.dtype)
+        mask = features.mask if self.windows is None else self.windows.masks(features.mask)
         variances = None
         if self.offsets is not None:
             if self.windows is None:
@@ -79,8 +82,10 @@ class AffineTransform(eqx.Module):
                 variances = through_convolution(features.variances, self.windows, self.offsets)
             variances = variances.affine(
                 affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
-            )
-        return features.replace(variances=variances, channels=self.channels, pending=affine)
+            ).masked(mask)
+        return features.replace(
+            variances=variances, channels=self.channels, pending=affine, mask=mask
+        )
 
 
 def dense(layer, out_dim, W_std, b_std, batch_axis, channel_axis, parameterization, s):
@@ -124,6 +129,8 @@ def _channels_last(lhs: str, rhs: str, out: str) -> bool:
 class Identity(Rule):
     """Features unchanged."""
 
+    masks = True
+
     def fit(self, features, *, method, offsets, key):
         return SelectTransform(offsets)
 
@@ -151,6 +158,8 @@ class Dropout(Rule):
     pass grow by `1 / rate`.
     """
 
+    masks = True
+
     def __init__(self, rate: float):
         self.rate = rate
 
@@ -176,7 +185,7 @@ def dropout(layer, rate, mode):
 class Flatten(Rule):
     """Positions become features: `K' = mean over s of K(s, s)`."""
 
-    positions = "flattened"
+    positions, masks = "flattened", True
 
     def __init__(self, layer, batch_axis: int, batch_axis_out: int):
         self.name, self.axes = layer.name, (batch_axis, batch_axis_out)
@@ -207,8 +216,11 @@ class FlattenTransform(eqx.Module):
         if self.offsets is not None:
             axes = tuple(range(1, 1 + 2 * len(space)))
             variances = features.variances.linear(lambda k: jnp.sum(k, axes) / size, ())
+        mask = features.mask
+        if mask is not None:
+            mask = jnp.all(mask, tuple(range(1, mask.ndim)))
         features = features.map(lambda block: block.reshape(block.shape[0], -1) * size**-0.5)
-        return features.replace(variances=variances, channels=features.channels * size)
+        return features.replace(variances=variances, channels=features.channels * size, mask=mask)
 
 
 def flatten(layer, batch_axis, batch_axis_out):

@@ -15,7 +15,10 @@ class LayerNorm(Rule):
 
     `v` is the variance `K(s, s)`, averaged over those spatial axes that are normalised together
     with the channels. It is the exact one, carried beside the features, not their squared norm.
+    Among masked positions NT has the sum of `eps + v` over all, divided by the number of others.
     """
+
+    masks = True
 
     def __init__(self, layer, axis, eps: float, axes):
         self.name, self.eps, self.axes = layer.name, eps, axes
@@ -52,9 +55,13 @@ class LayerNormTransform(eqx.Module):
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features, variances = features.applied(), features.variances
         v = variances.diagonal(variances.same)
-        mean = jnp.mean(v, self.together, keepdims=True)
         eps = in_dtype(self.eps, v.dtype)
-        factor = jnp.broadcast_to((eps + mean) ** -0.5, v.shape)
+        if features.mask is None or not self.together:
+            mean = eps + jnp.mean(v, self.together, keepdims=True)
+        else:
+            count = jnp.sum(~features.mask, self.together, keepdims=True, dtype=v.dtype)
+            mean = jnp.sum(eps + v, self.together, keepdims=True) / jnp.maximum(count, 1)
+        factor = jnp.broadcast_to(mean**-0.5, v.shape)
         return features.map(lambda block: block * factor[..., None]).replace(
             variances=None if self.offsets is None else variances.scaled(factor, self.offsets)
         )

@@ -1,5 +1,7 @@
 """Rules of the pools: linear in the features, so that NT's own pool is applied to each feature."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 from jax import numpy as jnp
@@ -15,9 +17,12 @@ from ._rule import Rule, check_axes
 
 
 class Pool(Rule):
-    """`K'(S, T)` is the sum, or mean, of `K(s, t)` over the pairs of positions in two windows."""
+    """`K'(S, T)` is the sum, or mean, of `K(s, t)` over the pairs of positions in two windows.
 
-    positions = "pooled"
+    A mean counts masked positions of its window, as NT's does.
+    """
+
+    positions, masks = "pooled", True
 
     def __init__(self, layer, windows: Windows, weights: str, axes):
         self.name, self.layer = layer.name, layer.specification
@@ -39,13 +44,14 @@ class PoolTransform(eqx.Module):
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.applied()
-        variances = None
+        mask, variances = self.windows.masks(features.mask), None
         if self.offsets is not None:
             variances = through_pool(
                 features.variances, self.windows, self.offsets, weights=self.weights
-            )
+            ).masked(mask)
         _, pool, _ = self.layer.triple()
-        return features.map(lambda block: pool((), block)).replace(variances=variances)
+        pooled = features.map(lambda block: pool((), block)).replace(mask=mask)
+        return pooled.map(pooled.masked).replace(variances=variances)
 
 
 def avg_pool(layer, window_shape, strides, padding, normalize_edges, batch_axis, channel_axis):
@@ -65,9 +71,10 @@ class GlobalPool(Rule):
     A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions
     of an example: exact up to `Method.max_positions_all_pairs` positions. Beyond, it is
     *estimated*: same-position terms are exact, cross-position terms are those of the features.
+    A mean is over positions that are not masked.
     """
 
-    positions = "pooled"
+    positions, masks = "pooled", True
 
     def __init__(self, layer, mean: bool, axes):
         self.name, self.layer, self.mean, self.axes = layer.name, layer.specification, mean, axes
@@ -95,12 +102,19 @@ class GlobalPoolTransform(eqx.Module):
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.applied() if self.exact else features.concrete()
         _, pool, _ = self.layer.triple()
-        pooled = features.map(lambda block: pool((), block))
+        pooled, size = features.map(lambda block: pool((), block)), positions(features.space)
+        scale: Any = size**-2.0 if self.mean else 1.0
+        if features.mask is not None:
+            places = tuple(range(1, features.mask.ndim))
+            pooled = pooled.replace(mask=jnp.all(features.mask, places))
+            if self.mean:
+                count = jnp.sum(~features.mask, places, dtype=features.dtype)
+                count = jnp.maximum(count, 1)
+                scale, share = count**-2.0, size / count[:, None]
+                pooled = pooled.map(lambda block: share * block)
         if self.offsets is None:
             return pooled.replace(variances=None)
-        variances, size = features.variances, positions(features.space)
-        scale = size**-2.0 if self.mean else 1.0
-        total = variances.total().linear(lambda k: scale * k, ())
+        total = features.variances.total().linear(lambda k: scale * k, ())
         if self.exact:
             return pooled.replace(variances=total)
 

@@ -1,5 +1,6 @@
 """Rules: how layers act on features."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -38,6 +39,10 @@ class Rule:
         call_arguments: names of the call-time arguments that the layer takes.
         positions: what becomes of the features of positions: "pooled" (summed), "flattened" (they
             stand side by side), "expanded" (new ones, by a nonlinearity) or "kept".
+        masks: whether the transform minds `HiddenFeatures.mask`: what it returns is 0 at masked
+            positions, and has the mask of its own positions. Other layers are refused with
+            `mask_constant`.
+        compares: whether covariances of all pairs of positions of an example are formed at once.
 
     Example:
         >>> from ntk_sketch.stax import Rule
@@ -52,6 +57,8 @@ class Rule:
     nonlinearities: int = 0
     call_arguments: frozenset[str] = frozenset()
     positions: Positions = "kept"
+    masks: bool = False
+    compares: bool = False
 
     def __eq__(self, other) -> bool:
         return type(self) is type(other) and self._parts() == other._parts()
@@ -79,6 +86,10 @@ class Rule:
     def before_flatten(self) -> "Rule":
         """This rule where the next thing that happens to positions is that they are flattened."""
         return self
+
+    def compared_positions(self, shape: Any) -> int:
+        """How many positions of one example the layer compares with each other, at its most."""
+        return math.prod(shape[1:-1]) if self.compares else 0
 
     def looks_at_data(self, method: Method) -> bool:
         """Whether `fit` must be given the features of a real sample, not shapes alone."""
@@ -150,12 +161,16 @@ class WithMethod(Rule):
     def __init__(self, rule: Rule, method: Method):
         self.rule, self.method = rule, method
         self.call_arguments, self.positions = rule.call_arguments, rule.positions
+        self.masks, self.compares = rule.masks, rule.compares
 
     def before_flatten(self):
         return WithMethod(self.rule.before_flatten(), self.method)
 
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.rule.needs(offsets, shape, method=self._own(method), **kwargs)
+
+    def compared_positions(self, shape):
+        return self.rule.compared_positions(shape)
 
     def looks_at_data(self, method):
         return self.rule.looks_at_data(self._own(method))
@@ -181,4 +196,13 @@ def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
             f"{name}: features support batch_axis=0 and channel_axis=-1 (shape (n, *space,"
             f" channels)), got batch_axis={batch_axis} and channel_axis={channel_axis} for {ndim}"
             " axes. Move the axes of the inputs and leave these arguments at their defaults."
+        )
+
+
+def check_positions(name: str, shape) -> None:
+    """Refuses inputs (n, channels), among which there are no positions to mix."""
+    if len(shape) < 3:
+        raise NotImplementedError(
+            f"{name}: inputs of shape (n, {shape[-1]}) have no positions that it could mix; needed:"
+            " (n, *space, channels)."
         )

@@ -5,7 +5,7 @@ nonlinearity.
 import jax
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, GRAPHS
 from default_flags import also_by_default
 
 import ntk_sketch as ns
@@ -31,11 +31,14 @@ def test_table_is_large_enough():
 def test_gram_is_the_kernel(name):
     make, shape, across, nt_options = ARCHITECTURES[name]
     model = make()
-    x = np.random.default_rng(1).normal(size=(5, *shape))
-    feature_map = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5, *shape))
+    graph = {"pattern": rng.uniform(size=(5, *GRAPHS[name]))} if name in GRAPHS else {}
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0), **graph)
     rows, columns = (x[:3], x[3:]) if across else (x, None)
-    kernel = exact_kernel(model, rows, columns, **dict(nt_options))
-    close = feature_map.kernel_fn(x)
+    options = dict(nt_options) | {key: (value, value) for key, value in graph.items()}
+    kernel = exact_kernel(model, rows, columns, **options)
+    close = feature_map.kernel_fn(x, **graph)
     for kind in ("nngp", "ntk"):
         gram = getattr(close, kind)
         gram = gram[:3, 3:] if across else gram

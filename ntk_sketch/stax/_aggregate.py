@@ -1,0 +1,166 @@
+"""The rule of Aggregate: sums over the edges of a graph that comes with each example."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._typing import Array, Offsets
+from ..features._hidden import HiddenFeatures, positions
+from ..features._position_pairs import (
+    pair_bands,
+    pair_matrices,
+    pair_offsets,
+    through_weights,
+)
+from ..identity._specification import Specification
+from ._rule import Rule, check_axes, check_positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """What `pattern` must be.
+
+    Attributes:
+        name: how errors call the layer.
+        axis: the axes of (n, *space, c) that are aggregated; `None`: all of the space.
+        sparse: whether edges are listed.
+        to_dense: makes weights of the pattern, or `None` where it is weights itself.
+    """
+
+    name: str
+    axis: int | tuple[int, ...] | None
+    sparse: bool
+    to_dense: Callable | None
+
+    def along(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        """The spatial axes that are aggregated, counted from 0."""
+        if self.axis is None:
+            return tuple(range(len(space)))
+        axis = (self.axis,) if isinstance(self.axis, int) else self.axis
+        return tuple(a % (len(space) + 2) - 1 for a in axis)
+
+    def check(self, pattern: Any, space: tuple[int, ...], examples: int | None = None) -> None:
+        """Refuses what is no graph of positions like these.
+
+        Args:
+            examples: how many there are; `None`: any number.
+
+        Raises:
+            TypeError: there is none, or a pair of them, or edges that are not integers.
+            ValueError: one of another shape, or not one for each example.
+        """
+        sizes = tuple(space[axis] for axis in self.along(space))
+        wanted = f"weights (n, {', '.join(map(str, sizes * 2))})"
+        if self.sparse:
+            short = " or (n, edges, 2)" * (len(sizes) == 1)
+            wanted = f"integers (n, edges, {len(sizes)}, 2){short}, tails and heads of edges"
+        if pattern is None:
+            raise TypeError(
+                f"{self.name}: there is no graph; pass pattern=... to feature_map and to every"
+                f" call: {wanted}. ridge, predict and stream know examples alone: let these carry"
+                " their graphs, as docs/graphs-and-text.md shows."
+            )
+        if isinstance(pattern, tuple):
+            raise TypeError(
+                f"{self.name}: pattern is a tuple; needed: the graphs of these examples alone,"
+                f" {wanted}. Pairs (pattern1, pattern2) are for kernel_fn."
+            )
+        if self.sparse and not jnp.issubdtype(pattern.dtype, jnp.integer):
+            raise TypeError(f"{self.name}: pattern has dtype {pattern.dtype}; needed: {wanted}.")
+        weights = pattern
+        if self.to_dense is not None and not self.sparse:
+            weights = eqx.filter_eval_shape(self.to_dense, pattern)
+        got = tuple(weights.shape)
+        ends = [(len(sizes), 2), (2,)][: 1 + (len(sizes) == 1)] if self.sparse else [sizes * 2]
+        if got[2 if self.sparse else 1 :] not in ends or len(got) < 2:
+            raise ValueError(f"{self.name}: pattern has shape {got}; needed: {wanted}.")
+        if examples not in (None, got[0]):
+            raise ValueError(
+                f"{self.name}: pattern has {got[0]} graphs for {examples} examples; needed: one for"
+                f" each, {wanted}."
+            )
+
+
+class Aggregate(Rule):
+    """`K'(S, T) = Σ_st A[s, S] A'[t, T] K(s, t)` with the graphs `A` and `A'` of two examples.
+
+    Linear in the features. A nonlinearity after it needs all pairs of positions of an example:
+    exact up to `Method.max_positions_all_pairs` positions. Beyond, they are *estimated*: those of a
+    position with itself are exact, others are products of features.
+    """
+
+    positions, masks, compares = "pooled", True, True
+    call_arguments = frozenset({"pattern"})
+
+    def __init__(self, layer, axes, graphs: Graphs):
+        self.name, self.layer = layer.name, layer.specification
+        self.axes, self.graphs = axes, graphs
+
+    def needs(self, offsets, shape, *, method, pattern=None):
+        check_axes(self.name, shape, *self.axes)
+        check_positions(self.name, shape)
+        space = tuple(shape[1:-1])
+        self.graphs.check(pattern, space)
+        exact = positions(space) <= method.max_positions_all_pairs
+        return pair_offsets(space, self.graphs.along(space), offsets, exact=exact)
+
+    def compared_positions(self, shape):
+        return math.prod(shape[1 + axis] for axis in self.graphs.along(tuple(shape[1:-1])))
+
+    def fit(self, features, *, method, offsets, key, pattern=None):
+        exact = positions(features.space) <= method.max_positions_all_pairs
+        return AggregateTransform(self.layer, self.graphs, exact, offsets)
+
+
+#: In the place of a pattern that was not given. `None`, which NT takes for no aggregation, is what
+#: a map is looked at with, for the shapes of its features.
+_NOT_GIVEN: Any = object()
+
+
+class AggregateTransform(eqx.Module):
+    layer: Specification
+    graphs: Graphs = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(
+        self, features: HiddenFeatures, *, pattern: Any = _NOT_GIVEN, **kwargs
+    ) -> HiddenFeatures:
+        features = features.applied() if self.exact else features.concrete()
+        space, examples = features.space, features.nngp[0].shape[0]
+        if pattern is not None:
+            given = None if pattern is _NOT_GIVEN else pattern
+            self.graphs.check(given, space, examples)
+        _, aggregate_fn, _ = self.layer.triple()
+
+        def aggregate(block: Array) -> Array:
+            with jax.default_matmul_precision("highest"):
+                return aggregate_fn((), block, pattern=pattern)
+
+        mixed = features.map(aggregate)
+        mixed = mixed.map(mixed.masked)
+        if self.offsets is None:
+            return mixed.replace(variances=None)
+        along = self.graphs.along(space)
+        size = math.prod(space[axis] for axis in along)
+        # The weights are what the layer makes of one position at a time, in the place of channels.
+        lone = [space[axis] if axis in along else 1 for axis in range(len(space))]
+        unit = np.eye(size, dtype=features.dtype).reshape(1, *lone, size)
+        unit = jnp.broadcast_to(unit, (examples, *lone, size))
+        weights = aggregate(unit).reshape(examples, size, size)
+        matrices = pair_matrices(features, along, self.offsets, exact=self.exact)
+        bands = pair_bands(through_weights(weights, matrices), space, along, self.offsets)
+        return mixed.replace(variances=bands.masked(features.mask))
+
+
+def aggregate(layer, aggregate_axis, batch_axis, channel_axis, to_dense, implementation):
+    sparse = getattr(implementation, "value", implementation) == "SPARSE"
+    axis = tuple(aggregate_axis) if isinstance(aggregate_axis, list) else aggregate_axis
+    own = to_dense if "to_dense" in layer.specification.arguments else None
+    return Aggregate(layer, (batch_axis, channel_axis), Graphs(layer.name, axis, sparse, own))

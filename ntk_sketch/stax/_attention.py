@@ -1,0 +1,153 @@
+"""The rule of GlobalSelfAttention: with linear scaling positions of an example are mixed with
+weights made from its own covariances.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+
+from .._typing import Array, Offsets, Scalar
+from ..features._hidden import Affine, HiddenFeatures, positions
+from ..features._position_pairs import pair_bands, pair_matrices, pair_offsets, through_weights
+from ..features._windows import union
+from ..identity._specification import as_leaves, in_dtype
+from ._embedding import Embedded, Embedding
+from ._quadratic_attention import QuadraticAttention
+from ._rule import Rule, check_axes, check_positions
+
+
+class Attention(Rule):
+    """`K' = W_OV² G K Gᵀ + b_std²`, `Θ' = W_OV² G Θ Gᵀ + 2 W_OV² G K Gᵀ + b_std²`,
+
+    with `G = ζ(W_QK (K + R))` of each example, `R` the covariance of positional embeddings and ζ
+    the mechanism (a softmax over the second position). Given G it is linear in the features,
+    followed by an affine layer. With `val_pos_emb` all of K, Θ and their features have R added.
+
+    G needs the covariances of all pairs of positions of an example: exact up to
+    `Method.max_positions_all_pairs` positions. Beyond, they are *estimated*: those of a position
+    with itself are exact, others are products of features.
+
+    Source: Hron, Bahri, Sohl-Dickstein and Novak 2020 (arXiv 2006.10540).
+    """
+
+    positions, masks, compares = "pooled", True, True
+
+    def __init__(self, layer, embedding, mechanism, query_key, affine, channels, axes):
+        self.name, self.axes = layer.name, axes
+        self.embedding, self.mechanism, self.query_key = embedding, mechanism, query_key
+        self.affine, self.channels = affine, channels
+
+    def needs(self, offsets, shape, *, method):
+        check_axes(self.name, shape, *self.axes)
+        check_positions(self.name, shape)
+        space = tuple(shape[1:-1])
+        wanted = union(offsets, ((0,),) * len(space))
+        exact = positions(space) <= method.max_positions_all_pairs
+        return pair_offsets(space, tuple(range(len(space))), wanted, exact=exact)
+
+    def fit(self, features, *, method, offsets, key):
+        exact = positions(features.space) <= method.max_positions_all_pairs
+        embedding = self.embedding.of(
+            features.space, features.channels, self.name, root=self.embedding.values
+        )
+        query_key, affine = as_leaves((self.query_key, self.affine))
+        return AttentionTransform(
+            embedding, self.mechanism, query_key, affine, self.channels, exact, offsets
+        )
+
+
+class AttentionTransform(eqx.Module):
+    """Attention to positions like those of a sample.
+
+    Attributes:
+        embedding: with a root where values have embeddings too.
+        query_key: `W_QK`.
+        affine: what follows the mixing.
+    """
+
+    embedding: Embedded
+    mechanism: str = eqx.field(static=True)
+    query_key: Scalar
+    affine: Affine
+    channels: int = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
+        features = features.applied() if self.exact else features.concrete()
+        space, mask, affine = features.space, features.mask, in_dtype(self.affine, features.dtype)
+        along = tuple(range(len(space)))
+        offsets = ((0,),) * len(space) if self.offsets is None else self.offsets
+        matrices = pair_matrices(features, along, offsets, exact=self.exact)
+        embedded = self.embedding.covariances(matrices, mask)
+        weights = self.weights(embedded.same, mask)
+        if self.embedding.root is not None:
+            features, matrices = self.embedding.features(features), embedded
+        mixed = features.map(lambda block: mixed_positions(weights, block))
+        variances = None
+        if self.offsets is not None:
+            bands = pair_bands(through_weights(weights, matrices), space, along, self.offsets)
+            variances = bands.affine(
+                affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
+            ).masked(mask)
+        return mixed.replace(variances=variances, channels=self.channels, pending=affine)
+
+    def weights(self, covariance: Array, mask: Array | None) -> Array:
+        """`G` (n, P, P): of every position those of all others."""
+        scores = in_dtype(self.query_key, covariance.dtype) * covariance
+        seen = None if mask is None else ~mask.reshape(len(mask), 1, -1)
+        if self.mechanism == "SOFTMAX":
+            # Not -inf, as in NT: where all are masked there is no NaN.
+            low = jnp.finfo(scores.dtype).min / 2
+            return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, low))
+        scores = scores if seen is None else jnp.where(seen, scores, 0)
+        if self.mechanism == "IDENTITY":
+            return scores
+        return jnp.abs(scores) if self.mechanism == "ABS" else jnp.maximum(scores, 0)
+
+
+def mixed_positions(weights: Array, block: Array) -> Array:
+    """`Σ_t G[s, t] x_t` of vectors `x` (n, *space, p)."""
+    rows = block.reshape(len(block), -1, block.shape[-1])
+    return jnp.matmul(weights, rows, precision="highest").reshape(block.shape)
+
+
+def global_self_attention(
+    layer,
+    n_chan_out: int,
+    n_chan_key: int,
+    n_chan_val: int,
+    n_heads: int,
+    linear_scaling: bool,
+    W_key_std: Any,
+    W_value_std: Any,
+    W_query_std: Any,
+    W_out_std: Any,
+    b_std: Any,
+    attention_mechanism: Any,
+    pos_emb_type: Any,
+    pos_emb_p_norm: Any,
+    pos_emb_decay_fn: Any,
+    n_chan_pos_emb: int | None,
+    W_pos_emb_std: Any,
+    val_pos_emb: bool,
+    batch_axis: int,
+    channel_axis: int,
+) -> Rule:
+    embedding = Embedding(
+        kind=getattr(pos_emb_type, "value", pos_emb_type),
+        p_norm=pos_emb_p_norm,
+        decay=pos_emb_decay_fn,
+        channels=n_chan_pos_emb,
+        std=W_pos_emb_std,
+        values=bool(val_pos_emb),
+    )
+    mechanism = getattr(attention_mechanism, "value", attention_mechanism)
+    query_key, weight = W_query_std * W_key_std, W_out_std * W_value_std
+    axes = (batch_axis, channel_axis)
+    if not linear_scaling:  # with another mechanism than the identity NT has no kernel
+        return QuadraticAttention(layer, embedding, query_key * weight, b_std, n_chan_out, axes)
+    affine = Affine(weight, b_std, 2**0.5 * weight, b_std)
+    return Attention(layer, embedding, mechanism, query_key, affine, n_chan_out, axes)

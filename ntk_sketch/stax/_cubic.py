@@ -1,0 +1,174 @@
+"""Features of kernels `D J(s, t)` with `D = Σ_uv J(u, v) V(u, v)`, sums over all positions."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+
+from .._typing import Array, PRNGKey
+from ..features._hidden import HiddenFeatures, joined
+from ..methods._directions import orthogonal_directions
+from ..methods._landmarks import promoted, values_of
+from ..methods._roots import Roots, fitted_roots
+from ..numerics._host_random import generator
+from ..numerics._precision import float64, matmul
+from ._embedding import Embedded
+
+
+class Sides(eqx.Module):
+    """Vectors of all positions (n, P, p): of keys and queries, and of values; of K and, or `None`,
+    of Θ.
+    """
+
+    keys: Array
+    values: Array
+    keys_ntk: Array | None
+    values_ntk: Array | None
+
+    @classmethod
+    def of(cls, features: HiddenFeatures, embedding: Embedded) -> "Sides":
+        """Values have embeddings as keys have."""
+        keys, keys_ntk = _rows(embedding.features(features.concrete()))
+        return cls(keys, keys, keys_ntk, keys_ntk)
+
+    @classmethod
+    def without_embedded_values(cls, features: HiddenFeatures, embedding: Embedded) -> "Sides":
+        features = features.concrete()
+        (keys, keys_ntk), values = _rows(embedding.features(features)), _rows(features)
+        return cls(keys, values[0], keys_ntk, values[1])
+
+
+def _rows(features: HiddenFeatures) -> tuple[Array, Array | None]:
+    both = (joined(blocks, features.nngp[0]) for blocks in (features.nngp, features.ntk))
+    nngp, ntk = (None if x is None else x.reshape(x.shape[0], -1, x.shape[-1]) for x in both)
+    assert nngp is not None
+    return nngp, ntk
+
+
+class Products(eqx.Module):
+    """`(A j_s) ⊙ Σ_u (B j_u) ⊙ (C v_u) / √m` with independent A, B and C.
+
+    Attributes:
+        a, b, c: (p, m) for keys and queries, keys, values.
+        ntk: likewise for the vectors of Θ, or `None`.
+    """
+
+    a: Array
+    b: Array
+    c: Array
+    ntk: tuple[Array, Array, Array] | None
+
+    def __call__(self, x: Sides) -> tuple[Array, Array | None]:
+        scale = self.a.shape[1] ** -0.5
+        one, two, three = (
+            matmul(side, matrix, "full")
+            for side, matrix in ((x.keys, self.a), (x.keys, self.b), (x.values, self.c))
+        )
+
+        def summed(first, second):
+            return scale * jnp.sum(first * second, axis=1, keepdims=True)
+
+        shared = summed(two, three)
+        nngp = one * shared
+        if self.ntk is None or x.keys_ntk is None or x.values_ntk is None:
+            return nngp, None
+        a, b, c = self.ntk
+        parts = [
+            2 * nngp,
+            matmul(x.keys_ntk, a, "full") * shared,
+            one * summed(two, matmul(x.values_ntk, c, "full")),
+            one * summed(matmul(x.keys_ntk, b, "full"), three),
+        ]
+        return nngp, jnp.concatenate(parts, axis=-1)
+
+
+def products(sides: Sides, width: int, key: PRNGKey) -> Products:
+    """Random products of `width` features for vectors like these."""
+    dtype = sides.keys.dtype
+    kinds = [sides.keys, sides.keys, sides.values]
+    if sides.keys_ntk is not None and sides.values_ntk is not None:
+        kinds += [sides.keys_ntk, sides.keys_ntk, sides.values_ntk]
+    drawn = [
+        orthogonal_directions(own, kind.shape[-1], width, dtype, chi_norms=False)
+        for own, kind in zip(jax.random.split(key, len(kinds)), kinds, strict=True)
+    ]
+    return Products(*drawn[:3], ntk=None if len(drawn) == 3 else (drawn[3], drawn[4], drawn[5]))
+
+
+class Landmarks(eqx.Module):
+    """Kernels with positions of the sample, times an inverse root of their Gram matrix.
+
+    Attributes:
+        sides: of the examples that landmarks are positions of (E, P, p).
+        place: which example of these, and which position, (m,) each.
+        examples: which ones of the sample they are.
+    """
+
+    sides: Sides
+    place: tuple[Array, Array]
+    roots: Roots
+    roots_ntk: Roots | None
+    examples: Array
+
+    def __call__(self, x: Sides) -> tuple[Array, Array | None]:
+        k, k_ntk = kernels(x, self.sides, self.place)
+        nngp: Any = self.roots(k, None, None)
+        if k_ntk is None or self.roots_ntk is None:
+            return nngp.formed(), None
+        ntk: Any = self.roots_ntk(k_ntk, None, None)
+        return nngp.formed(), ntk.formed()
+
+
+def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
+    """Both kernels (n, P, m) of all positions with those of `z` at `place`."""
+    example, position = place
+
+    def gram(a, b):
+        return jnp.einsum("nuc,evc->nuev", a, b, precision="highest")
+
+    def total(products):
+        return jnp.sum(products, axis=(1, 3))[:, None, example]
+
+    keys, values = gram(x.keys, z.keys), gram(x.values, z.values)
+    shared, own = total(keys * values), keys[:, :, example, position]
+    if x.keys_ntk is None or z.keys_ntk is None:
+        return shared * own, None
+    keys_ntk, values_ntk = gram(x.keys_ntk, z.keys_ntk), gram(x.values_ntk, z.values_ntk)
+    mixed = total(keys * values_ntk + values * keys_ntk)
+    own_ntk = keys_ntk[:, :, example, position]
+    return shared * own, mixed * own + shared * (own_ntk + 4 * own)
+
+
+def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
+    """As many positions as `width` says, all alike; or all that are not masked."""
+    shape = sides.keys.shape[:2]
+    seen = np.ones(shape, bool) if mask is None else ~np.asarray(mask).reshape(shape)
+    usable = np.flatnonzero(seen)
+    count = len(usable) if width is None else min(width.one, len(usable))
+    chosen = np.sort(generator(key).permutation(usable)[:count])
+    owner, position = np.unravel_index(chosen, shape)
+    examples, example = np.unique(owner, return_inverse=True)
+    own, place = jax.tree.map(lambda rows: rows[examples], sides), (example, position)
+    traced: Any = (None, None)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(own)):
+        traced = _gram(own, place)
+    with float64():
+        grams = _gram(promoted(values_of(own)), place)
+    dtype = sides.keys.dtype
+    rcond = count * float(jnp.finfo(dtype).eps)
+    roots, roots_ntk = (
+        None if gram is None else fitted_roots(np.asarray(gram), dtype, rcond=rcond, traced=also)
+        for gram, also in zip(grams, traced, strict=True)
+    )
+    assert roots is not None
+    place = jnp.asarray(example), jnp.asarray(position)
+    return Landmarks(own, place, roots, roots_ntk, jnp.asarray(examples))
+
+
+def _gram(z: Sides, place: Any) -> tuple[Array, Array | None]:
+    """Both Gram matrices (m, m)."""
+    k, k_ntk = kernels(z, z, place)
+    return k[place], None if k_ntk is None else k_ntk[place]
