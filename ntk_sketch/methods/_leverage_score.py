@@ -18,6 +18,7 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method
+from ._products import random_products
 from ._schedule import Schedule, widths
 
 #: Where homogeneity is tested, on both sides of 0. Nearer together than a factor of 2, so that a
@@ -92,6 +93,9 @@ class LeverageScore(Method):
     @property
     def uses_variances(self) -> bool:
         return False
+
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
+        return random_products(branches, self.width.one, key, False, self.precision)
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype

@@ -88,11 +88,23 @@ class Method(eqx.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} expands nonlinearities one by one.")
 
-    def check_examples(self, dual: DualKernels, features: HiddenFeatures) -> None:
-        """Refuses shapes alone where examples are needed."""
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey) -> Any:
+        """Draws features of the product of independent branches, `K' = Π_i K_i` and `Θ' = Σ_i Θ_i
+        Π_{j≠i} K_j`: `expansion(branches, exact)` gives φ' and ψ' (or `None`).
+
+        Args:
+            name: how errors call the layer.
+            branches: what enters the layer: of the sample, or shapes alone for a method that does
+                not look at data.
+            key: of `jax.random`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features of products ({name}).")
+
+    def check_examples(self, name: str, features: Any) -> None:
+        """Refuses shapes alone where examples are needed, before the layer of this name."""
         if self.looks_at_data and is_abstract(features):
             raise TypeError(
-                f"{type(self).__name__} at {dual.name} takes its sample from the data, but `x` is a"
+                f"{type(self).__name__} at {name} takes its sample from the data, but `x` is a"
                 " jax.ShapeDtypeStruct. Pass example inputs."
             )
 

@@ -15,6 +15,7 @@ from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method
 from ._norms import with_exact_norms
+from ._products import random_products
 from ._schedule import Schedule, widths
 
 
@@ -93,6 +94,9 @@ class RandomFeatures(Method):
     @property
     def uses_variances(self) -> bool:
         return self.normalize
+
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
+        return random_products(branches, self.width.one, key, self.normalize, self.precision)
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype

@@ -7,15 +7,29 @@ its constructors return a `Layer`, NT's triple with a feature rule. Layers of ot
 
 from .._nt import nt_stax as _nt_stax
 from ..methods import Method as Method
-from . import _branching, _combinators, _elementwise, _linear, _normalization, _pool, _resize
+from . import (
+    _axis_order,
+    _branching,
+    _combinators,
+    _elementwise,
+    _linear,
+    _normalization,
+    _pool,
+    _positions,
+    _products,
+    _resize,
+    _weights,
+)
 from ._elementwise import homogeneous as homogeneous
 from ._elementwise import nonlinearity as nonlinearity
 from ._layer import Layer as Layer
 from ._layer import layer as layer
 from ._layer import register as register
 from ._layer import with_method as with_method
+from ._positions import linear as linear
 from ._rule import NoRule as _NoRule
 from ._rule import Rule as Rule
+from ._weights import Weights as Weights
 
 
 def _exact_only(new_layer, *args, **kwargs):
@@ -56,30 +70,30 @@ Sin = register(_nt_stax.Sin, _elementwise.smooth)
 
 # Linear layers, and LayerNorm, which is one given the variances.
 AvgPool = register(_nt_stax.AvgPool, _pool.avg_pool)
-Conv = register(_nt_stax.Conv, _linear.conv)
-Dense = register(_nt_stax.Dense, _linear.dense)
+Conv = register(_nt_stax.Conv, _weights.conv)
+ConvLocal = register(_axis_order.ConvLocal, _weights.conv_local)
+ConvTranspose = register(_nt_stax.ConvTranspose, _weights.conv_transpose)
+Dense = register(_nt_stax.Dense, _weights.dense)
+DotGeneral = register(_nt_stax.DotGeneral, _positions.dot_general)
 Dropout = register(_nt_stax.Dropout, _linear.dropout)
 Flatten = register(_nt_stax.Flatten, _linear.flatten)
 GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool)
 GlobalSumPool = register(_nt_stax.GlobalSumPool, _pool.global_sum_pool)
 Identity = register(_nt_stax.Identity, _linear.identity)
 ImageResize = register(_resize.ImageResize, _resize.image_resize)
+Index = register(_nt_stax.Index, _positions.index)
 LayerNorm = register(_nt_stax.LayerNorm, _normalization.layer_norm)
 SumPool = register(_nt_stax.SumPool, _pool.sum_pool)
 
 # Branches.
 FanInConcat = register(_nt_stax.FanInConcat, _branching.fan_in_concat)
+FanInProd = register(_nt_stax.FanInProd, _products.fan_in_prod)
 FanInSum = register(_nt_stax.FanInSum, _branching.fan_in_sum)
 FanOut = register(_nt_stax.FanOut, _branching.fan_out)
 
 # Exact kernel and finite network only, so far.
 Aggregate = register(_nt_stax.Aggregate, _aggregate)
-ConvLocal = register(_nt_stax.ConvLocal, _exact_only)
-ConvTranspose = register(_nt_stax.ConvTranspose, _exact_only)
-DotGeneral = register(_nt_stax.DotGeneral, _exact_only)
-FanInProd = register(_nt_stax.FanInProd, _exact_only)
 GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _exact_only)
-Index = register(_nt_stax.Index, _exact_only)
 
 # What is not a layer.
 AggregateImplementation = _nt_stax.AggregateImplementation

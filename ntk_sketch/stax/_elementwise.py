@@ -37,7 +37,7 @@ class Nonlinearity(Rule):
         return method.looks_at_data
 
     def fit(self, features, *, method, offsets, key):
-        method.check_examples(self.dual, features)
+        method.check_examples(self.dual.name, features)
         flattened = self.flattened and math.prod(features.space) > 1
         expand = method.expand_before_flatten if flattened else method.expand
         expansion = expand(self.dual, features, key=key)

@@ -1,0 +1,27 @@
+"""Layers of NT whose kernels take the spatial axes in the order in which they are stored."""
+
+import functools
+from collections.abc import Callable
+
+from .._nt import nt_stax
+
+
+def in_order(kernel_fn: Callable) -> Callable:
+    """`kernel_fn` of a layer with the axes put in order before: behind an odd number of
+    convolutions NT stores them in reverse, which some of its layers do not look at.
+    """
+
+    @functools.wraps(kernel_fn)
+    def kernel_fn_in_order(x1, *more, **options):
+        if getattr(x1, "is_reversed", False) and not x1.diagonal_spatial:
+            x1 = x1.reverse()
+        return kernel_fn(x1, *more, **options)
+
+    return kernel_fn_in_order
+
+
+@functools.wraps(nt_stax.ConvLocal)
+def ConvLocal(*args, **kwargs):
+    """NT's layer. Its kernel would take the filter's axes for those of a reversed kernel."""
+    init_fn, apply_fn, kernel_fn = nt_stax.ConvLocal(*args, **kwargs)
+    return init_fn, apply_fn, in_order(kernel_fn)
