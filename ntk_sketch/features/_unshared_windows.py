@@ -74,4 +74,7 @@ class UnsharedWindows:
 
     def constants_at(self, index: tuple[Inputs, ...], dtype) -> Float[Array, "m places"]:
         """That of the output positions `index` = (example, *position)."""
-        return self.constants(dtype)[tuple(index[1:])]
+        place = jnp.zeros(index[0].shape, int)
+        for at, size in zip(index[1:], self.output_space(self.space), strict=True):
+            place = place * size + at
+        return jax.nn.one_hot(place, self.places, dtype=dtype)

@@ -38,6 +38,8 @@ class Exact(Method):
         True
     """
 
+    uses_function = "never"
+
     @property
     def looks_at_data(self) -> bool:
         return True

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 
@@ -22,6 +22,8 @@ class Method(eqx.Module):
     Attributes:
         schedules: the settings that may be tuples, one entry for each nonlinearity.
         everywhere: the method replaces those that layers were given by `stax.with_method`.
+        uses_function: whether expansions evaluate the nonlinearity itself: "always", "in residual
+            features" or "never", where its kernels are enough.
         max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
             they are needed; beyond, those of different positions come from the features.
 
@@ -35,6 +37,7 @@ class Method(eqx.Module):
     """
 
     everywhere: ClassVar[bool] = False
+    uses_function: ClassVar[Literal["always", "in residual features", "never"]] = "always"
     max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
 
     @property

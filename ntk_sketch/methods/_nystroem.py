@@ -141,6 +141,8 @@ class Nystroem(Method):
         16
     """
 
+    uses_function = "in residual features"
+
     width: Schedule = eqx.field(static=True)
     residual: Schedule = eqx.field(static=True)
     sampling: Sampling = eqx.field(static=True)

@@ -6,9 +6,9 @@ its constructors return a `Layer`, NT's triple with a feature rule. Layers of ot
 """
 
 from .._nt import nt_stax as _nt_stax
+from ..features._patch_operator import Patches as Patches
 from ..methods import Method as Method
 from . import (
-    _axis_order,
     _branching,
     _combinators,
     _elementwise,
@@ -17,7 +17,9 @@ from . import (
     _pool,
     _positions,
     _products,
+    _repaired,
     _resize,
+    _supported,
     _weights,
 )
 from ._elementwise import homogeneous as homogeneous
@@ -53,7 +55,7 @@ Elementwise = register(_nt_stax.Elementwise, _elementwise.elementwise)
 ElementwiseNumerical = register(_nt_stax.ElementwiseNumerical, _elementwise.nonlinearity)
 Erf = register(_nt_stax.Erf, _elementwise.smooth)
 Exp = register(_nt_stax.Exp, _elementwise.smooth)
-ExpNormalized = register(_nt_stax.ExpNormalized, _elementwise.homogeneous(1))
+ExpNormalized = register(_nt_stax.ExpNormalized, _elementwise.exp_normalized(Exp))
 Gabor = register(_nt_stax.Gabor, _elementwise.smooth)
 Gaussian = register(_nt_stax.Gaussian, _elementwise.smooth)
 Gelu = register(_nt_stax.Gelu, _elementwise.smooth)
@@ -71,10 +73,10 @@ Sin = register(_nt_stax.Sin, _elementwise.smooth)
 # Linear layers, and LayerNorm, which is one given the variances.
 AvgPool = register(_nt_stax.AvgPool, _pool.avg_pool)
 Conv = register(_nt_stax.Conv, _weights.conv)
-ConvLocal = register(_axis_order.ConvLocal, _weights.conv_local)
+ConvLocal = register(_repaired.ConvLocal, _weights.conv_local)
 ConvTranspose = register(_nt_stax.ConvTranspose, _weights.conv_transpose)
 Dense = register(_nt_stax.Dense, _weights.dense)
-DotGeneral = register(_nt_stax.DotGeneral, _positions.dot_general)
+DotGeneral = register(_repaired.DotGeneral, _positions.dot_general)
 Dropout = register(_nt_stax.Dropout, _linear.dropout)
 Flatten = register(_nt_stax.Flatten, _linear.flatten)
 GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool)
@@ -107,3 +109,19 @@ Slice = _nt_stax.Slice
 requires = _nt_stax.requires
 supports_masking = _nt_stax.supports_masking
 unmask_fn = _nt_stax.unmask_fn
+
+
+def supported() -> _supported.Supported:
+    """Which layers have features by which method: `supported()[layer][method]` is "yes", "no", or
+    under which condition, with its reason.
+
+    Asked of the rules themselves. Printed it is the table of README. A layer with "no" everywhere
+    works as in Neural Tangents, finite network and exact kernel, and says so when features are
+    asked for; `register` and `layer` give it a rule.
+
+    Example:
+        >>> from ntk_sketch import stax
+        >>> stax.supported()["Relu"]["Nystroem"]
+        'yes'
+    """
+    return _supported.table(globals())

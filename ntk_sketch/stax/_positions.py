@@ -40,10 +40,12 @@ class Linear(Rule):
         self._check_layout(space)
         if not self.layer.is_traced:
             self._check_linear(space)
-        return None if offsets is None else map_offsets(_sources(self._generic(), space), offsets)
+        return (
+            None if offsets is None else map_offsets(_sources(_generic(self.layer), space), offsets)
+        )
 
     def fit(self, features, *, method, offsets, key):
-        return LinearTransform(self.layer, self._generic(), offsets)
+        return LinearTransform(self.layer, offsets)
 
     def series(self, series):
         """Of vectors nothing is left but a factor."""
@@ -54,15 +56,6 @@ class Linear(Rule):
     def _apply(self, x):
         _, apply_fn, _ = in_dtype(self.layer, x.dtype).triple()
         return apply_fn((), x)
-
-    def _generic(self) -> Specification:
-        """With numbers that do not cancel, if there are any, to see which inputs meet."""
-        if not self.layer.numbers:
-            return self.layer
-        rng = np.random.default_rng(0)
-        like = self.layer.like()
-        numbers = tuple(rng.uniform(0.5, 1.5, np.shape(number)) for number in like.numbers)
-        return eqx.tree_at(lambda s: s.numbers, like, numbers)
 
     def _check_layout(self, space: tuple[int, ...]) -> None:
         shape = (_EXAMPLES, *space, _CHANNELS)
@@ -97,18 +90,26 @@ class Linear(Rule):
 
 class LinearTransform(eqx.Module):
     layer: Specification
-    generic: Specification = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features, variances = features.applied(), None
         _, apply_fn, _ = self.layer.triple()
         if self.offsets is not None:
-            sources = _sources(self.generic, features.space)
+            sources = _sources(_generic(self.layer), features.space)
             if self.layer.numbers:
                 sources = sources.weighted(lambda x: apply_fn((), x), features.dtype)
             variances = through_map(features.variances, sources, self.offsets)
         return features.map(lambda block: apply_fn((), block)).replace(variances=variances)
+
+
+def _generic(layer: Specification) -> Specification:
+    """With numbers that do not cancel, if there are any, to see which inputs meet."""
+    if not layer.numbers:
+        return layer
+    rng, like = np.random.default_rng(0), layer.like()
+    numbers = tuple(np.asarray(rng.uniform(0.5, 1.5, np.shape(number))) for number in like.numbers)
+    return eqx.tree_at(lambda s: s.numbers, like, numbers)
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from .._typing import Array, Offsets
 from ..features._hidden import HiddenFeatures
 from ..features._variance_matrices import matrix_offsets, through_matrices
 from ..numerics._precision import float64
-from ._axis_order import in_order
+from ._repaired import in_order
 from ._rule import Rule, check_axes
 
 

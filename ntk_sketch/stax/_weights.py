@@ -46,20 +46,32 @@ class Weights(Rule):
         layer: the layer that the rule is of, for its name.
         out: channels of the finite network's output.
         W_std, b_std, parameterization, s: as those of `Dense`.
-        operator: a hashable object with the members of a window of positions: `size` (entries of a
-            vector for each channel), `output_space(space)`, `patches(x)` (n, *space, c) -> (n,
-            *outputs, size c), `patches_at(x, index)` and `project(x, matrix, precision)`, the
-            products of patches with the columns of a matrix. `None`: positions stay as they are.
+        operator: the vector of inputs that the weights meet at every position: a `Patches`, or a
+            hashable object with its members. `None`: positions stay as they are.
         axes: batch and channel axis of the finite network, which must be the first and the last.
 
-    Example: a layer with weights of its own for even and for odd channels of Neural Tangents' kind.
+    Example: a dilated convolution, whose windows skip every other position.
 
-        >>> import neural_tangents as nt
+        >>> import jax
+        >>> import numpy as np
+        >>> import ntk_sketch as ns
         >>> from ntk_sketch import stax
-        >>> def my_dense(layer, out_dim, W_std, b_std, *more):
-        ...     return stax.Weights(layer, out_dim, W_std, b_std)
-        >>> Dense = stax.register(nt.stax.Dense, my_dense)
-        >>> model = stax.serial(Dense(8, 1.4, 0.1), stax.Relu(), Dense(1))
+        >>> from jax import numpy as jnp
+        >>> def dilated(x):
+        ...     return jnp.concatenate([x[:, :-2], x[:, 2:]], axis=-1)
+        >>> @stax.layer
+        ... def DilatedConv(W_std=1.0):
+        ...     def init_fn(rng, shape):
+        ...         return (shape[0], shape[1] - 2, 1), jax.random.normal(rng, (2 * shape[2], 1))
+        ...     def apply_fn(w, x, **kwargs):
+        ...         return W_std * dilated(x) @ w / w.size**0.5
+        ...     def kernel_fn(k, **kwargs):
+        ...         raise NotImplementedError  # left out for brevity
+        ...     return init_fn, apply_fn, kernel_fn
+        >>> def rule(layer, W_std):
+        ...     return stax.Weights(layer, 1, W_std, operator=stax.Patches(dilated, 2))
+        >>> isinstance(stax.register(DilatedConv, rule)().rule, stax.Weights)
+        True
     """
 
     def __init__(
@@ -107,6 +119,8 @@ class Weights(Rule):
 
 def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: Offsets) -> Offsets:
     """Input offsets that output offsets `out` need behind patches."""
+    if operator is not None:
+        operator.output_space(space)  # may refuse
     if operator is None or out is None:
         return out
     if isinstance(operator, Windows):

@@ -1,4 +1,4 @@
-"""Layers of NT whose kernels take the spatial axes in the order in which they are stored."""
+"""Layers of NT that do not do what they say, repaired."""
 
 import functools
 from collections.abc import Callable
@@ -25,3 +25,9 @@ def ConvLocal(*args, **kwargs):
     """NT's layer. Its kernel would take the filter's axes for those of a reversed kernel."""
     init_fn, apply_fn, kernel_fn = nt_stax.ConvLocal(*args, **kwargs)
     return init_fn, apply_fn, in_order(kernel_fn)
+
+
+@functools.wraps(nt_stax.DotGeneral)
+def DotGeneral(*, lhs=None, rhs=None, **kwargs):
+    """NT's layer. Without a factor it is the identity, which NT asks of `jax.numpy.array(None)`."""
+    return nt_stax.DotGeneral(lhs=lhs, rhs=1.0 if lhs is None and rhs is None else rhs, **kwargs)
