@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax import numpy as jnp
 
 from .._typing import Offsets
 from ..features._hidden import HiddenFeatures
@@ -75,10 +76,11 @@ class Linear(Rule):
     def _check_linear(self, space: tuple[int, ...]) -> None:
         """Refuses what mixes examples or channels, or is not linear."""
         with float64(), jax.ensure_compile_time_eval():
-            x = np.random.default_rng(0).normal(size=(2, *space, 2))
-            x = jax.numpy.asarray(x, np.float64)
-            whole, alone = self._apply(x), self._apply(3 * x[:1, ..., :1])
-            right = np.allclose(3 * whole[:1, ..., :1], alone, rtol=1e-6, atol=1e-9)
+            x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 2)))
+            whole, right = 3 * self._apply(x), True
+            for at in (slice(0, 1), slice(1, 2)):
+                alone = self._apply(3 * x[at, ..., at])
+                right = right and np.allclose(whole[at, ..., at], alone, rtol=1e-6, atol=1e-9)
         if not right:
             raise ValueError(
                 f"{self.name}: a layer with the rule stax.linear is linear in its inputs and treats"

@@ -22,7 +22,6 @@ EPS = float(jnp.finfo(jnp.float64).eps)
 METHODS = {
     "random": ns.RandomFeatures(6),
     "landmarks": ns.Nystroem(4, residual=0.5),
-    "poly sketch": ns.PolySketch(2, 6),
 }
 over_methods = pytest.mark.parametrize("name", METHODS)
 
@@ -88,22 +87,23 @@ def test_jit_and_gradients(name):
 
 
 def test_vmap_over_keys():
-    keys = jax.random.split(KEY, 2)
-
     def features(key):
         return ns.feature_map(net(), X, METHODS["random"], key=key)(X)
 
-    together = jax.vmap(features)(keys)
-    for i, key in enumerate(keys):
-        close(jax.tree.map(lambda leaf, i=i: leaf[i], together), features(key), 1000 * EPS)
+    together = jax.vmap(features)(jnp.stack([KEY, jax.random.key(6)]))
+    close(jax.tree.map(lambda leaf: leaf[0], together), made("random")(X), 1000 * EPS)
+    assert not np.allclose(together.ntk[0], together.ntk[1])
 
 
 @over_methods
-def test_batch_independence_and_dtype(name):
+def test_batch_independence(name):
     whole, alone = made(name)(X), made(name)(X[1:2])
     close(alone, jax.tree.map(lambda leaf: leaf[1:2], whole), 100 * EPS)
-    small = ns.feature_map(net(), X.astype(np.float32), METHODS[name], key=KEY)
-    z = small(X.astype(np.float32))
+
+
+def test_dtype_follows_the_input():
+    x = X.astype(np.float32)
+    z = ns.feature_map(net(), x, METHODS["landmarks"], key=KEY)(x)
     assert z.nngp.dtype == z.ntk.dtype == np.float32
     assert np.isfinite(z.ntk).all()
 
@@ -199,7 +199,7 @@ def test_error_of_a_product_falls_with_the_width():
     """As width^(-1/2), within four standard errors of the exponent."""
     model, shape, _ = ONE_NONLINEARITY["product"]
     x, squares = inputs(3, *shape), []
-    exact = model[2](x, None, "ntk")
+    exact = np.asarray(model[2](x, None, "ntk"))
     for width in (8, 64):
         method = ns.RandomFeatures(width, orthogonal=False, normalize=False)
         missed = np.asarray(draws_of(model, x, method, KEYS).ntk) - exact

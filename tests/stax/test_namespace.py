@@ -199,19 +199,7 @@ EXACT_ONLY = {
             4, 4, 4, 2, linear_scaling=True, attention_mechanism="IDENTITY", b_std=0.1
         ),
     ),
-    "ConvLocal": lambda m: (m.ConvLocal(4, (2, 3), b_std=0.3), m.Relu(), m.Flatten(), m.Dense(1)),
-    "ConvTranspose": lambda m: (m.ConvTranspose(4, (2, 3), strides=(2, 1)), m.Relu()),
-    "Index": lambda m: (m.Dense(4), m.Index(nt.stax.Slice[:, 1:, ::2]), m.Relu()),
-    "DotGeneral": lambda m: (
-        m.Dense(4),
-        m.DotGeneral(rhs=2.0 * np.eye(3), dimension_numbers=(((1,), (0,)), ((), ()))),
-    ),
     "Aggregate": lambda m: (m.Dense(4), m.Aggregate((1,)), m.Relu(), m.Dense(2)),
-    "FanInProd": lambda m: (
-        m.FanOut(2),
-        m.parallel(m.Dense(4), m.serial(m.Dense(4), m.Relu(), m.Dense(4))),
-        m.FanInProd(),
-    ),
 }
 
 

@@ -224,9 +224,11 @@ def test_gradient_with_respect_to_a_linear_layers_number():
 
 
 @pytest.mark.parametrize(
-    "apply", [lambda x: x**2, lambda x: x - x.mean(0), lambda x: jnp.cumsum(x, -1), lambda x: x + 1]
+    "apply",
+    [jnp.square, jnp.sign, lambda x: jnp.cumsum(x, 0), lambda x: jnp.cumsum(x[..., ::-1], -1)],
 )
 def test_what_is_not_linear_in_positions(apply):
+    """Of inputs, of examples one by one, or of channels alike."""
     triple = (lambda rng, shape: (shape, ()), lambda params, x, **_: apply(x), Scale()[2])
     model = stax.serial(stax.Dense(3), stax.layer(triple, stax.linear(triple)))
     with pytest.raises(ValueError, match=r"stax.linear is linear .* channels alike.*stax.Weights"):
