@@ -40,9 +40,6 @@ class DualActivation(DualKernels):
             variances and multiplied by powers of `√q` and `√q'`, so that they are right wherever
             variances are numbers of their dtype. `None`: σ is not homogeneous, or nobody said so.
         smooth: neither σ nor σ' jumps anywhere, so that nobody need search for jumps.
-        unit: for kernels without a finite network that are homogeneous of `degree`: a nonlinearity
-            σ₁ whose kernels are these at unit variances. Then `k_σ` is that of the random function
-            `‖φ‖^degree σ₁(w·φ / ‖φ‖)`, and its series is that of σ₁.
 
     Example:
         >>> from jax import numpy as jnp
@@ -60,7 +57,6 @@ class DualActivation(DualKernels):
     _interior: bool = eqx.field(static=True)
     degree: float | int | None = eqx.field(static=True)
     smooth: bool = eqx.field(static=True)
-    unit: "DualActivation | None"
 
     def __init__(
         self,
@@ -70,14 +66,13 @@ class DualActivation(DualKernels):
         interior: bool = False,
         degree: float | int | None = None,
         smooth: bool = False,
-        unit: "DualActivation | None" = None,
     ):
         specification = getattr(layer, "specification", None)
         if specification is None:
             specification = Specification.of(Given(tuple, "layer", tuple(layer)), {})
         self._factor, self._derivative = derivative or (1, None)
         self._interior = interior
-        self.degree, self.smooth, self.unit = degree, smooth, unit
+        self.degree, self.smooth = degree, smooth
         self.specification = specification
         if specification.numbers and not _takes_traced_numbers(specification.like()):
             self.specification = specification.frozen()
@@ -92,6 +87,17 @@ class DualActivation(DualKernels):
         """Whether there is a `σ`: NT's `ExpNormalized` is a kernel without a finite network."""
         return _has_function(self.specification.like())
 
+    @property
+    def unit(self) -> "DualActivation | None":
+        """For kernels without a finite network that are homogeneous of `degree`: a nonlinearity σ₁
+        whose kernels are these at unit variances, or `None`. `k_σ` is then that of the random
+        function `‖φ‖^degree σ₁(w·φ / ‖φ‖)`, and its series is that of σ₁.
+
+        A rule's attribute `unit` gives it, called with the layer's arguments.
+        """
+        make = getattr(self.specification.constructor, "unit", None)
+        return None if make is None else make(**self.specification.arguments)
+
     def __repr__(self) -> str:
         return f"DualActivation({self.name})"
 
@@ -102,7 +108,7 @@ class DualActivation(DualKernels):
         return hash(self._parts())
 
     def _parts(self) -> tuple:
-        settings = self._factor, self._interior, self.degree, self.smooth, self.unit
+        settings = self._factor, self._interior, self.degree, self.smooth
         return self.specification, self._derivative, *settings
 
     def value_and_derivative(self, u: Inputs) -> tuple[Array, Array]:

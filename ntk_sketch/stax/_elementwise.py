@@ -137,14 +137,16 @@ def exp_normalized(exponential: Callable[..., Any]) -> Callable[..., Rule]:
     ρ}` with `b = √γ`, `a = e^{γ (shift - 1) / 2}`, the kernel of `exponential(a, b)`.
     """
 
-    def rule(layer, gamma, shift, do_clip) -> Rule:
-        unit, traced = None, isinstance(gamma, Tracer) or isinstance(shift, Tracer)
-        if traced or gamma > 0:
-            numpy = jnp if traced else np
-            a, b = numpy.exp(gamma * (shift - 1) / 2), numpy.sqrt(gamma)
-            unit = exponential(a, b).rule.dual
-        return Nonlinearity(DualActivation(layer, degree=1, unit=unit))
+    def unit(gamma, shift, do_clip) -> DualActivation | None:
+        traced = isinstance(gamma, Tracer) or isinstance(shift, Tracer)
+        if not traced and gamma <= 0:
+            return None
+        numpy = jnp if traced else np
+        a, b = numpy.exp(gamma * (shift - 1) / 2), numpy.sqrt(gamma)
+        return exponential(a, b).rule.dual
 
+    rule = homogeneous(1)
+    vars(rule)["unit"] = unit
     return rule
 
 

@@ -1,12 +1,38 @@
-"""Rules of the layers that leave features as they are, but for their order and scale."""
+"""What linear layers do to features; rules of those without weights of their own."""
+
+from typing import Any
 
 import equinox as eqx
 from jax import numpy as jnp
 
 from .._typing import Offsets, Scalar
-from ..features._hidden import HiddenFeatures
-from ..identity._specification import as_leaves
+from ..features._hidden import Affine, HiddenFeatures
+from ..features._patch_operator import PatchOperator
+from ..features._patch_variances import through_patches
+from ..identity._specification import as_leaves, in_dtype
 from ._rule import Rule
+
+
+class AffineTransform(eqx.Module):
+    """A layer with weights, recorded on the features for the next nonlinearity."""
+
+    affine: Affine
+    windows: PatchOperator | None = eqx.field(static=True)
+    channels: int = eqx.field(static=True)
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
+        features = features.applied()
+        affine = in_dtype(self.affine, features.dtype)
+        variances = None
+        if self.offsets is not None:
+            variances = self.after(features.variances, affine, self.offsets)
+        return features.replace(variances=variances, channels=self.channels, pending=affine)
+
+    def after(self, variances: Any, a: Affine, offsets: tuple[tuple[int, ...], ...]) -> Any:
+        """Variances after the layer, at these offsets."""
+        variances = through_patches(self.windows, variances, offsets)
+        return variances.affine(a.weight, a.bias, a.ntk_weight, a.ntk_bias)
 
 
 class Identity(Rule):

@@ -5,20 +5,15 @@ import math
 import warnings
 from typing import Any
 
-import equinox as eqx
-import jax
-
 from .._typing import Offsets
 from ..features._hidden import Affine, HiddenFeatures
 from ..features._patch_operator import PatchOperator
-from ..features._position_map import map_offsets, operator_sources, through_map
+from ..features._patch_variances import patch_offsets
 from ..features._transposed_windows import TransposedWindows
 from ..features._unshared_windows import UnsharedWindows
-from ..features._variance_windows import through_convolution, window_offsets
-from ..features._variances import Variances
 from ..features._windows import Windows
-from ..identity._specification import as_leaves, in_dtype
-from ..numerics._stored import stored
+from ..identity._specification import as_leaves
+from ._linear import AffineTransform
 from ._rule import NoRule, Rule, check_axes
 
 #: Bytes that one feature behind a ConvLocal takes in the filters of a map; more are warned about.
@@ -117,50 +112,6 @@ class Weights(Rule):
         return after._replace(channels=self.channels)
 
 
-def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: Offsets) -> Offsets:
-    """Input offsets that output offsets `out` need behind patches."""
-    if operator is not None:
-        operator.output_space(space)  # may refuse
-    if operator is None or out is None:
-        return out
-    if isinstance(operator, Windows):
-        return window_offsets(operator, space, out, pool=False)
-    return map_offsets(operator_sources(operator, space), out)
-
-
-def through_patches(operator: PatchOperator | None, variances: Variances, out) -> Variances:
-    """Sums of covariances over equal entries of two patches."""
-    if operator is None:
-        return jax.tree.map(stored, variances.select(out))
-    if isinstance(operator, Windows):
-        return through_convolution(variances, operator, out)
-    return through_map(variances, operator_sources(operator, variances.space), out)
-
-
-class AffineTransform(eqx.Module):
-    """`operator` is that of the variances: without places of their own for unshared weights, whose
-    covariances of different positions are 0 (`unshared`).
-    """
-
-    affine: Affine
-    operator: PatchOperator | None = eqx.field(static=True)
-    channels: int = eqx.field(static=True)
-    offsets: Offsets = eqx.field(static=True)
-    unshared: bool = eqx.field(static=True, default=False)
-
-    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
-        features = features.applied()
-        affine = in_dtype(self.affine, features.dtype)
-        variances = None
-        if self.offsets is not None:
-            out = ((0,),) * len(self.offsets) if self.unshared else self.offsets
-            variances = through_patches(self.operator, features.variances, out).affine(
-                affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
-            )
-            variances = variances.select(self.offsets)
-        return features.replace(variances=variances, channels=self.channels, pending=affine)
-
-
 def dense(layer, out_dim, W_std, b_std, batch_axis, channel_axis, parameterization, s):
     axes = (batch_axis, channel_axis)
     return Weights(layer, out_dim, W_std, b_std, parameterization, s, axes=axes)
@@ -207,7 +158,7 @@ class LocalWeights(Weights):
         unshared = UnsharedWindows(windows, features.space)
         affine = as_leaves(dataclasses.replace(affine, operator=unshared))
         self._check_size(features.applied().replace(pending=affine))
-        return AffineTransform(affine, windows, self.channels, offsets, unshared=True)
+        return LocalTransform(affine, windows, self.channels, offsets)
 
     def _own(self, offsets: Offsets) -> Offsets:
         return None if offsets is None else ((0,),) * len(offsets)
@@ -225,6 +176,14 @@ class LocalWeights(Weights):
                 UserWarning,
                 stacklevel=2,
             )
+
+
+class LocalTransform(AffineTransform):
+    """Covariances of different positions are 0."""
+
+    def after(self, variances, a, offsets):
+        centre = ((0,),) * len(offsets)
+        return super().after(variances, a, centre).select(offsets)
 
 
 def _convolution(
