@@ -15,6 +15,7 @@ import pytest
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.series import hermite_coefficients
 
 pytestmark = pytest.mark.usefixtures("float64")
 KEY = jax.random.key(5)
@@ -193,6 +194,18 @@ def test_unbiased(name, number):
         values = np.asarray(getattr(draws, kind))
         error = np.abs(values.mean(0) - getattr(exact, kind))
         assert np.all(error < 4 * values.std(0, ddof=1) / np.sqrt(KEYS))
+
+
+@pytest.mark.parametrize("derivative", [False, True])
+def test_series_of_a_normalised_exponential(derivative):
+    """`k = Σ_l c_l(r) c_l(r') ρ^l` at every pair of norms; `γ^l / l!` by its definition."""
+    dual, r, rho = stax.ExpNormalized(0.7, -0.9).rule.dual, np.array([0.5, 2.0]), 0.3
+    found = hermite_coefficients(dual, r, 20, derivative=derivative)
+    c = jnp.asarray(rho * r.prod())
+    kernel = dual(c, jnp.asarray(r[0] ** 2), jnp.asarray(r[1] ** 2))[int(derivative)]
+    np.testing.assert_allclose(found.values.prod(0) @ rho ** np.arange(21), kernel, rtol=1e-10)
+    power = (0.7**3 / 6) * np.exp(-0.7 * 0.9) * (0.7 if derivative else r.prod())
+    np.testing.assert_allclose(found.values.prod(0)[3], power, rtol=1e-10)
 
 
 def test_error_of_a_product_falls_with_the_width():
