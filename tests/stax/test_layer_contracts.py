@@ -199,7 +199,7 @@ def test_unbiased(name, number):
 @pytest.mark.parametrize("derivative", [False, True])
 def test_series_of_a_normalised_exponential(derivative):
     """`k = Σ_l c_l(r) c_l(r') ρ^l` at every pair of norms; `γ^l / l!` by its definition."""
-    dual, r, rho = stax.ExpNormalized(0.7, -0.9).rule.dual, np.array([0.5, 2.0]), 0.3
+    dual, r, rho = stax.ExpNormalized(0.7, -0.9).rule.dual, np.array([0.5, 3.0]), 0.3
     found = hermite_coefficients(dual, r, 20, derivative=derivative)
     c = jnp.asarray(rho * r.prod())
     kernel = dual(c, jnp.asarray(r[0] ** 2), jnp.asarray(r[1] ** 2))[int(derivative)]
