@@ -1,8 +1,40 @@
 """`neural_tangents.stax`, every layer also knowing its features.
 
 The whole public namespace of `neural_tangents.stax` is here under the same names and signatures;
-its constructors return a `Layer`, NT's triple with a feature rule. Layers of other origin join by
-`register` and `layer`, nonlinearities by `register(constructor, nonlinearity)`.
+its constructors return a `Layer`, NT's triple with a feature rule. `supported` says which layers
+have features by which method. Layers of other origin join by `register` and `layer`, untouched,
+with one of these rules:
+
+* `nonlinearity`, of an elementwise function with its kernels; `homogeneous(p)` if `σ(s u) = s^p
+  σ(u)`. A function without a layer of its own is `Elementwise(function, kernel)` or
+  `ElementwiseNumerical(function, nodes)`, and needs no rule.
+* `linear`, of a layer without weights that acts on positions.
+* `Weights`, of a layer whose weights meet the vectors that a patch operator (`Patches`) makes.
+* A `Rule` of its own, for everything else.
+
+Example: a nonlinearity, and a layer of another library that swaps the halves of a sequence.
+
+    >>> import jax
+    >>> import neural_tangents as nt
+    >>> import numpy as np
+    >>> import ntk_sketch as ns
+    >>> from ntk_sketch import stax
+    >>> from jax import numpy as jnp
+    >>> def square(x):
+    ...     return x**2
+    >>> def kernel(c, q, r):  # E[u² v²]
+    ...     return q * r + 2 * c**2
+    >>> def derivative_kernel(c, q, r):
+    ...     return 4 * c
+    >>> Square = stax.Elementwise(square, kernel, derivative_kernel)
+    >>> Index = stax.register(nt.stax.Index, stax.linear)
+    >>> swapped = Index(stax.Slice[:, jnp.array([2, 3, 0, 1])])
+    >>> model = stax.serial(stax.Conv(1, (2,)), Square, swapped, stax.Flatten(), stax.Dense(1))
+    >>> x = np.random.default_rng(0).normal(size=(6, 5, 2)).astype("float32")
+    >>> features = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0))
+    >>> close, exact = features.kernel_fn(x, None, "ntk"), model[2](x, None, "ntk")
+    >>> bool(abs(close - exact).max() < 1e-3 * abs(exact).max())
+    True
 """
 
 from .._nt import nt_stax as _nt_stax

@@ -45,27 +45,24 @@ class Weights(Rule):
             hashable object with its members. `None`: positions stay as they are.
         axes: batch and channel axis of the finite network, which must be the first and the last.
 
-    Example: a dilated convolution, whose windows skip every other position.
+    Example: a convolution with windows of three positions, written as a function of blocks.
 
         >>> import jax
+        >>> import neural_tangents as nt
         >>> import numpy as np
         >>> import ntk_sketch as ns
         >>> from ntk_sketch import stax
         >>> from jax import numpy as jnp
-        >>> def dilated(x):
-        ...     return jnp.concatenate([x[:, :-2], x[:, 2:]], axis=-1)
-        >>> @stax.layer
-        ... def DilatedConv(W_std=1.0):
-        ...     def init_fn(rng, shape):
-        ...         return (shape[0], shape[1] - 2, 1), jax.random.normal(rng, (2 * shape[2], 1))
-        ...     def apply_fn(w, x, **kwargs):
-        ...         return W_std * dilated(x) @ w / w.size**0.5
-        ...     def kernel_fn(k, **kwargs):
-        ...         raise NotImplementedError  # left out for brevity
-        ...     return init_fn, apply_fn, kernel_fn
-        >>> def rule(layer, W_std):
-        ...     return stax.Weights(layer, 1, W_std, operator=stax.Patches(dilated, 2))
-        >>> isinstance(stax.register(DilatedConv, rule)().rule, stax.Weights)
+        >>> def three(x):
+        ...     return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=-1)
+        >>> def rule(layer, out_chan, shape, strides, padding, W_std, b_std, *more):
+        ...     return stax.Weights(layer, out_chan, W_std, b_std, operator=stax.Patches(three, 3))
+        >>> Mine = stax.register(nt.stax.Conv, rule)
+        >>> x, z = np.random.default_rng(0).normal(size=(4, 6, 2)).astype("float32"), []
+        >>> for conv in (stax.Conv, Mine):
+        ...     model = stax.serial(conv(8, (3,), b_std=0.1), stax.Relu(), stax.Flatten())
+        ...     z.append(ns.feature_map(model, x, ns.Nystroem(6), key=jax.random.key(0))(x).ntk)
+        >>> bool(jnp.allclose(z[0] @ z[0].T, z[1] @ z[1].T, rtol=1e-3))
         True
     """
 
