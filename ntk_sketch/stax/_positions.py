@@ -97,12 +97,17 @@ class LinearTransform(eqx.Module):
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features, variances = features.applied(), None
         _, apply_fn, _ = self.layer.triple()
+
+        def apply(x):
+            with jax.default_matmul_precision("highest"):
+                return apply_fn((), x)
+
         if self.offsets is not None:
             sources = _sources(_generic(self.layer), features.space)
             if self.layer.numbers:
-                sources = sources.weighted(lambda x: apply_fn((), x), features.dtype)
+                sources = sources.weighted(apply, features.dtype)
             variances = through_map(features.variances, sources, self.offsets)
-        return features.map(lambda block: apply_fn((), block)).replace(variances=variances)
+        return features.map(apply).replace(variances=variances)
 
 
 def _generic(layer: Specification) -> Specification:
