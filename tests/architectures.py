@@ -87,6 +87,12 @@ def _residual(width):
     )
 
 
+def _wide(shortcut, strides):
+    """A block of the wide residual network in Neural Tangents' examples."""
+    main = stax.serial(stax.Relu(), conv((3, 3), strides=strides), stax.Relu(), conv((3, 3)))
+    return stax.serial(stax.FanOut(2), stax.parallel(main, shortcut), stax.FanInSum())
+
+
 def attention(**options):
     defaults = {"W_key_std": 1.3, "W_query_std": 1.1, "W_out_std": 0.9, "b_std": 0.2}
     return stax.GlobalSelfAttention(8, 4, 5, 2, **(defaults | options))
@@ -497,6 +503,117 @@ ARCHITECTURES = {
         ),
         (5,),
         across=True,
+    ),
+    "wide residual": Architecture(
+        lambda: stax.serial(
+            conv((3, 3)),
+            _wide(stax.Identity(), (1, 1)),
+            _wide(conv((3, 3), strides=(2, 2)), (2, 2)),
+            stax.AvgPool((2, 2)),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (4, 3, 2),
+    ),
+    "Myrtle, layer norm": Architecture(
+        lambda: stax.serial(
+            *[conv((3, 3)), stax.LayerNorm(), stax.Relu(), stax.AvgPool((2, 2), (2, 2))] * 2,
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (4, 5, 2),
+    ),
+    "upsampled": Architecture(
+        lambda: stax.serial(
+            conv((2, 1)),
+            stax.Relu(),
+            stax.ConvTranspose(4, (3, 2), (1, 2), "SAME", W_std=1.3, b_std=0.1),
+            stax.Relu(),
+            stax.ImageResize((-1, 3, 3, -1), "linear"),
+            conv((2, 2)),
+            stax.Gelu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (2, 3, 2),
+    ),
+    "transposed, circular": Architecture(
+        lambda: stax.serial(
+            stax.ConvTranspose(4, (4,), (2,), "CIRCULAR", parameterization="standard", s=(1, 2)),
+            stax.Relu(),
+            stax.AvgPool((2,)),
+            stax.ConvTranspose(4, (3,), None, "VALID", 0.9, 0.2),
+            stax.Erf(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (3, 2),
+    ),
+    "locally connected": Architecture(
+        lambda: stax.serial(
+            stax.ConvLocal(4, (2, 2), None, "SAME", 1.3, 0.1),
+            stax.Relu(),
+            stax.ConvLocal(4, (2, 1), (1, 2), b_std=0.2, parameterization="standard", s=(2, 1)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (3, 4, 2),
+    ),
+    "locally connected, pooled": Architecture(  # behind a convolution: axes in reverse
+        lambda: stax.serial(
+            conv((2, 1)),
+            stax.Relu(),
+            stax.ConvLocal(4, (2, 1), None, "CIRCULAR", 1.3, 0.1),
+            stax.AvgPool((2, 2), padding="SAME"),
+            stax.Relu(),
+            stax.ConvLocal(4, (1, 2), b_std=0.1),
+            stax.Relu(),
+            stax.GlobalAvgPool(),
+            stax.Dense(1),
+        ),
+        (2, 3, 2),
+    ),
+    "selected positions": Architecture(
+        lambda: stax.serial(
+            conv((2, 2)),
+            stax.Relu(),
+            stax.AvgPool((2, 1)),
+            stax.Index(stax.Slice[:, ::-1, 1:]),
+            conv((2, 1)),
+            stax.Relu(),
+            stax.DotGeneral(rhs=(1.0, -0.5), dimension_numbers=(((1,), (0,)), ((), ()))),
+            stax.DotGeneral(lhs=0.7),
+            stax.Dense(3, b_std=0.1),
+            stax.Erf(),
+            stax.Index(stax.Slice[:, -1]),
+            stax.Dense(1),
+        ),
+        (3, 4, 2),
+    ),
+    "product": Architecture(
+        lambda: stax.serial(
+            stax.FanOut(3),
+            stax.parallel(
+                stax.serial(conv((2,)), stax.Relu()),
+                stax.Dense(8, 1.1, 0.2),
+                stax.serial(stax.Dense(8, b_std=0.1), stax.Erf(), stax.Dropout(0.8)),
+            ),
+            stax.FanInProd(),
+            stax.AvgPool((2,)),
+            conv((2,)),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (4, 2),
+        across=True,
+    ),
+    "kernels alone": Architecture(
+        lambda: stax.serial(
+            stax.Dense(3, 1.2, 0.1), stax.Elementwise(None, _erf_dual), stax.Dense(1)
+        ),
+        (4,),
     ),
     "concatenated channels": Architecture(
         lambda: stax.serial(

@@ -235,6 +235,8 @@ UNSUPPORTED = {
     "dimension_numbers": [
         stax.Conv(2, (2, 2), dimension_numbers=("NCHW", "HWIO", "NHWC")),
         stax.Conv(2, (2, 2), dimension_numbers=("NHWC", "OIHW", "NHWC")),
+        stax.ConvLocal(2, (2, 2), dimension_numbers=("NCHW", "HWIO", "NHWC")),
+        stax.ConvTranspose(2, (2, 2), dimension_numbers=("NCHW", "HWIO", "NHWC")),
     ],
 }
 
@@ -335,7 +337,12 @@ def test_kernel_without_a_network(no_work):
     no_work()
     model = stax.serial(stax.Dense(3), stax.ExpNormalized(), stax.Dense(1))
     message = r"ExpNormalized\(\) has no finite network.*such as Exact\(\)"
-    refuse(NotImplementedError, message, model)
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    refuse(NotImplementedError, message, model, x, method=ns.Nystroem(2, residual=0.5))
+    alone = stax.serial(stax.Dense(3), stax.Elementwise(None, lambda c, q, r: c), stax.Dense(1))
+    for method in (METHOD, ns.LeverageScore(4), ns.PolySketch(3, 4), ns.Gegenbauer(3, 4)):
+        message = r"Elementwise\(.*has no finite network"
+        refuse(NotImplementedError, message, alone, method=method)
 
 
 # ------------------------------------------------------------------ NaN

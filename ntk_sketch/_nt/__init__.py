@@ -33,7 +33,7 @@ import neural_tangents as nt  # noqa: E402
 from neural_tangents import Kernel as Kernel  # noqa: E402
 from neural_tangents import stax as _nt_stax  # noqa: E402
 
-_MIX_DTYPES = ("ElementwiseNumerical", "Hermite", "Polynomial", "RectifiedMonomial")
+_MIX_DTYPES = ("DotGeneral", "ElementwiseNumerical", "Hermite", "Polynomial", "RectifiedMonomial")
 nt_stax: _Any = _View(_nt_stax, **{name: _relaxed(getattr(_nt_stax, name)) for name in _MIX_DTYPES})
 
 __all__ = ["MIN_JAX", "NT_VERSION", "Kernel", "nt", "nt_stax"]

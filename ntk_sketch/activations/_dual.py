@@ -87,6 +87,17 @@ class DualActivation(DualKernels):
         """Whether there is a `σ`: NT's `ExpNormalized` is a kernel without a finite network."""
         return _has_function(self.specification.like())
 
+    @property
+    def unit(self) -> "DualActivation | None":
+        """For kernels without a finite network that are homogeneous of `degree`: a nonlinearity σ₁
+        whose kernels are these at unit variances, or `None`. `k_σ` is then that of the random
+        function `‖φ‖^degree σ₁(w·φ / ‖φ‖)`, and its series is that of σ₁.
+
+        A rule's attribute `unit` gives it, called with the layer's arguments.
+        """
+        make = getattr(self.specification.constructor, "unit", None)
+        return None if make is None else make(**self.specification.arguments)
+
     def __repr__(self) -> str:
         return f"DualActivation({self.name})"
 

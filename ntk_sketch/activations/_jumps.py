@@ -96,6 +96,9 @@ class RandomFunction(Module):
     Values are those of `dual.value_and_derivative`, to the last bit. Derivatives are the automatic
     ones and, where `σ` or `σ'` jumps, `Jumps.slope`. Where neither does, nothing is added.
 
+    Where there is σ₁ alone, the kernels' nonlinearity at unit variances (`dual.unit`), `σ(u)` is
+    `r^p σ₁(u / r)` with the radius r of the projected vectors, and `σ'(u)` is `r^(p-1) σ₁'(u / r)`.
+
     Jumps are found on the host: of homogeneous functions at 0, of smooth ones nowhere, of others by
     a search. Where the numbers of these are traced they are looked for at 0 alone.
     """
@@ -103,11 +106,22 @@ class RandomFunction(Module):
     jumps: tuple[Jumps | None, Jumps | None]
 
     def __init__(self, dual: DualActivation, dtype=None):
-        self.jumps = jumps_of(dual, dtype)
+        self.jumps = jumps_of(dual.unit or dual, dtype)
 
     def __call__(
-        self, dual: DualActivation, u: Float[Array, "*positions m"]
+        self,
+        dual: DualActivation,
+        u: Float[Array, "*positions m"],
+        radius: Float[Array, "*positions"] | None = None,
     ) -> tuple[Array, Array]:
+        if dual.unit is not None and radius is not None:
+            assert dual.degree is not None
+            zero = radius <= 0
+            r = jnp.where(zero, 1, radius)[..., None]
+            value, derivative = self(dual.unit, u / r)
+            zero = zero[..., None]
+            value = jnp.where(zero, 0, value * r**dual.degree)
+            return value, jnp.where(zero, 0, derivative * r ** (dual.degree - 1))
         value, derivative = (
             y if jumps is None else _with_slope(y, u, jumps)
             for y, jumps in zip(dual.value_and_derivative(u), self.jumps, strict=True)

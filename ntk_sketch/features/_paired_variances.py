@@ -66,6 +66,10 @@ class PairedVariances(eqx.Module):
         own = self.own.plus([other.own for other in others])
         return self._with(own, self.pairs.plus([other.pairs for other in others]))
 
+    def times(self, others: "list[PairedVariances]") -> "PairedVariances":
+        own = self.own.times([other.own for other in others])
+        return self._with(own, self.pairs.times([other.pairs for other in others]))
+
     def nonlinearity(self, dual, offsets) -> "PairedVariances":
         covariance = self.pairs.same.reshape(self.shapes[0])
         k, derivative = (values.reshape(-1) for values in dual(covariance, *self._sides(self.same)))

@@ -1,9 +1,14 @@
 """What a linear layer does to positions before its weights."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import jax
+import numpy as np
+
 from .._typing import Array, Inputs
-from ..numerics._precision import Precision
+from ..numerics._precision import Precision, matmul
 
 
 @runtime_checkable
@@ -35,3 +40,52 @@ class PatchOperator(Protocol):
     def patches_at(self, x: Array, index: tuple[Inputs, ...]) -> Array:
         """The vectors at `index` = (example, *output position), each (m,): (m, d)."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """A patch operator from one function: `fn(x)` makes the vectors (n, *outputs, size c) of x (n,
+    *space, c), for the rule `Weights` of a layer of your own.
+
+    The function is linear, treats examples one by one, and the same for every channel: entries
+    number `i c + j`, for `i < size`, depend on channel j alone. Write it at the top of a module, so
+    that maps can be saved and equal ones be recognised.
+
+    Cost: patches are formed, `size` times the memory of x, where windows (`Conv`) do not form them.
+
+    Args:
+        fn: of JAX arrays.
+        size: entries of a vector for each channel.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntk_sketch import stax
+        >>> from jax import numpy as jnp
+        >>> def neighbours(x):
+        ...     return jnp.concatenate([x[:, :-1], x[:, 1:]], axis=-1)
+        >>> stax.Patches(neighbours, 2).patches(np.ones((3, 5, 4))).shape
+        (3, 4, 8)
+    """
+
+    fn: Callable[[Array], Array]
+    size: int
+
+    def output_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        x = jax.ShapeDtypeStruct((1, *space, 1), np.float32)
+        shape = jax.eval_shape(self.fn, x).shape
+        if shape[0] != 1 or shape[-1] != self.size:
+            raise ValueError(
+                f"Patches({getattr(self.fn, '__name__', self.fn)}, {self.size}): the function makes"
+                f" {shape} of inputs of shape {x.shape}; needed: (1, *outputs, {self.size}), with"
+                " `size` entries for each channel."
+            )
+        return shape[1:-1]
+
+    def project(self, x: Array, matrix: Array, precision: Precision = "full") -> Array:
+        return matmul(self.fn(x), matrix, precision)
+
+    def patches(self, x: Array) -> Array:
+        return self.fn(x)
+
+    def patches_at(self, x: Array, index: tuple[Inputs, ...]) -> Array:
+        return self.fn(x)[index]

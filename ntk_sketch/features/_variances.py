@@ -117,6 +117,25 @@ class Variances(eqx.Module):
             offsets=self.offsets,
         )
 
+    def times(self, others: "list[Variances]") -> "Variances":
+        """Of a product of independent branches, all at the same offsets: `K' = Π_i K_i`, `Θ' = Σ_i
+        Θ_i Π_{j≠i} K_j`.
+        """
+        branches = [self, *others]
+        dropped = any(branch.other is not None for branch in branches)
+        independent, ntk = self.independent, self.ntk
+        for branch in others:
+            terms = [] if isinstance(ntk, tuple) or ntk is None else [ntk * branch.independent]
+            terms += [] if isinstance(branch.ntk, tuple | None) else [independent * branch.ntk]
+            independent = independent * branch.independent
+            ntk = None if self.ntk is None else functools.reduce(jnp.add, terms) if terms else ()
+        return Variances(
+            same=functools.reduce(jnp.multiply, (branch.same for branch in branches)),
+            other=independent if dropped else None,
+            ntk=ntk,
+            offsets=self.offsets,
+        )
+
     def affine(self, weight, bias, ntk_weight, ntk_bias) -> "Variances":
         """`K' = weight² K + bias²`, `Θ' = weight² Θ + ntk_weight² K + ntk_bias²`."""
         inside = band_mask(self.space, self.offsets).astype(self.same.dtype)

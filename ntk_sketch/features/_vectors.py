@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import equinox as eqx
-import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
@@ -12,6 +11,7 @@ from .._typing import Array, Inputs, Scalar
 from ..numerics._precision import Precision, matmul
 from ._patch_operator import PatchOperator
 from ._rooted import Rooted, formed, mapped
+from ._unshared_windows import UnsharedWindows
 
 
 class Vectors(eqx.Module):
@@ -19,7 +19,7 @@ class Vectors(eqx.Module):
     coordinate.
 
     The vector is the concatenation of `scale · patch(block)` over the blocks and, unless `None`, of
-    `constant`.
+    `constant`; behind unshared windows, of one constant coordinate for every position, its own.
     """
 
     # Arrays, or `Rooted`; shapes alone while a map is planned.
@@ -35,7 +35,12 @@ class Vectors(eqx.Module):
     @property
     def dimension(self) -> int:
         """Length d of the vectors."""
-        return sum(self.sizes) + (self.constant is not None)
+        return sum(self.sizes) + (self.constant is not None) * self.places
+
+    @property
+    def places(self) -> int:
+        """Constant coordinates."""
+        return self.operator.places if isinstance(self.operator, UnsharedWindows) else 1
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -84,8 +89,10 @@ class Vectors(eqx.Module):
     def summed(self, parts: list[Any], matrix: Inputs) -> Array:
         """The blocks' products together, the constant coordinate's included."""
         if self.constant is not None:
-            constant = self.constant * matrix[-1]
-            parts = [*parts, jax.lax.expand_dims(constant, range(parts[0].ndim - 1))]
+            constant = self.constant * matrix[-self.places :]
+            shared = self.places == 1
+            space = (1,) * (parts[0].ndim - 2) if shared else parts[0].shape[1:-1]
+            parts = [*parts, constant.reshape(1, *space, constant.shape[-1])]
         return functools.reduce(jnp.add, parts)
 
     def at(self, index: tuple[Inputs, ...]) -> Array:
@@ -99,7 +106,7 @@ class Vectors(eqx.Module):
                 rows = Rooted(taps, block.root).formed().reshape(len(rows), -1)
             parts.append(scale * rows)
         if self.constant is not None:
-            parts.append(jnp.full((len(index[0]), 1), self.constant, parts[0].dtype))
+            parts.append(self.constants_at(index, parts[0].dtype))
         return jnp.concatenate(parts, axis=-1)
 
     def formed(self) -> "Vectors":
@@ -118,5 +125,20 @@ class Vectors(eqx.Module):
             for block, scale in self.blocks
         ]
         if self.constant is not None:
-            formed.append(jnp.full((*formed[0].shape[:-1], 1), self.constant, formed[0].dtype))
+            formed.append(self.constants(formed[0].shape[:-1], formed[0].dtype))
         return tuple(formed)
+
+    def constants(self, shape: tuple[int, ...], dtype) -> Array:
+        """Constant coordinates of all positions (n, *space): (n, *space, places)."""
+        constant: Any = self.constant
+        if isinstance(self.operator, UnsharedWindows):
+            own = constant * self.operator.constants(dtype)
+            return jnp.broadcast_to(own[None], (*shape, self.places))
+        return jnp.full((*shape, 1), constant, dtype)
+
+    def constants_at(self, index: tuple[Inputs, ...], dtype) -> Array:
+        """Constant coordinates of the positions `index` = (example, *position): (m, places)."""
+        constant: Any = self.constant
+        if isinstance(self.operator, UnsharedWindows):
+            return constant * self.operator.constants_at(index, dtype)
+        return jnp.full((len(index[0]), 1), constant, dtype)

@@ -7,7 +7,6 @@ can: equal ones make equal layers.
 import enum
 import functools
 import inspect
-import numbers
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
+
+from ._plain import Sliced, nested_tuple, plain
 
 
 class _Placeholder(enum.Enum):
@@ -85,8 +86,8 @@ class Specification(eqx.Module):
                 f"{self.name}: its formulas decide in Python by its arguments' values, so that"
                 " jax.grad, jit and vmap cannot trace these. Give Python numbers."
             )
-        plain = iter(tuple(_nested_tuple(np.asarray(number).tolist()) for number in self.numbers))
-        others = tuple(next(plain) if leaf is _NUMBER else leaf for leaf in self._others)
+        values = iter(tuple(nested_tuple(np.asarray(number).tolist()) for number in self.numbers))
+        others = tuple(next(values) if leaf is _NUMBER else leaf for leaf in self._others)
         return Specification(self.constructor, (), others, self._tree)
 
     def build(self) -> Any:
@@ -152,7 +153,7 @@ def bound_arguments(constructor: Callable, args, kwargs) -> dict[str, Any]:
     bound.apply_defaults()
     parameters = signature.parameters
     return {
-        name: _plain(value, _is_real(parameters[name]))
+        name: plain(value, _is_real(parameters[name]))
         for name, value in bound.arguments.items()
         if not (callable(value) and value is parameters[name].default)
     }
@@ -162,30 +163,6 @@ def _is_real(parameter: inspect.Parameter) -> bool:
     if "Callable" in str(parameter.annotation):
         return False
     return isinstance(parameter.default, float) or "float" in str(parameter.annotation)
-
-
-def _plain(value, real: bool):
-    """Numbers as arrays of float64, arrays of integers as tuples, the rest as it is."""
-    if isinstance(value, dict):
-        return {key: _plain(inner, real) for key, inner in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(inner, real) for inner in value)
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, Tracer):
-        return value
-    if isinstance(value, jax.Array | np.ndarray | numbers.Real):
-        array = np.asarray(value)
-        if array.dtype.kind in "iu" and not real:
-            return _nested_tuple(array.tolist())
-        if array.ndim == 0 or real:
-            return array.astype(np.float64)
-        return array
-    return value
-
-
-def _nested_tuple(value):
-    return tuple(map(_nested_tuple, value)) if isinstance(value, list) else value
 
 
 def _is_number(leaf) -> bool:
@@ -205,7 +182,9 @@ def in_dtype(tree, dtype):
 
 
 def _scalar(leaf):
-    """A number as constructors expect it: a Python float, unless it is traced."""
+    """A number as constructors expect it: a Python float, unless it is traced; a slice likewise."""
+    if isinstance(leaf, Sliced):
+        return leaf.value
     return leaf.item() if isinstance(leaf, np.ndarray) and leaf.ndim == 0 else leaf
 
 
@@ -230,8 +209,9 @@ def _call(constructor: Callable, specification: Specification):
 
 @functools.lru_cache(maxsize=4096)
 def _cached_call(specification: Specification):
-    with warnings.catch_warnings():  # given when the layer was made
-        warnings.simplefilter("ignore")
+    # A constructor may make arrays of its arguments, which no trace may own.
+    with warnings.catch_warnings(), jax.ensure_compile_time_eval():
+        warnings.simplefilter("ignore")  # given when the layer was made
         return _call(specification.constructor, specification)
 
 
@@ -243,7 +223,10 @@ def _triple(specification: Specification) -> tuple[Callable, Callable, Callable]
     return init_fn, apply_fn, kernel_fn
 
 
-_cached_triple = functools.lru_cache(maxsize=4096)(_triple)
+@functools.lru_cache(maxsize=4096)
+def _cached_triple(specification: Specification) -> tuple[Callable, Callable, Callable]:
+    with jax.ensure_compile_time_eval():
+        return _triple(specification)
 
 
 def call_name(constructor: Callable, arguments: dict[str, Any]) -> str:
@@ -274,13 +257,17 @@ def _same(value, default) -> bool:
     return type(value) is not np.ndarray and value == default
 
 
-def short(value) -> str:
+def short(value: Any) -> str:
     """An argument in a message: itself if that is short."""
     value = _scalar(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, slice):
+        value = Sliced.of(value)
     if type(value) in (list, tuple):
         inner = ", ".join(map(short, value))
         text = f"[{inner}]" if type(value) is list else f"({inner}{',' * (len(value) == 1)})"
     else:
-        known = isinstance(value, bool | int | float | str | tuple | Specification | type(None))
+        known = isinstance(
+            value, bool | int | float | str | tuple | Sliced | Specification | type(None)
+        )
         text = repr(value) if known else "..."
     return text if len(text) <= 40 else "..."

@@ -69,3 +69,13 @@ def host_orthogonal_directions(
     if not chi_norms:
         return directions * d**0.5
     return directions * np.sqrt(rng.chisquare(d, m))
+
+
+def residual_directions(
+    d: int, d_ntk: int | None, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Gaussian-like directions `w` (d, count) and `s` (d_ψ, count), `E[w wᵀ] = I`."""
+    w = host_orthogonal_directions(rng, d, count, chi_norms=True)
+    if d_ntk is None:
+        return w, None
+    return w, host_orthogonal_directions(rng, d_ntk, count, chi_norms=False)

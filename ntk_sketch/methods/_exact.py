@@ -9,6 +9,7 @@ from ..numerics._host_random import generator
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at
 from ._method import Method
+from ._products import ProductLandmarks, product_landmarks
 
 
 class Exact(Method):
@@ -37,6 +38,8 @@ class Exact(Method):
         True
     """
 
+    uses_function = "never"
+
     @property
     def looks_at_data(self) -> bool:
         return True
@@ -44,10 +47,24 @@ class Exact(Method):
     def expand(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
-        check_values("Exact", dual, features, key)
-        shape = features.nngp[0].shape[0], *features.nngp_vectors().space
-        seen = np.ones(shape, bool) if features.mask is None else ~np.asarray(features.mask)
-        index = np.nonzero(seen)
-        some = generator(key).permutation(len(index[0]))[:HELD_OUT]
-        seen = tuple(i[some] for i in index)
+        check_values("Exact", dual.name, features, key)
+        index, seen = _all_and_some(features, key)
         return expansion(landmarks_at(dual, features, index, seen), dual).folded(features)
+
+    def expand_product(
+        self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey
+    ) -> ProductLandmarks:
+        check_values("Exact", name, branches, key)
+        return product_landmarks(name, branches, *_all_and_some(branches[0], key))
+
+
+def _all_and_some(features: HiddenFeatures, key: PRNGKey):
+    """(example, *position) of all positions that are not masked, and of some that rounding is
+    measured at.
+    """
+    shape = features.nngp[0].shape[0], *features.nngp_vectors().space
+    index = np.nonzero(
+        np.ones(shape, bool) if features.mask is None else ~np.asarray(features.mask)
+    )
+    some = generator(key).permutation(len(index[0]))[:HELD_OUT]
+    return index, tuple(i[some] for i in index)

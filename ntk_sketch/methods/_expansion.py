@@ -55,6 +55,11 @@ class LandmarkExpansion(eqx.Module):
     mixing_ntk: Array | None = None
 
     @property
+    def name(self) -> str:
+        """How warnings call the nonlinearity."""
+        return self.dual.name
+
+    @property
     def width(self) -> int:
         """m₁ + m₂."""
         return (self.filters if self.mixing is None else self.mixing).shape[1]

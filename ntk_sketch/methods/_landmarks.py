@@ -228,11 +228,11 @@ def values_of(tree: Any) -> Any:
     )
 
 
-def check_values(method: str, dual: DualKernels, features: HiddenFeatures, key: PRNGKey) -> None:
-    """Refuses to look at data whose values are not known yet."""
+def check_values(method: str, name: str, features: Any, key: PRNGKey) -> None:
+    """Refuses to look at data whose values are not known yet, before the layer of this name."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values_of(features), key))):
         raise TypeError(
-            f"{method} at {dual.name} takes landmarks from the values of the sample and decomposes"
+            f"{method} at {name} takes landmarks from the values of the sample and decomposes"
             " matrices of these, so that its map cannot be made under jax.jit or jax.vmap."
             " Make it outside and pass it to the compiled function as an argument: it is a pytree."
             " For several keys, make one map after the other; jax.grad works without jit."

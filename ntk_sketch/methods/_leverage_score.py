@@ -18,6 +18,8 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method
+from ._norms import unit_radius
+from ._products import random_products
 from ._schedule import Schedule, widths
 
 #: Where homogeneity is tested, on both sides of 0. Nearer together than a factor of 2, so that a
@@ -93,10 +95,13 @@ class LeverageScore(Method):
     def uses_variances(self) -> bool:
         return False
 
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
+        return random_products(branches, self.width.one, key, False, self.precision)
+
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
-        chi_norms = not norm_does_not_matter(dual, dtype)
+        chi_norms = not norm_does_not_matter(dual.unit or dual, dtype)
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         w, weights, s = _draw(key, d, d_ntk, self.width.one, dtype, self.orthogonal, chi_norms)
@@ -120,7 +125,7 @@ class LeverageScoreExpansion(eqx.Module):
     ) -> tuple[Array, Array | None]:
         del exact
         u, v = features.project(self.w, self.s, self.precision)
-        value, derivative = self.function(self.dual, u)
+        value, derivative = self.function(self.dual, u, unit_radius(self.dual, features))
         scale = self.w.shape[1] ** -0.5
         if self.weights is not None:
             scale = jax.lax.expand_dims(scale * self.weights, range(value.ndim - 1))

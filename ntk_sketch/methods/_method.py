@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 
@@ -22,6 +22,8 @@ class Method(eqx.Module):
     Attributes:
         schedules: the settings that may be tuples, one entry for each nonlinearity.
         everywhere: the method replaces those that layers were given by `stax.with_method`.
+        uses_function: whether expansions evaluate the nonlinearity itself: "always", "in residual
+            features" or "never", where its kernels are enough.
         max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
             they are needed; beyond, those of different positions come from the features.
 
@@ -35,6 +37,7 @@ class Method(eqx.Module):
     """
 
     everywhere: ClassVar[bool] = False
+    uses_function: ClassVar[Literal["always", "in residual features", "never"]] = "always"
     max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
 
     @property
@@ -88,11 +91,23 @@ class Method(eqx.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} expands nonlinearities one by one.")
 
-    def check_examples(self, dual: DualKernels, features: HiddenFeatures) -> None:
-        """Refuses shapes alone where examples are needed."""
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey) -> Any:
+        """Draws features of the product of independent branches, `K' = Π_i K_i` and `Θ' = Σ_i Θ_i
+        Π_{j≠i} K_j`: `expansion(branches, exact)` gives φ' and ψ' (or `None`).
+
+        Args:
+            name: how errors call the layer.
+            branches: what enters the layer: of the sample, or shapes alone for a method that does
+                not look at data.
+            key: of `jax.random`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features of products ({name}).")
+
+    def check_examples(self, name: str, features: Any) -> None:
+        """Refuses shapes alone where examples are needed, before the layer of this name."""
         if self.looks_at_data and is_abstract(features):
             raise TypeError(
-                f"{type(self).__name__} at {dual.name} takes its sample from the data, but `x` is a"
+                f"{type(self).__name__} at {name} takes its sample from the data, but `x` is a"
                 " jax.ShapeDtypeStruct. Pass example inputs."
             )
 

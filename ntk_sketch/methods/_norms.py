@@ -7,6 +7,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 
 from .._typing import Array
+from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
 
@@ -65,6 +66,14 @@ def unit_scale(radius: Array) -> Array:
     """`1 / r`, and 0 at 0: vectors without a direction stay 0."""
     zero = radius <= 0
     return jnp.where(zero, 0, 1 / jnp.where(zero, 1, radius))
+
+
+def unit_radius(dual: DualActivation, features: HiddenFeatures) -> Array | None:
+    """The radius that a random function needs which is one of directions."""
+    if dual.unit is None:
+        return None
+    q, _, _ = features.variances.diagonals()
+    return safe_sqrt(q)
 
 
 def input_radius(features: HiddenFeatures) -> Array:

@@ -15,11 +15,13 @@ from ..features._hidden import HiddenFeatures
 from ..numerics._host_random import generator
 from ..numerics._precision import Precision, checked_precision
 from ._calibration import calibrated
-from ._directions import host_orthogonal_directions
+from ._directions import residual_directions
 from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
 from ._method import Method
 from ._network import Network, Scope, checked_scope
+from ._product_sampling import product_positions
+from ._products import ProductLandmarks, product_landmarks
 from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
 from ._schedule import Schedule, ranks, shares, widths
 
@@ -139,6 +141,8 @@ class Nystroem(Method):
         16
     """
 
+    uses_function = "in residual features"
+
     width: Schedule = eqx.field(static=True)
     residual: Schedule = eqx.field(static=True)
     sampling: Sampling = eqx.field(static=True)
@@ -197,7 +201,7 @@ class Nystroem(Method):
         self, network: Network, features: HiddenFeatures, *, key: PRNGKey
     ) -> LandmarkExpansion:
         dual = network.kernels(features)
-        self.check_examples(dual, features)
+        self.check_examples(dual.name, features)
         return self._expanded(dual, features, key, 0.0)
 
     def expand(
@@ -212,10 +216,27 @@ class Nystroem(Method):
             return self.expand(dual, features, key=key)
         return self._expanded(dual, features, key, _BEFORE_FLATTEN)
 
+    def expand_product(
+        self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey
+    ) -> ProductLandmarks:
+        check_values(type(self).__name__, name, branches, key)
+        chosen, seen = product_positions(
+            name, values_of(branches), self.width.one, self.sampling, generator(key)
+        )
+        return product_landmarks(
+            name,
+            branches,
+            chosen,
+            seen,
+            precision=self.precision,
+            rcond=self.rcond,
+            asked=self.width.one,
+        )
+
     def _expanded(
         self, dual: DualKernels, features: HiddenFeatures, key: PRNGKey, share: Any
     ) -> LandmarkExpansion:
-        check_values(type(self).__name__, dual, features, key)
+        check_values(type(self).__name__, dual.name, features, key)
         rng, rng_landmarks, rng_residual = generator(key).spawn(3)
         # Choices are made by values: what is differentiated keeps the landmarks it has.
         fixed_dual, fixed = values_of((dual, features))
@@ -277,13 +298,3 @@ class Nystroem(Method):
             return positions, 0
         residual = math.floor(share * width)
         return width - residual, residual
-
-
-def residual_directions(
-    d: int, d_ntk: int | None, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Gaussian-like directions `w` (d, count) and `s` (d_ψ, count), `E[w wᵀ] = I`."""
-    w = host_orthogonal_directions(rng, d, count, chi_norms=True)
-    if d_ntk is None:
-        return w, None
-    return w, host_orthogonal_directions(rng, d_ntk, count, chi_norms=False)

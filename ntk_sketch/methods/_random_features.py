@@ -14,7 +14,8 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, checked_precision
 from ._directions import orthogonal_directions
 from ._method import Method
-from ._norms import with_exact_norms
+from ._norms import unit_radius, with_exact_norms
+from ._products import random_products
 from ._schedule import Schedule, widths
 
 
@@ -39,6 +40,10 @@ class RandomFeatures(Method):
     kernel of width `0.8 m^{-1/9} ‖φ‖` (fourth order). The error of a gradient falls as m^(-4/9); it
     is no difference quotient of the features, whose values jump. Second derivatives are those of
     the smoothed features. With smooth nonlinearities nothing is added.
+
+    The kernel `√(q q') exp(γ (ρ - 1))` of `ExpNormalized` is that of `√q exp(√γ w·φ / √q - γ)`,
+    positive features with the exact variance q. Their relative variance is up to `e^{4γ} / m`, as
+    log-normal numbers have it: use `Nystroem` from γ = 1 on.
 
     Args:
         width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
@@ -94,10 +99,13 @@ class RandomFeatures(Method):
     def uses_variances(self) -> bool:
         return self.normalize
 
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
+        return random_products(branches, self.width.one, key, self.normalize, self.precision)
+
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype
         # Fails here, not under jit, for a kernel without a finite network.
-        jax.eval_shape(dual.value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
+        jax.eval_shape((dual.unit or dual).value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         w, s = _draw(key, d, d_ntk, self.width.one, dtype, self.orthogonal)
@@ -120,7 +128,7 @@ class RandomExpansion(eqx.Module):
         self, features: HiddenFeatures, exact: Variances | None
     ) -> tuple[Array, Array | None]:
         u, v = features.project(self.w, self.s, self.precision)
-        value, derivative = self.function(self.dual, u)
+        value, derivative = self.function(self.dual, u, unit_radius(self.dual, features))
         scale = self.w.shape[1] ** -0.5
         nngp = scale * value
         ntk = None if v is None else scale * v * derivative

@@ -28,7 +28,7 @@ Sampling: TypeAlias = Literal["leverage", "diagonal", "uniform"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
 #: Leverage scores are computed among at most this many positions, or 16 for each landmark.
-_POOL = 4096
+POOL = 4096
 
 #: Kernel values are computed for so many positions at a time, or as many as there are landmarks.
 _ROWS = 1024
@@ -61,15 +61,22 @@ def surveyed(dual: DualKernels, features: HiddenFeatures) -> Survey:
     smallest = jnp.finfo(q.dtype).tiny
     zeros = dual.sees_zero & (diagonal > smallest / jnp.finfo(q.dtype).eps)
     usable = np.flatnonzero((q > 0) | zeros)
-    sizes = np.log(np.maximum(q[usable], smallest))
-    coordinates = np.concatenate([directions[usable], sizes[:, None]], axis=1)
+    return Survey(q, diagonal.astype(np.float64), usable[distinct(directions[usable], q[usable])])
+
+
+def distinct(directions: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Indices of positions of variances `q` (N,), equal ones once, by their vectors' directions
+    (N, k) in random projections: to √eps.
+    """
+    smallest = jnp.finfo(q.dtype).tiny
+    coordinates = np.concatenate([directions, np.log(np.maximum(q, smallest))[:, None]], axis=1)
     cells = coordinates.astype(np.float64) / float(jnp.finfo(q.dtype).eps) ** 0.5
-    kept = np.arange(len(usable))
+    kept = np.arange(len(q))
     for shift in (0.0, 0.5):
         rounded = np.floor(cells[kept] + shift).astype(np.int64)
         _, first = np.unique(rounded, axis=0, return_index=True)
         kept = kept[np.sort(first)]
-    return Survey(q, diagonal.astype(np.float64), usable[kept])
+    return kept
 
 
 @functools.partial(fitting_jit, level=0)
@@ -103,7 +110,7 @@ def sample_positions(
         return rng.choice(survey.usable, count, replace=False)
     if sampling == "diagonal":
         return weighted_sample(survey.usable, survey.diagonal[survey.usable], count, rng)
-    pool = rng.permutation(survey.usable)[: max(_POOL, 16 * count)]
+    pool = rng.permutation(survey.usable)[: max(POOL, 16 * count)]
     diagonal = survey.diagonal[pool]
     if not diagonal.any():  # the zero kernel, of which any landmarks do
         return pool[:count]

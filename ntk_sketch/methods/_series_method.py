@@ -22,6 +22,7 @@ from ._method import Method
 from ._network import Network, Scope, checked_scope
 from ._network_series import network_series
 from ._norms import safe_sqrt, with_exact_norms
+from ._products import random_products
 from ._schedule import Schedule, widths
 
 
@@ -164,6 +165,9 @@ class SeriesMethod(Method):
         series, radii = network_series(network, features, self.radii, self.degree)
         shapes = eqx.filter_eval_shape(lambda features: features, features)
         return self.expand_series(series, radii, shapes, key=key)
+
+    def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
+        return random_products(branches, self.width.one, key, self.normalize, self.precision)
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         key_projection, key_sums, key_ntk = jax.random.split(key, 3)

@@ -28,6 +28,12 @@ class VariancesOnly(Method):
         del dual, features, key
         return NoFeatures()
 
+    def expand_product(
+        self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey
+    ) -> "NoFeatures":
+        del name, branches, key
+        return NoFeatures()
+
 
 class KernelsOnly(VariancesOnly):
     """The same for all layers of a net at once: none may have a method of its own."""
@@ -38,7 +44,9 @@ class KernelsOnly(VariancesOnly):
 
 
 class NoFeatures(eqx.Module):
-    def __call__(self, features: HiddenFeatures, exact: Any) -> tuple[Array, Array | None]:
+    def __call__(self, features: Any, exact: Any) -> tuple[Array, Array | None]:
+        """Of a nonlinearity's features, or of the branches of a product."""
         del exact
+        features = features[0] if isinstance(features, list) else features
         nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)
         return nothing, None if features.ntk is None else nothing

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from ..activations._dual_kernels import DualKernels
 from ..numerics._precision import USE_FLOAT64
 from ._expansion import LandmarkExpansion
+from ._products import ProductLandmarks
 
 #: A kernel with fewer than this share of the features asked for is warned about.
 _SHARE = 0.5
@@ -21,13 +22,14 @@ def warn_of_widths(transform: Any, stacklevel: int) -> None:
     features that rounding leaves out a good part goes without loss where a kernel is smooth, and
     what is left is told where it is less than half.
     """
-    nodes = jax.tree.leaves(transform, is_leaf=lambda node: isinstance(node, LandmarkExpansion))
-    nodes = [node for node in nodes if isinstance(node, LandmarkExpansion)]
+    kinds = LandmarkExpansion, ProductLandmarks
+    nodes = jax.tree.leaves(transform, is_leaf=lambda node: isinstance(node, kinds))
+    nodes = [node for node in nodes if isinstance(node, kinds)]
     found = []
     for place, node in enumerate(nodes, 1):
         reason = _reason(node)
         if reason:
-            found.append(f"{node.dual.name}, the {_ordinal(place)} of {len(nodes)}: {reason}")
+            found.append(f"{node.name}, the {_ordinal(place)} of {len(nodes)}: {reason}")
     if found:
         warnings.warn(
             "Fewer features than the width asks for:\n  "
@@ -40,7 +42,7 @@ def warn_of_widths(transform: Any, stacklevel: int) -> None:
         )
 
 
-def _reason(node: LandmarkExpansion) -> str:
+def _reason(node: LandmarkExpansion | ProductLandmarks) -> str:
     asked, positions = node.asked, len(node.q)
     if asked is None:
         return ""
@@ -49,14 +51,14 @@ def _reason(node: LandmarkExpansion) -> str:
         return f"width {asked} asked for, {positions} used, all usable positions of the sample"
     kernels = (("NNGP", node.roots), ("NTK", node.roots_ntk))
     counts = {name: roots.landmarks.shape[1] + extra for name, roots in kernels if roots}
-    if node.filters.dtype == "float64" or min(counts.values()) >= _SHARE * asked:
+    dtype = node.q.dtype
+    if dtype == "float64" or min(counts.values()) >= _SHARE * asked:
         return ""
-    if not _has_derivative(node.dual):
+    if isinstance(node, LandmarkExpansion) and not _has_derivative(node.dual):
         counts.pop("NTK", None)
         if counts["NNGP"] >= _SHARE * asked:
             return ""
     kept = " and ".join(f"{count} {name}" for name, count in counts.items())
-    dtype = node.filters.dtype
     return f"width {asked} asked for, {kept} features used, the others are rounding in {dtype}"
 
 

@@ -1,7 +1,7 @@
 """Hermite coefficients of a nonlinearity at any norm of its input."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -92,6 +92,8 @@ def hermite_coefficients(
     """
     degree = checked_degree(degree)
     radius = checked_radius(radius)
+    if isinstance(sigma, DualActivation) and sigma.unit is not None:
+        return _of_homogeneous(sigma, radius, degree, derivative, tolerance, max_tail)
     function, name = elementwise_function(sigma, derivative)
     values, error = gaussian_moments(function, radius.ravel(), degree, tolerance, name)
     found = HermiteCoefficients(
@@ -102,6 +104,22 @@ def hermite_coefficients(
     if max_tail is not None:
         _check_tail(found, radius, max_tail, name)
     return found
+
+
+def _of_homogeneous(
+    sigma: DualActivation, radius: np.ndarray, degree: int, derivative: bool, *more
+) -> HermiteCoefficients:
+    """Those at norm one, of the nonlinearity that has the kernels there, times a power of norms."""
+    tolerance, max_tail = more
+    unit: Any = sigma.unit
+    one = hermite_coefficients(
+        unit, np.ones(()), degree, derivative=derivative, tolerance=tolerance, max_tail=max_tail
+    )
+    power = float(sigma.degree or 0) - derivative
+    scale = np.where(radius > 0, np.maximum(radius, np.finfo(np.float64).tiny) ** power, power == 0)
+    return HermiteCoefficients(
+        scale[..., None] * one.values, scale[..., None] * one.error, scale**2 * one.second_moment
+    )
 
 
 def derivative_coefficients(

@@ -85,6 +85,19 @@ class KernelSeries(NamedTuple):
             ntk=self.ntk + other.ntk, ntk_variances=self.ntk_variances + other.ntk_variances
         )
 
+    def times(self, other: "KernelSeries") -> "KernelSeries":
+        """Of a product of independent branches; `Θ' = Θ K̃ + K Θ̃`. Cost: O(r² degree²) FLOPs."""
+        through = self._replace(
+            nngp=_product(self.nngp, other.nngp), variances=self.variances * other.variances
+        )
+        if self.ntk is None or other.ntk is None:
+            return through
+        return through._replace(
+            ntk=_product(self.ntk, other.nngp) + _product(self.nngp, other.ntk),
+            ntk_variances=self.ntk_variances * other.variances
+            + self.variances * other.ntk_variances,
+        )
+
     def layer_norm(self, eps: float) -> "KernelSeries":
         """`K / √((q + eps) (q' + eps))`, Θ likewise."""
         factor = (self.variances + eps) ** -0.5

@@ -1,11 +1,44 @@
 """`neural_tangents.stax`, every layer also knowing its features.
 
 The whole public namespace of `neural_tangents.stax` is here under the same names and signatures;
-its constructors return a `Layer`, NT's triple with a feature rule. Layers of other origin join by
-`register` and `layer`, nonlinearities by `register(constructor, nonlinearity)`.
+its constructors return a `Layer`, NT's triple with a feature rule. `supported` says which layers
+have features by which method. Layers of other origin join by `register` and `layer`, untouched,
+with one of these rules:
+
+* `nonlinearity`, of an elementwise function with its kernels; `homogeneous(p)` if `σ(s u) = s^p
+  σ(u)`. A function without a layer of its own is `Elementwise(function, kernel)` or
+  `ElementwiseNumerical(function, nodes)`, and needs no rule.
+* `linear`, of a layer without weights that acts on positions.
+* `Weights`, of a layer whose weights meet the vectors that a patch operator (`Patches`) makes.
+* A `Rule` of its own, for everything else.
+
+Example: a nonlinearity, and a layer of another library that swaps the halves of a sequence.
+
+    >>> import jax
+    >>> import neural_tangents as nt
+    >>> import numpy as np
+    >>> import ntk_sketch as ns
+    >>> from ntk_sketch import stax
+    >>> from jax import numpy as jnp
+    >>> def square(x):
+    ...     return x**2
+    >>> def kernel(c, q, r):  # E[u² v²]
+    ...     return q * r + 2 * c**2
+    >>> def derivative_kernel(c, q, r):
+    ...     return 4 * c
+    >>> Square = stax.Elementwise(square, kernel, derivative_kernel)
+    >>> Index = stax.register(nt.stax.Index, stax.linear)
+    >>> swapped = Index(stax.Slice[:, jnp.array([2, 3, 0, 1])])
+    >>> model = stax.serial(stax.Conv(1, (2,)), Square, swapped, stax.Flatten(), stax.Dense(1))
+    >>> x = np.random.default_rng(0).normal(size=(6, 5, 2)).astype("float32")
+    >>> features = ns.feature_map(model, x, ns.Exact(), key=jax.random.key(0))
+    >>> close, exact = features.kernel_fn(x, None, "ntk"), model[2](x, None, "ntk")
+    >>> bool(abs(close - exact).max() < 1e-3 * abs(exact).max())
+    True
 """
 
 from .._nt import nt_stax as _nt_stax
+from ..features._patch_operator import Patches as Patches
 from ..methods import Method as Method
 from . import (
     _aggregate,
@@ -16,7 +49,12 @@ from . import (
     _linear,
     _normalization,
     _pool,
+    _positions,
+    _products,
+    _repaired,
     _resize,
+    _supported,
+    _weights,
 )
 from ._elementwise import homogeneous as homogeneous
 from ._elementwise import nonlinearity as nonlinearity
@@ -24,13 +62,9 @@ from ._layer import Layer as Layer
 from ._layer import layer as layer
 from ._layer import register as register
 from ._layer import with_method as with_method
-from ._rule import NoRule as _NoRule
+from ._positions import linear as linear
 from ._rule import Rule as Rule
-
-
-def _exact_only(new_layer, *args, **kwargs):
-    return _NoRule(new_layer.name)
-
+from ._weights import Weights as Weights
 
 # Combinators.
 serial = register(_nt_stax.serial, _combinators.serial)
@@ -45,7 +79,7 @@ Elementwise = register(_nt_stax.Elementwise, _elementwise.elementwise)
 ElementwiseNumerical = register(_nt_stax.ElementwiseNumerical, _elementwise.nonlinearity)
 Erf = register(_nt_stax.Erf, _elementwise.smooth)
 Exp = register(_nt_stax.Exp, _elementwise.smooth)
-ExpNormalized = register(_nt_stax.ExpNormalized, _elementwise.homogeneous(1))
+ExpNormalized = register(_nt_stax.ExpNormalized, _elementwise.exp_normalized(Exp))
 Gabor = register(_nt_stax.Gabor, _elementwise.smooth)
 Gaussian = register(_nt_stax.Gaussian, _elementwise.smooth)
 Gelu = register(_nt_stax.Gelu, _elementwise.smooth)
@@ -62,14 +96,18 @@ Sin = register(_nt_stax.Sin, _elementwise.smooth)
 
 # Linear layers, and LayerNorm, which is one given the variances.
 AvgPool = register(_nt_stax.AvgPool, _pool.avg_pool)
-Conv = register(_nt_stax.Conv, _linear.conv)
-Dense = register(_nt_stax.Dense, _linear.dense)
+Conv = register(_nt_stax.Conv, _weights.conv)
+ConvLocal = register(_repaired.ConvLocal, _weights.conv_local)
+ConvTranspose = register(_nt_stax.ConvTranspose, _weights.conv_transpose)
+Dense = register(_nt_stax.Dense, _weights.dense)
+DotGeneral = register(_repaired.DotGeneral, _positions.dot_general)
 Dropout = register(_nt_stax.Dropout, _linear.dropout)
 Flatten = register(_nt_stax.Flatten, _linear.flatten)
 GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool)
 GlobalSumPool = register(_nt_stax.GlobalSumPool, _pool.global_sum_pool)
 Identity = register(_nt_stax.Identity, _linear.identity)
 ImageResize = register(_resize.ImageResize, _resize.image_resize)
+Index = register(_nt_stax.Index, _positions.index)
 LayerNorm = register(_nt_stax.LayerNorm, _normalization.layer_norm)
 SumPool = register(_nt_stax.SumPool, _pool.sum_pool)
 
@@ -79,15 +117,9 @@ GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _attention.global_s
 
 # Branches.
 FanInConcat = register(_nt_stax.FanInConcat, _branching.fan_in_concat)
+FanInProd = register(_nt_stax.FanInProd, _products.fan_in_prod)
 FanInSum = register(_nt_stax.FanInSum, _branching.fan_in_sum)
 FanOut = register(_nt_stax.FanOut, _branching.fan_out)
-
-# Exact kernel and finite network only, so far.
-ConvLocal = register(_nt_stax.ConvLocal, _exact_only)
-ConvTranspose = register(_nt_stax.ConvTranspose, _exact_only)
-DotGeneral = register(_nt_stax.DotGeneral, _exact_only)
-FanInProd = register(_nt_stax.FanInProd, _exact_only)
-Index = register(_nt_stax.Index, _exact_only)
 
 # What is not a layer.
 AggregateImplementation = _nt_stax.AggregateImplementation
@@ -101,3 +133,19 @@ Slice = _nt_stax.Slice
 requires = _nt_stax.requires
 supports_masking = _nt_stax.supports_masking
 unmask_fn = _nt_stax.unmask_fn
+
+
+def supported() -> _supported.Supported:
+    """Which layers have features by which method: `supported()[layer][method]` is "yes", "no", or
+    under which condition, with its reason.
+
+    Asked of the rules themselves. Printed it is the table of README. A layer with "no" everywhere
+    works as in Neural Tangents, finite network and exact kernel, and says so when features are
+    asked for; `register` and `layer` give it a rule.
+
+    Example:
+        >>> from ntk_sketch import stax
+        >>> stax.supported()["Relu"]["Nystroem"]
+        'yes'
+    """
+    return _supported.table(globals())

@@ -207,7 +207,8 @@ def output_shape(layer: Layer, shape):
     """Shape of the layer's output, from NT's `init_fn` without drawing weights.
 
     Raises:
-        ValueError: a window is larger than its input, so that no position is left.
+        ValueError: a window is larger than its input, or a slice outside of it, so that no position
+            is left.
     """
     shapes = []
 
@@ -221,8 +222,8 @@ def output_shape(layer: Layer, shape):
     if any(size <= 0 for size in sizes):
         raise ValueError(
             f"In layer {layer.name}. Inputs of shape {_plain(shape)} leave outputs of shape"
-            f" {_plain(shapes[0])}: the window is larger than its input. Give larger inputs, or pad"
-            " with padding='SAME'."
+            f" {_plain(shapes[0])}: a window is larger than its input, or a slice selects none of"
+            " it. Give larger inputs, or pad with padding='SAME'."
         )
     return _plain(shapes[0])
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
 
 from .._typing import Offsets
 from ..activations import DualActivation
@@ -29,7 +32,7 @@ class Nonlinearity(Rule):
 
     def needs(self, offsets, shape, *, method):
         method.check_sample(self.dual, math.prod(shape[:-1]))
-        if offsets is None and not method.uses_variances:
+        if offsets is None and not method.uses_variances and self.dual.unit is None:
             return None
         return union(offsets, ((0,),) * (len(shape) - 2))
 
@@ -37,7 +40,7 @@ class Nonlinearity(Rule):
         return method.looks_at_data
 
     def fit(self, features, *, method, offsets, key):
-        method.check_examples(self.dual, features)
+        method.check_examples(self.dual.name, features)
         flattened = self.flattened and math.prod(features.space) > 1
         expand = method.expand_before_flatten if flattened else method.expand
         expansion = expand(self.dual, features, key=key)
@@ -45,6 +48,16 @@ class Nonlinearity(Rule):
 
     def series(self, series):
         return series.nonlinearity(self.dual)
+
+    def support(self, method):
+        use = method.uses_function
+        if self.dual.has_function or use == "never" or (self.dual.unit and use == "always"):
+            return "yes"
+        if use == "always":
+            return "no: it needs the function"
+        if self.dual.unit is None:
+            return "landmarks alone: residual features need the function"
+        return "landmarks alone: residual features have a variance of up to e^{4γ} K²"
 
 
 class NonlinearityTransform(eqx.Module):
@@ -118,6 +131,24 @@ def homogeneous(degree: float | int) -> Callable[..., Rule]:
 
 def monomial(layer, degree) -> Rule:
     return homogeneous(degree)(layer)
+
+
+def exp_normalized(exponential: Callable[..., Any]) -> Callable[..., Rule]:
+    """Of `√(q q') exp(γ (ρ + shift))`: at unit variances `E[a e^{b u} a e^{b v}] = a² e^{b²} e^{b²
+    ρ}` with `b = √γ`, `a = e^{γ (shift - 1) / 2}`, the kernel of `exponential(a, b)`.
+    """
+
+    def unit(gamma, shift, do_clip) -> DualActivation | None:
+        traced = isinstance(gamma, Tracer) or isinstance(shift, Tracer)
+        if not traced and gamma <= 0:
+            return None
+        numpy = jnp if traced else np
+        a, b = numpy.exp(gamma * (shift - 1) / 2), numpy.sqrt(gamma)
+        return exponential(a, b).rule.dual
+
+    rule = homogeneous(1)
+    vars(rule)["unit"] = unit
+    return rule
 
 
 def elementwise(layer, fn, nngp_fn, d_nngp_fn):

@@ -137,7 +137,7 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
     return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"))
 
 
-def _registered(constructor, rule, module: str | None) -> Callable[..., Layer]:
+def _registered(constructor, rule: Any, module: str | None) -> Callable[..., Layer]:
     @functools.wraps(constructor)
     def new_constructor(*args, **kwargs):
         arguments = bound_arguments(constructor, args, kwargs)
@@ -150,6 +150,8 @@ def _registered(constructor, rule, module: str | None) -> Callable[..., Layer]:
         layer.rule = rule(layer, *call.args, **call.kwargs)
         return layer
 
+    if hasattr(rule, "unit"):  # see `DualActivation`
+        vars(new_constructor)["unit"] = rule.unit
     vars(new_constructor)["plain"] = constructor  # without rule and names, see `Specification`
     new_constructor.__module__ = module or new_constructor.__module__
     new_constructor.__qualname__ = constructor.__name__

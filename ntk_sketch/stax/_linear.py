@@ -1,129 +1,44 @@
-"""Rules of the layers with weights, and of those that leave features as they are."""
+"""What linear layers do to features; rules of those without weights of their own."""
+
+from typing import Any
 
 import equinox as eqx
-import jax
 from jax import numpy as jnp
 
 from .._typing import Offsets, Scalar
 from ..features._hidden import Affine, HiddenFeatures
-from ..features._variance_windows import through_convolution, window_offsets
+from ..features._patch_operator import PatchOperator
+from ..features._patch_variances import through_patches
 from ..features._windows import Windows
 from ..identity._specification import as_leaves, in_dtype
-from ..numerics._stored import stored
-from ._rule import NoRule, Rule, check_axes
-
-
-class Weights(Rule):
-    """Dense and Conv: `K' = W_std² A(K) + b_std²`, and the NTK of either parameterization.
-
-    With `A` the mean over the window (the identity for Dense), c the input channels and |w| the
-    window's size,
-
-        'ntk':       Θ' = K' + W_std² A(Θ)
-        'standard':  Θ' = c |w| / s[0] A(K) + W_std² A(Θ) + 1 (the last with a bias only)
-
-    as in NT (Jacot et al. 2018, arXiv 1806.07572; Sohl-Dickstein et al. 2020, arXiv 2001.07301).
-    Patches are not built: the layer stays pending on the features until a nonlinearity projects
-    them.
-    """
-
-    masks = True
-
-    def __init__(self, layer, out, W_std, b_std, parameterization, s, windows=None, axes=(0, -1)):
-        self.name, self.windows, self.axes = layer.name, windows, axes
-        self.W_std, self.b_std, self.s = W_std, b_std, s
-        self.standard = parameterization.lower() == "standard"
-        self.channels = out * s[1] if self.standard else out
-
-    def needs(self, offsets, shape, *, method):
-        check_axes(self.name, shape, *self.axes)
-        if self.windows is None:
-            return offsets
-        return window_offsets(self.windows, tuple(shape[1:-1]), offsets, pool=False)
-
-    def affine(self, channels: int) -> Affine:
-        """This layer as an `Affine`, for inputs of `channels` channels."""
-        size = 1 if self.windows is None else self.windows.size
-        weight = self.W_std / size**0.5
-        if self.standard:
-            ntk_weight = (channels / self.s[0]) ** 0.5
-            ntk_bias = None if self.b_std is None else 1.0
-        else:
-            ntk_weight, ntk_bias = weight, self.b_std
-        return Affine(weight, self.b_std, ntk_weight, ntk_bias, self.windows)
-
-    def fit(self, features, *, method, offsets, key):
-        affine = as_leaves(self.affine(features.channels))
-        return AffineTransform(affine, self.windows, self.channels, offsets)
-
-    def series(self, series):
-        if self.windows is not None:
-            return super().series(series)
-        a = self.affine(series.channels)
-        after = series.affine(a.weight, a.bias, a.ntk_weight, a.ntk_bias)
-        return after._replace(channels=self.channels)
+from ._rule import Rule
 
 
 class AffineTransform(eqx.Module):
+    """A layer with weights, recorded on the features for the next nonlinearity."""
+
     affine: Affine
-    windows: Windows | None = eqx.field(static=True)
+    windows: PatchOperator | None = eqx.field(static=True)
     channels: int = eqx.field(static=True)
     offsets: Offsets = eqx.field(static=True)
 
     def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
         features = features.applied()
         affine = in_dtype(self.affine, features.dtype)
-        mask = features.mask if self.windows is None else self.windows.masks(features.mask)
+        mask = features.mask
+        if isinstance(self.windows, Windows):
+            mask = self.windows.masks(mask)
         variances = None
         if self.offsets is not None:
-            if self.windows is None:
-                variances = jax.tree.map(stored, features.variances.select(self.offsets))
-            else:
-                variances = through_convolution(features.variances, self.windows, self.offsets)
-            variances = variances.affine(
-                affine.weight, affine.bias, affine.ntk_weight, affine.ntk_bias
-            ).masked(mask)
+            variances = self.after(features.variances, affine, self.offsets).masked(mask)
         return features.replace(
             variances=variances, channels=self.channels, pending=affine, mask=mask
         )
 
-
-def dense(layer, out_dim, W_std, b_std, batch_axis, channel_axis, parameterization, s):
-    axes = (batch_axis, channel_axis)
-    return Weights(layer, out_dim, W_std, b_std, parameterization, s, axes=axes)
-
-
-def conv(
-    layer,
-    out_chan,
-    filter_shape,
-    strides,
-    padding,
-    W_std,
-    b_std,
-    dimension_numbers,
-    parameterization,
-    s,
-):
-    if dimension_numbers is not None and not _channels_last(*dimension_numbers):
-        reason = (
-            f"has dimension_numbers={dimension_numbers!r}; features support the default,"
-            " channels-last order, for example ('NHWC', 'HWIO', 'NHWC')"
-        )
-        return NoRule(layer.name, reason)
-    windows = windows_of(filter_shape, strides, padding)
-    return Weights(layer, out_chan, W_std, b_std, parameterization, s, windows=windows)
-
-
-def windows_of(shape, strides, padding) -> Windows:
-    shape = tuple(map(int, shape))
-    strides = (1,) * len(shape) if strides is None else tuple(map(int, strides))
-    return Windows(shape, strides, getattr(padding, "name", padding))
-
-
-def _channels_last(lhs: str, rhs: str, out: str) -> bool:
-    space = lhs[1:-1]
-    return lhs == out == f"N{space}C" and rhs == f"{space}IO"
+    def after(self, variances: Any, a: Affine, offsets: tuple[tuple[int, ...], ...]) -> Any:
+        """Variances after the layer, at these offsets."""
+        variances = through_patches(self.windows, variances, offsets)
+        return variances.affine(a.weight, a.bias, a.ntk_weight, a.ntk_bias)
 
 
 class Identity(Rule):

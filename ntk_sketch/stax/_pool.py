@@ -12,8 +12,8 @@ from ..features._variance_windows import through_pool, window_offsets
 from ..features._variances import Variances
 from ..features._windows import Windows
 from ..identity._specification import Specification
-from ._linear import windows_of
 from ._rule import Rule, check_axes
+from ._weights import windows_of
 
 
 class Pool(Rule):

@@ -13,6 +13,7 @@ from .._typing import Array, Offsets
 from ..features._hidden import HiddenFeatures
 from ..features._variance_matrices import matrix_offsets, through_matrices
 from ..numerics._precision import float64
+from ._repaired import in_order
 from ._rule import Rule, check_axes
 
 
@@ -103,14 +104,7 @@ def ImageResize(shape, method, *args, **kwargs):
     """
     name = str(getattr(method, "name", method)).lower()
     init_fn, apply_fn, kernel_fn = nt_stax.ImageResize(shape, name, *args, **kwargs)
-
-    @functools.wraps(kernel_fn)
-    def in_order(x1, *more, **options):
-        if getattr(x1, "is_reversed", False) and not x1.diagonal_spatial:
-            x1 = x1.reverse()
-        return kernel_fn(x1, *more, **options)
-
-    return init_fn, apply_fn, in_order
+    return init_fn, apply_fn, in_order(kernel_fn)
 
 
 def image_resize(layer, shape, method, antialias, precision, batch_axis, channel_axis):

@@ -114,6 +114,13 @@ class Rule:
         """
         raise NotImplementedError
 
+    def support(self, method: type[Method]) -> str:
+        """Whether features of the layer can be had by `method`: "yes", "no" or under which
+        condition, for `stax.supported`.
+        """
+        del method
+        return "yes"
+
     def series(self, series: Any) -> Any:
         """The kernels after the layer as power series of the cosine of the network's inputs.
 
@@ -153,6 +160,9 @@ class NoRule(Rule):
 
     def series(self, series):
         raise NotImplementedError(self.message)
+
+    def support(self, method):
+        return "no"
 
 
 class WithMethod(Rule):

@@ -11,9 +11,9 @@ from entering import entering, expanded
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.methods._directions import residual_directions
 from ntk_sketch.methods._expansion import expansion
 from ntk_sketch.methods._landmarks import landmarks_at
-from ntk_sketch.methods._nystroem import residual_directions
 from ntk_sketch.methods._roots import inverse_root
 
 pytestmark = pytest.mark.usefixtures("float64")

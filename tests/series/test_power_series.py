@@ -151,7 +151,7 @@ def test_gegenbauer_factors_keep_the_diagonal(name, derivative):
         (lambda: stax.Conv(1, (1, 1)), "no power series"),
         (lambda: stax.GlobalAvgPool(), "no power series"),
         (lambda: stax.Dropout(0.5), "no power series"),
-        (lambda: stax.FanInProd(), "no feature rule"),
+        (lambda: stax.Aggregate(), "no power series"),
     ],
 )
 def test_layers_without_a_series_say_so(layer, message):

@@ -186,6 +186,118 @@ def test_layer_that_moves_positions():
     assert_exact(model, inputs(3, 10, 2))
 
 
+# ------------------------------------------------------------------ the same by rules of ours
+
+LinearScale = stax.register(Scale, stax.linear)
+
+
+def test_linear_layers_of_others():
+    """Theirs as they are: what they do to channels is what they do to features."""
+    model = stax.serial(
+        stax.Conv(4, (3,), W_std=1.3, b_std=0.2),
+        stax.Relu(),
+        stax.layer(Reverse(), stax.linear(Reverse())),
+        stax.AvgPool((3,), (2,)),
+        LinearScale(0.7),
+        stax.Conv(4, (2,), padding="SAME", b_std=0.1),
+        stax.Relu(),
+        stax.Flatten(),
+        stax.Dense(1),
+    )
+    assert_exact(model, inputs(3, 9, 2))
+    vectors = stax.serial(stax.Dense(3, 1.2), LinearScale(0.7), stax.Gelu(), stax.Dense(1))
+    x, method = inputs(5, 3), ns.Nystroem(5, scope="network")
+    close = ns.feature_map(vectors, x, method, key=KEY).kernel_fn(x, None, "ntk")
+    np.testing.assert_allclose(close, vectors[2](x, None, "ntk"), rtol=1e-8)
+
+
+def test_gradient_with_respect_to_a_linear_layers_number():
+    """The factor of a layer is one of the model's hyperparameters, in its variances too."""
+
+    def value(by):
+        model = stax.serial(stax.Dense(3), LinearScale(by), stax.Gelu(), stax.Dense(1))
+        return ns.feature_map(model, x, ns.RandomFeatures(4), key=KEY).diagonals(x)[1].sum()
+
+    x, step = inputs(4, 3), 1e-5
+    slope = (value(0.7 + step) - value(0.7 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(value)(0.7), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [jnp.square, jnp.sign, lambda x: jnp.cumsum(x, 0), lambda x: jnp.cumsum(x[..., ::-1], -1)],
+)
+def test_what_is_not_linear_in_positions(apply):
+    """Of inputs, of examples one by one, or of channels alike."""
+    triple = (lambda rng, shape: (shape, ()), lambda params, x, **_: apply(x), Scale()[2])
+    model = stax.serial(stax.Dense(3), stax.layer(triple, stax.linear(triple)))
+    with pytest.raises(ValueError, match=r"stax.linear is linear .* channels alike.*stax.Weights"):
+        ns.feature_map(model, inputs(3, 4, 2), ns.RandomFeatures(2), key=KEY)
+
+
+def dilated(x):
+    """Windows of three positions, one of two apart, with zeros at the end."""
+    padded = jnp.pad(x, ((0, 0), (0, 4), (0, 0)))
+    return jnp.concatenate([padded[:, i : i + x.shape[1]] for i in (0, 2, 4)], axis=-1)
+
+
+@nt.stax.layer
+def Dilated(out_chan, W_std=1.0, b_std=0.0):
+    """A dilated convolution of (n, space, channels)."""
+
+    def init_fn(rng, shape):
+        return (*shape[:-1], out_chan), jax.random.normal(rng, (3 * shape[-1], out_chan))
+
+    def apply_fn(w, x, **kwargs):
+        return W_std * dilated(x) @ w / len(w) ** 0.5
+
+    def conv(mat, batch_ndim, bias):
+        if mat is None or mat.ndim == 0:
+            return mat
+        pads = ((0, 0),) * batch_ndim + ((0, 4),) * 2
+        padded, size = jnp.pad(mat, pads), mat.shape[-1]
+        taps = [padded[..., i : i + size, i : i + size] for i in (0, 2, 4)]
+        return W_std**2 * sum(taps) / 3 + bias
+
+    def kernel_fn(k, **kwargs):
+        nngp = conv(k.nngp, 2, b_std**2)
+        return k.replace(
+            nngp=nngp,
+            ntk=nngp + conv(k.ntk, 2, 0.0),
+            cov1=conv(k.cov1, 1, b_std**2),
+            cov2=conv(k.cov2, 1, b_std**2),
+            is_gaussian=True,
+            is_input=False,
+        )
+
+    return init_fn, apply_fn, nt.stax.requires(diagonal_spatial=nt.stax.Diagonal())(kernel_fn)
+
+
+def test_a_layer_with_weights_behind_patches():
+    def rule(layer, out_chan, W_std, b_std):
+        return stax.Weights(layer, out_chan, W_std, b_std, operator=stax.Patches(dilated, 3))
+
+    Mine = stax.register(Dilated, rule)
+    model = stax.serial(
+        Mine(3, 1.3, 0.2),
+        stax.Relu(),
+        stax.AvgPool((2,)),
+        Mine(3, 1.1, 0.1),
+        stax.Relu(),
+        stax.Flatten(),
+        stax.Dense(1),
+    )
+    assert_exact(model, inputs(3, 6, 2))
+    wrong = stax.serial(
+        stax.register(Dilated, lambda l, *_: stax.Weights(l, 1, operator=stax.Patches(dilated, 2)))(
+            1
+        ),
+        stax.Relu(),
+    )
+    with pytest.raises(ValueError, match=r"Patches\(dilated, 2\): the function makes \(1, 6, 3\)"):
+        ns.feature_map(wrong, inputs(3, 6, 2), ns.RandomFeatures(2), key=KEY)
+
+
 # ------------------------------------------------------------------ a nonlinearity
 
 

@@ -1,0 +1,32 @@
+"""What patches make of variances."""
+
+from typing import Any
+
+import jax
+
+from .._typing import Offsets
+from ..numerics._stored import stored
+from ._patch_operator import PatchOperator
+from ._position_map import map_offsets, operator_sources, through_map
+from ._variance_windows import through_convolution, window_offsets
+from ._windows import Windows
+
+
+def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: Offsets) -> Offsets:
+    """Input offsets that output offsets `out` need behind patches."""
+    if operator is not None:
+        operator.output_space(space)  # may refuse
+    if operator is None or out is None:
+        return out
+    if isinstance(operator, Windows):
+        return window_offsets(operator, space, out, pool=False)
+    return map_offsets(operator_sources(operator, space), out)
+
+
+def through_patches(operator: PatchOperator | None, variances: Any, out) -> Any:
+    """Sums of covariances over equal entries of two patches."""
+    if operator is None:
+        return jax.tree.map(stored, variances.select(out))
+    if isinstance(operator, Windows):
+        return through_convolution(variances, operator, out)
+    return through_map(variances, operator_sources(operator, variances.space), out)

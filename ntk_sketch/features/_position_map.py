@@ -1,0 +1,199 @@
+"""Linear maps of positions that treat channels alike, and what they make of variances."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._typing import Array, Offsets
+from ..numerics._precision import float64
+from ._patch_operator import PatchOperator
+from ._variances import Variances
+
+#: Numbers that a map is applied to at once, while it is found which inputs its outputs are sums of.
+_PART = 2**22
+
+
+class Sources(NamedTuple):
+    """The inputs that outputs are sums of: entry u of the vector at output S is `Σ_k weight[u, S,
+    k] x[source[u, S, k]]`.
+
+    Attributes:
+        space, outputs: spatial shapes before and after.
+        source: flat input positions (taps, outputs, terms), -1 where there are fewer terms.
+        weight: of each of them, 0 there; NumPy's, or an array while it is differentiated.
+    """
+
+    space: tuple[int, ...]
+    outputs: tuple[int, ...]
+    source: np.ndarray
+    weight: Any
+
+    def weighted(self, fn: Callable[[Array], Array], dtype) -> "Sources":
+        """The same inputs with the weights that `fn` gives them now."""
+        count = math.prod(self.space)
+        matrix = fn(jnp.eye(count, dtype=dtype).reshape(count, *self.space, 1))
+        matrix = matrix.reshape(count, *self.source.shape[1::-1])
+        taps, outputs, _ = self.source.shape
+        u, s = np.arange(taps)[:, None, None], np.arange(outputs)[None, :, None]
+        weight = matrix[np.maximum(self.source, 0), s, u]
+        return self._replace(weight=jnp.where(self.source >= 0, weight, 0))
+
+
+def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
+    """Those of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps), found by applying it to one
+    position after the other, in float64.
+
+    Cost: `|space|² taps` numbers pass through, `2^22` at a time.
+    """
+    count = math.prod(space)
+    with float64(), jax.ensure_compile_time_eval():
+        shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *space, 1), np.float64)).shape
+        step = max(_PART // math.prod(shape), 1)
+        places, weights = [], []
+        for start in range(0, count, step):
+            rows = np.arange(start, min(start + step, count))
+            units = jnp.asarray(rows[:, None] == np.arange(count), np.float64)
+            values = np.asarray(fn(units.reshape(len(rows), *space, 1)))
+            values = values.reshape(len(rows), -1, shape[-1])
+            at, output, tap = np.nonzero(values)
+            places.append(np.stack([tap, output, rows[at]]))
+            weights.append(values[at, output, tap])
+    (tap, output, source), weight = np.concatenate(places, axis=1), np.concatenate(weights)
+    order = np.lexsort((source, output, tap))
+    tap, output, source, weight = (part[order] for part in (tap, output, source, weight))
+    outputs, taps = shape[1:-1], shape[-1]
+    group = tap * math.prod(outputs) + output
+    first = np.searchsorted(group, group)
+    term = np.arange(len(group)) - first
+    size = (taps, math.prod(outputs), int(term.max(initial=0)) + 1)
+    found = Sources(tuple(space), tuple(outputs), np.full(size, -1), np.zeros(size))
+    found.source[tap, output, term], found.weight[tap, output, term] = source, weight
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def operator_sources(operator: PatchOperator, space: tuple[int, ...]) -> Sources:
+    """Those of a patch operator, whatever it does."""
+    return sources_of(operator.patches, space)
+
+
+def map_offsets(sources: Sources, out: Offsets) -> Offsets:
+    """Input offsets that output offsets `out` need: of the first axis none below 0."""
+    if out is None:
+        return None
+    pairs = _pairs(sources, out)
+    steps = _coordinates(pairs.second, sources.space) - _coordinates(pairs.first, sources.space)
+    needed = []
+    for axis, along in enumerate(steps[:, pairs.valid]):
+        along = {*map(int, along), 0}
+        along = {*along, *(-o for o in along)} if axis else set(map(abs, along))
+        needed.append(tuple(sorted(along)))
+    return tuple(needed)
+
+
+def through_map(
+    variances: Variances, sources: Sources, out: tuple[tuple[int, ...], ...]
+) -> Variances:
+    """Covariances after the map, its taps summed: `K(S, S+δ) = Σ_u Σ_st W_u[S, s] W_u[S+δ, t]
+    K(s, t)`. The scale is the caller's.
+
+    Cost: as many products as there are pairs of inputs that meet, for each output and offset.
+    """
+    pairs, have = _pairs(sources, out), variances.offsets
+    index = _band_index(pairs, sources.space, have)
+    order = np.argsort(~pairs.valid, axis=-1, kind="stable")
+    order = order[..., : max(int(pairs.valid.sum(-1).max(initial=0)), 1)]
+
+    def shortest(values):
+        return np.take_along_axis(values, order, axis=-1)
+
+    index, valid = shortest(index), shortest(pairs.valid)
+    places = [shortest(np.broadcast_to(p, pairs.valid.shape)) for p in pairs.places]
+    flat = sources.weight.reshape(-1)
+    products = flat[places[0]] * flat[places[1]]
+    shape = (*map(len, out), *sources.outputs)
+
+    def apply(values):
+        weights = jnp.where(valid, jnp.asarray(products, values.dtype), 0)
+        band = values.reshape(len(values), -1)
+        return jnp.sum(band[:, index] * weights[None], axis=-1).reshape(len(values), *shape)
+
+    return variances.linear(apply, out)
+
+
+class _Pairs(NamedTuple):
+    """Pairs of inputs that meet, for every output offset and output: (offsets, outputs, pairs).
+
+    `first` and `second` are flat inputs, `places` where their weights are.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    places: tuple[np.ndarray, np.ndarray]
+    valid: np.ndarray
+
+
+def _pairs(sources: Sources, out: tuple[tuple[int, ...], ...]) -> _Pairs:
+    taps, outputs, terms = sources.source.shape
+    here = np.arange(outputs)
+    at = _coordinates(here, sources.outputs)
+    first, second, places, valid = [], [], [], []
+    place = np.arange(taps * outputs * terms).reshape(taps, outputs, terms)
+    for offset in itertools.product(*out):
+        moved = at + np.array(offset, int)[:, None]
+        sizes = np.array(sources.outputs, int)[:, None]
+        inside = np.all((moved >= 0) & (moved < sizes), axis=0)
+        there = np.where(inside, _flat(moved, sources.outputs), 0)
+        one, other = (
+            np.broadcast_to(part, (taps, outputs, terms, terms))
+            .transpose(1, 0, 2, 3)
+            .reshape(outputs, -1)
+            for part in (place[:, here, :, None], place[:, there, None, :])
+        )
+        first.append(sources.source.reshape(-1)[one])
+        second.append(sources.source.reshape(-1)[other])
+        valid.append((first[-1] >= 0) & (second[-1] >= 0) & inside[:, None])
+        places.append((one, other))
+    ones, others = (np.stack(part) for part in zip(*places, strict=True))
+    return _Pairs(np.stack(first), np.stack(second), (ones, others), np.stack(valid))
+
+
+def _band_index(pairs: _Pairs, space: tuple[int, ...], have) -> np.ndarray:
+    """Where the covariances of pairs are in a flat band at offsets `have`; a pair whose offset is
+    not there is its mirror image.
+    """
+    first, second = _coordinates(pairs.first, space), _coordinates(pairs.second, space)
+    step, at = second - first, first
+    if have:
+        mirrored = ~np.isin(step[0], have[0])
+        step, at = np.where(mirrored, -step, step), np.where(mirrored, second, first)
+    index = np.zeros(pairs.valid.shape, int)
+    for along, offsets in zip(step, have, strict=True):
+        where = np.searchsorted(offsets, along)
+        where = np.minimum(where, len(offsets) - 1)
+        assert np.all((np.array(offsets)[where] == along) | ~pairs.valid), "an offset is not there"
+        index = index * len(offsets) + where
+    index = index * math.prod(space) + _flat(at, space)
+    return np.where(pairs.valid, index, 0)
+
+
+def _coordinates(flat: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
+    """Of flat positions (...): (axes, ...)."""
+    parts = []
+    for size in reversed(space):
+        flat, part = np.divmod(flat, size)
+        parts.append(part)
+    return np.stack(parts[::-1]) if parts else np.zeros((0, *np.shape(flat)), int)
+
+
+def _flat(coordinates: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
+    flat = np.zeros(coordinates.shape[1:], int)
+    for part, size in zip(coordinates, space, strict=True):
+        flat = flat * size + part
+    return flat

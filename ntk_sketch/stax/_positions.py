@@ -1,0 +1,157 @@
+"""The rule of layers without weights that act on positions: whatever is linear in them."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._typing import Offsets
+from ..features._hidden import HiddenFeatures
+from ..features._position_map import Sources, map_offsets, sources_of, through_map
+from ..identity._specification import Given, Specification, in_dtype
+from ..numerics._precision import float64
+from ._rule import Rule, check_axes
+
+#: Sizes that nothing else has, to see where the axes of examples and of channels go.
+_EXAMPLES, _CHANNELS = 1009, 1013
+
+
+class Linear(Rule):
+    """`K'(S, T) = Σ_st W[S, s] W[T, t] K(s, t)` of a layer `x'_S = Σ_s W[S, s] x_s`.
+
+    The layer's own function acts on features as it does on channels, of which it treats all alike.
+    `W`, for the variances, is found by applying it to one position after the other.
+    """
+
+    positions = "pooled"
+
+    def __init__(self, layer, axes: tuple[int, int] = (0, -1)):
+        specification = getattr(layer, "specification", None)
+        if specification is None:
+            specification = Specification.of(Given(tuple, "layer", tuple(layer)), {})
+        self.name = getattr(layer, "name", specification.name)
+        self.layer, self.axes = specification, axes
+
+    def needs(self, offsets, shape, *, method):
+        check_axes(self.name, shape, *self.axes)
+        space = tuple(shape[1:-1])
+        self._check_layout(space)
+        if not self.layer.is_traced:
+            self._check_linear(space)
+        return (
+            None if offsets is None else map_offsets(_sources(_generic(self.layer), space), offsets)
+        )
+
+    def fit(self, features, *, method, offsets, key):
+        return LinearTransform(self.layer, offsets)
+
+    def series(self, series):
+        """Of vectors nothing is left but a factor."""
+        with float64():
+            factor = float(np.asarray(self._apply(np.ones((1, 1)))).item())
+        return series.scaled(factor**2)
+
+    def _apply(self, x):
+        _, apply_fn, _ = in_dtype(self.layer, x.dtype).triple()
+        return apply_fn((), x)
+
+    def _check_layout(self, space: tuple[int, ...]) -> None:
+        shape = (_EXAMPLES, *space, _CHANNELS)
+        out = jax.eval_shape(self._apply, jax.ShapeDtypeStruct(shape, np.float32)).shape
+        if len(out) < 2 or out[0] != _EXAMPLES or out[-1] != _CHANNELS:
+            letters = {_EXAMPLES: "n", _CHANNELS: "channels"}
+            given, made = (
+                "(" + ", ".join(str(letters.get(size, size)) for size in sizes) + ")"
+                for sizes in (shape, out)
+            )
+            raise NotImplementedError(
+                f"{self.name} makes {made} of {given}; features need examples on the first axis,"
+                " all of them, and channels on the last. Give it arguments that leave both in their"
+                " places."
+            )
+
+    def _check_linear(self, space: tuple[int, ...]) -> None:
+        """Refuses what mixes examples or channels, or is not linear."""
+        with float64(), jax.ensure_compile_time_eval():
+            x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 2)))
+            whole, right = 3 * self._apply(x), True
+            for at in (slice(0, 1), slice(1, 2)):
+                alone = self._apply(3 * x[at, ..., at])
+                right = right and np.allclose(whole[at, ..., at], alone, rtol=1e-6, atol=1e-9)
+        if not right:
+            raise ValueError(
+                f"{self.name}: a layer with the rule stax.linear is linear in its inputs and treats"
+                " examples one by one and channels alike, but for a random input that does not"
+                " hold. A nonlinearity takes stax.nonlinearity, a layer with weights stax.Weights;"
+                " others need a stax.Rule of their own."
+            )
+
+
+class LinearTransform(eqx.Module):
+    layer: Specification
+    offsets: Offsets = eqx.field(static=True)
+
+    def __call__(self, features: HiddenFeatures, **kwargs) -> HiddenFeatures:
+        features, variances = features.applied(), None
+        _, apply_fn, _ = self.layer.triple()
+
+        def apply(x):
+            with jax.default_matmul_precision("highest"):
+                return apply_fn((), x)
+
+        if self.offsets is not None:
+            sources = _sources(_generic(self.layer), features.space)
+            if self.layer.numbers:
+                sources = sources.weighted(apply, features.dtype)
+            variances = through_map(features.variances, sources, self.offsets)
+        return features.map(apply).replace(variances=variances)
+
+
+def _generic(layer: Specification) -> Specification:
+    """With numbers that do not cancel, if there are any, to see which inputs meet."""
+    if not layer.numbers:
+        return layer
+    rng, like = np.random.default_rng(0), layer.like()
+    numbers = tuple(np.asarray(rng.uniform(0.5, 1.5, np.shape(number))) for number in like.numbers)
+    return eqx.tree_at(lambda s: s.numbers, like, numbers)
+
+
+@functools.lru_cache(maxsize=256)
+def _sources(layer: Specification, space: tuple[int, ...]) -> Sources:
+    with float64():
+        _, apply_fn, _ = layer.triple()
+        return sources_of(lambda x: apply_fn((), x), space)
+
+
+def linear(layer, *args: Any, **kwargs: Any) -> Rule:
+    """The rule of a layer without weights that is linear in its inputs, ours or a user's:
+    `register(constructor, linear)`.
+
+    All that features need is in NT's triple: `apply_fn((), x)` acts on features (n, *space, p) as
+    it does on channels (n, *space, c), so it must treat examples one by one and channels alike. It
+    may do anything to positions: move, select, sum or interpolate them, change their number and
+    that of their axes.
+
+    Cost: the layer's own, for every feature. Where variances are carried through it, the weights of
+    positions are found once, by `|space|²` numbers passed through the layer, and each variance is
+    then a sum over the pairs of inputs that meet in it.
+
+    Example: positions in reversed order, as Neural Tangents would take them.
+
+        >>> import neural_tangents as nt
+        >>> from ntk_sketch import stax
+        >>> Index = stax.register(nt.stax.Index, stax.linear)
+        >>> model = stax.serial(stax.Conv(1, (3,)), Index(stax.Slice[:, ::-1]), stax.Relu())
+    """
+    return Linear(layer)
+
+
+def index(layer, idx, batch_axis: int, channel_axis: int) -> Rule:
+    return Linear(layer, (batch_axis, channel_axis))
+
+
+def dot_general(layer, lhs, rhs, dimension_numbers, precision, batch_axis, channel_axis) -> Rule:
+    return Linear(layer, (batch_axis, channel_axis))

@@ -1,0 +1,172 @@
+"""Patch operators against the finite layers they stand for, and variances against dense sums."""
+
+import itertools
+
+import jax
+import neural_tangents as nt
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from ntk_sketch.features._patch_operator import PatchOperator
+from ntk_sketch.features._position_map import map_offsets, operator_sources, sources_of, through_map
+from ntk_sketch.features._transposed_windows import TransposedWindows
+from ntk_sketch.features._unshared_windows import UnsharedWindows
+from ntk_sketch.features._variances import Variances
+from ntk_sketch.features._windows import Windows
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+PADDINGS = ("SAME", "VALID", "CIRCULAR")
+TRANSPOSED = [
+    *itertools.product(((2,), (4,), (7,)), ((2,), (3,)), PADDINGS),
+    *(((3, 2), (2, 1), padding) for padding in PADDINGS),
+]
+RNG = np.random.default_rng(0)
+
+
+def images(*shape):
+    return RNG.normal(size=shape)
+
+
+def is_patch_operator(operator, x):
+    """Its members agree with each other, at every position."""
+    assert isinstance(operator, PatchOperator)
+    patches = operator.patches(x)
+    outputs = operator.output_space(x.shape[1:-1])
+    assert patches.shape == (len(x), *outputs, operator.size * x.shape[-1])
+    matrix = images(patches.shape[-1], 5)
+    projected = operator.project(x, jnp.asarray(matrix))
+    np.testing.assert_allclose(projected, patches @ matrix, rtol=1e-12, atol=1e-12)
+    index = tuple(i.ravel() for i in np.indices(patches.shape[:-1]))
+    np.testing.assert_array_equal(operator.patches_at(x, index), patches[index])
+
+
+# ------------------------------------------------------------------ operators
+
+
+@pytest.mark.parametrize(("shape", "strides", "padding"), TRANSPOSED)
+def test_transposed_windows(shape, strides, padding):
+    """With the columns as filters: Neural Tangents' finite layer."""
+    operator = TransposedWindows(shape, strides, padding)
+    x = jnp.asarray(images(2, *(4, 3)[: len(shape)], 2))
+    filters = images(*shape, 2, 3)
+    projected = operator.project(x, jnp.asarray(filters.reshape(-1, 3)))
+    _, apply_fn, _ = nt.stax.ConvTranspose(3, shape, strides, padding)
+    expected = apply_fn((jnp.asarray(filters), None), x) * np.sqrt(filters[..., 0].size)
+    np.testing.assert_allclose(projected, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_members_agree():
+    x = jnp.asarray(images(2, 3, 2, 2))
+    is_patch_operator(TransposedWindows((3, 2), (2, 1), "CIRCULAR"), x)
+    is_patch_operator(UnsharedWindows(Windows((2, 2), (1, 1), "SAME"), (3, 2)), x)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_unshared_windows(padding):
+    """Neural Tangents' finite layer, whose filters have channels before positions."""
+    windows = Windows((2, 2), (1, 2), padding)
+    x = jnp.asarray(images(2, 3, 4, 2))
+    operator = UnsharedWindows(windows, (3, 4))
+    outputs = operator.output_space((3, 4))
+    filters = images(*outputs, 2, 4, 3)
+    _, apply_fn, _ = nt.stax.ConvLocal(3, (2, 2), (1, 2), padding)
+    params = jnp.asarray(filters.reshape(*outputs, 8, 3)), None
+    expected = apply_fn(params, x) * np.sqrt(8)
+    matrix = np.moveaxis(filters, -3, -2).reshape(-1, 3)
+    np.testing.assert_allclose(operator.project(x, jnp.asarray(matrix)), expected, rtol=1e-12)
+
+
+def test_unshared_positions_are_orthogonal():
+    operator = UnsharedWindows(Windows((2,), (1,), "SAME"), (4,))
+    patches = np.asarray(operator.patches(jnp.asarray(images(2, 4, 3))))
+    products = np.einsum("isd,jtd->ijst", patches, patches)
+    assert not products[..., ~np.eye(4, dtype=bool)].any()
+    shared = np.asarray(operator.windows.patches(jnp.asarray(images(2, 4, 3))))
+    assert patches.shape[-1] == 4 * shared.shape[-1]
+
+
+# ------------------------------------------------------------------ variances
+
+
+def resampled(x):
+    """Sums with weights of either sign, to fewer positions on two axes, one of which goes."""
+    return (x[:, ::2, :, :] - 0.5 * x[:, -1:, :, :]).sum(2) + 0.25 * x[:, :2, 0]
+
+
+MAPS = {
+    "transposed": ((3, 2), TransposedWindows((3, 2), (2, 1), "SAME").patches),
+    "circular": ((4,), TransposedWindows((3,), (2,), "CIRCULAR").patches),
+    "convolution": ((3, 3), Windows((2, 2), (2, 1), "SAME").patches),
+    "reversed": ((5,), lambda x: x[:, ::-1]),
+    "one row": ((3, 4), lambda x: x[:, 1, ::2]),
+    "one position": ((3, 2), lambda x: x[:, -1, 0]),
+    "resampled": ((4, 3), resampled),
+    "another axis": ((3,), lambda x: x[:, None]),
+    "vectors": ((), lambda x: 0.3 * x),
+}
+
+
+def banded(covariance, space, offsets):
+    """(n, D1, ..., S1, ...) from covariances (n, S, S) of flat positions."""
+    band = np.zeros((len(covariance), *map(len, offsets), *space))
+    for number in np.ndindex(*map(len, offsets)):
+        for s in np.ndindex(*space):
+            t = tuple(i + offsets[k][d] for k, (i, d) in enumerate(zip(s, number, strict=True)))
+            if all(0 <= i < size for i, size in zip(t, space, strict=True)):
+                flat = [np.ravel_multi_index(at, space) if space else 0 for at in (s, t)]
+                band[(slice(None), *number, *s)] = covariance[:, flat[0], flat[1]]
+    return band
+
+
+@pytest.mark.parametrize(
+    ("name", "along"), [*((name, (-1, 0, 2)) for name in MAPS), ("resampled", (0,))]
+)
+def test_variances(name, along):
+    """`Σ_u W_u K W_uᵀ` with dense matrices, from no more of K than was asked for."""
+    space, fn = MAPS[name]
+    sources = sources_of(fn, space)
+    count = int(np.prod(space))
+    units = np.asarray(fn(jnp.eye(count).reshape(count, *space, 1)))
+    assert sources.outputs == units.shape[1:-1]
+    weights = units.reshape(count, -1, units.shape[-1])
+    vectors = images(2, count, 3)
+    covariance = np.einsum("nsc,ntc->nst", vectors, vectors)
+    out = (along,) * len(sources.outputs)
+    needed = map_offsets(sources, out)
+    assert len(needed) == len(space)
+    if space:
+        assert min(needed[0]) == 0
+    given = Variances(jnp.asarray(banded(covariance, space, needed)), None, None, needed)
+    found = through_map(given, sources, out)
+    after = np.einsum("sau,nst,tbu->nab", weights, covariance, weights)
+    np.testing.assert_allclose(found.same, banded(after, sources.outputs, out), atol=1e-12)
+    assert found.offsets == out
+
+
+def test_sources_are_found_once():
+    operator = TransposedWindows((3, 2), (2, 1), "SAME")
+    assert operator_sources(operator, (3, 2)) is operator_sources(
+        TransposedWindows((3, 2), (2, 1), "SAME"), (3, 2)
+    )
+
+
+def test_weights_under_a_trace():
+    """The same inputs with other weights, which are differentiated."""
+    sources = sources_of(lambda x: jnp.cumsum(2.0 * x, axis=1), (3,))
+
+    def total(factor):
+        weighted = sources.weighted(lambda x: jnp.cumsum(factor * x, axis=1), jnp.float64)
+        same = jnp.ones((1, 3, 3))
+        variances = Variances(same, None, None, ((0, 1, 2),))
+        return jnp.sum(through_map(variances, weighted, ((0,),)).same)
+
+    # Of ones at all offsets inside: 1 + 4 + 9, times the factor squared.
+    inside = sources._replace(weight=sources.weight / 2)
+    band = Variances(
+        jnp.asarray(banded(np.ones((1, 3, 3)), (3,), ((0, 1, 2),))), None, None, ((0, 1, 2),)
+    )
+    assert float(through_map(band, inside, ((0,),)).same.sum()) == 14
+    value, slope = jax.value_and_grad(total)(3.0)
+    np.testing.assert_allclose((value, slope), (9 * 14, 6 * 14))

@@ -1,0 +1,318 @@
+"""The contracts of features on the layers that take positions apart and put them together:
+ConvTranspose, ConvLocal, Index, DotGeneral, FanInProd, and kernels without a finite network.
+
+Equality with Neural Tangents under `Exact()` is in `tests/methods/test_exact.py`, over the table of
+architectures.
+"""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.series import hermite_coefficients
+
+pytestmark = pytest.mark.usefixtures("float64")
+KEY = jax.random.key(5)
+EPS = float(jnp.finfo(jnp.float64).eps)
+METHODS = {
+    "random": ns.RandomFeatures(6),
+    "landmarks": ns.Nystroem(4, residual=0.5),
+}
+
+
+def inputs(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@functools.cache
+def net():
+    return stax.serial(
+        stax.ConvTranspose(4, (3,), (2,), "SAME", W_std=1.3, b_std=0.2),
+        stax.Relu(),
+        stax.FanOut(2),
+        stax.parallel(stax.ConvLocal(4, (2,), None, "SAME", 1.2, 0.1), stax.Dense(4, b_std=0.2)),
+        stax.FanInProd(),
+        stax.Index(stax.Slice[:, ::-1]),
+        stax.DotGeneral(lhs=0.7),
+        stax.Dense(4, b_std=0.1),
+        stax.Erf(),
+        stax.Flatten(),
+        stax.Dense(1),
+    )
+
+
+X = inputs(5, 2, 2)
+
+
+#: One method in each dtype.
+EXAMPLES = {"random": X, "landmarks": X.astype(np.float32)}
+
+
+@functools.cache
+def made(name):
+    return ns.feature_map(net(), EXAMPLES[name], METHODS[name], key=KEY)
+
+
+def close(a, b, rtol):
+    for kind in ("nngp", "ntk"):
+        p, q = np.asarray(getattr(a, kind)), np.asarray(getattr(b, kind))
+        assert p.dtype == q.dtype
+        assert np.all(np.linalg.norm(p - q, axis=1) <= rtol * np.linalg.norm(q, axis=1))
+
+
+# ------------------------------------------------------------------ transformations
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_jit_gradients_and_dtype(name):
+    """Under jit the same features, in the dtype of the inputs; derivatives finite at the sample and
+    at 0.
+    """
+    examples = EXAMPLES[name]
+    z = made(name)(examples)
+    weights = [inputs(*np.shape(leaf)).astype(examples.dtype) for leaf in (z.nngp, z.ntk)]
+
+    @jax.jit
+    def value_and_features(feature_map, x):
+        def value(x):
+            z = feature_map(x)
+            return jnp.sum(weights[0] * z.nngp) + jnp.sum(weights[1] * z.ntk), z
+
+        return jax.value_and_grad(value, has_aux=True)(x)
+
+    assert z.nngp.dtype == z.ntk.dtype == examples.dtype
+    for x in (examples, np.zeros_like(examples)):
+        (_, features), gradient = value_and_features(made(name), x)
+        assert np.all(np.isfinite(gradient))
+        if x is examples:
+            close(features, z, 1000 * float(jnp.finfo(x.dtype).eps))
+
+
+def test_vmap_over_keys():
+    def features(key):
+        return ns.feature_map(net(), X, METHODS["random"], key=key)(X)
+
+    together = jax.vmap(features)(jnp.stack([KEY, jax.random.key(6)]))
+    close(jax.tree.map(lambda leaf: leaf[0], together), made("random")(X), 1000 * EPS)
+    assert not np.allclose(together.ntk[0], together.ntk[1])
+
+
+def test_batch_independence():
+    whole, alone = made("random")(X), made("random")(X[1:2])
+    close(alone, jax.tree.map(lambda leaf: leaf[1:2], whole), 100 * EPS)
+
+
+def test_specification():
+    """Slices and arrays among the arguments are written down and read again."""
+    text = json.dumps(made("random").specification)
+    again = ns.FeatureMap.from_specification(json.loads(text), made("random").arrays)
+    close(again(X), made("random")(X), 0.0)
+    assert again.fingerprint == made("random").fingerprint
+
+
+def test_exact_diagonals():
+    """Of normalised features, and of the exact recursion."""
+    exact = net()[2](X, None, ("nngp", "ntk"))
+    z = made("random")(X)
+    for kind, found in zip(("nngp", "ntk"), made("random").diagonals(X), strict=True):
+        diagonal = np.diag(getattr(exact, kind))
+        np.testing.assert_allclose(found, diagonal, rtol=1e-10)
+        np.testing.assert_allclose(np.sum(getattr(z, kind) ** 2, axis=1), diagonal, rtol=1e-10)
+
+
+# ------------------------------------------------------------------ averages and rates
+
+KEYS = 400
+ONE_NONLINEARITY = {
+    "locally connected": (
+        stax.serial(
+            stax.ConvLocal(4, (2,), b_std=0.2), stax.Relu(), stax.GlobalAvgPool(), stax.Dense(1)
+        ),
+        (3, 2),
+        [ns.RandomFeatures(8, normalize=False)],
+    ),
+    "product": (
+        stax.serial(
+            stax.FanOut(2),
+            stax.parallel(stax.Dense(4, 1.1, 0.2), stax.Dense(4, 0.9, 0.3)),
+            stax.FanInProd(),
+            stax.Dense(1, 1.2, 0.1),
+        ),
+        (3,),
+        [
+            ns.RandomFeatures(8, normalize=False),
+            ns.LeverageScore(8),
+            ns.PolySketch(2, 8, normalize=False),
+        ],
+    ),
+    "normalised exponential": (
+        stax.serial(stax.Dense(4, 1.3), stax.ExpNormalized(0.3, -0.8), stax.Dense(1)),
+        (3,),
+        [
+            ns.RandomFeatures(8, normalize=False),
+            ns.LeverageScore(8),
+            ns.PolySketch(8, 8, normalize=False),
+        ],
+    ),
+}
+
+
+def draws_of(model, x, method, keys):
+    """Kernels of independent maps: (keys, n, n) each."""
+
+    def one(key):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return ns.feature_map(model, shape, method, key=key).kernel_fn(x)
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(7), keys))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, i) for name, row in ONE_NONLINEARITY.items() for i in range(len(row[2]))],
+)
+def test_unbiased(name, number):
+    model, shape, methods = ONE_NONLINEARITY[name]
+    x = inputs(3, *shape)
+    draws, exact = draws_of(model, x, methods[number], KEYS), model[2](x, None, ("nngp", "ntk"))
+    for kind in ("nngp", "ntk"):
+        values = np.asarray(getattr(draws, kind))
+        error = np.abs(values.mean(0) - getattr(exact, kind))
+        assert np.all(error < 4 * values.std(0, ddof=1) / np.sqrt(KEYS))
+
+
+@pytest.mark.parametrize("derivative", [False, True])
+def test_series_of_a_normalised_exponential(derivative):
+    """`k = Σ_l c_l(r) c_l(r') ρ^l` at every pair of norms; `γ^l / l!` by its definition."""
+    dual, r, rho = stax.ExpNormalized(0.7, -0.9).rule.dual, np.array([0.5, 3.0]), 0.3
+    found = hermite_coefficients(dual, r, 20, derivative=derivative)
+    c = jnp.asarray(rho * r.prod())
+    kernel = dual(c, jnp.asarray(r[0] ** 2), jnp.asarray(r[1] ** 2))[int(derivative)]
+    np.testing.assert_allclose(found.values.prod(0) @ rho ** np.arange(21), kernel, rtol=1e-10)
+    power = (0.7**3 / 6) * np.exp(-0.7 * 0.9) * (0.7 if derivative else r.prod())
+    np.testing.assert_allclose(found.values.prod(0)[3], power, rtol=1e-10)
+
+
+def test_error_of_a_product_falls_with_the_width():
+    """As width^(-1/2), within four standard errors of the exponent."""
+    model, shape, _ = ONE_NONLINEARITY["product"]
+    x, squares = inputs(3, *shape), []
+    exact = np.asarray(model[2](x, None, "ntk"))
+    for width in (8, 64):
+        method = ns.RandomFeatures(width, orthogonal=False, normalize=False)
+        missed = np.asarray(draws_of(model, x, method, KEYS).ntk) - exact
+        squares.append(np.sum(missed**2, axis=(1, 2)))
+    rate = np.log(squares[1].mean() / squares[0].mean()) / np.log(64 / 8) / 2
+    relative = [s.std(ddof=1) / s.mean() / np.sqrt(KEYS) for s in squares]
+    assert abs(rate + 0.5) < 4 * np.hypot(*relative) / np.log(64 / 8) / 2
+
+
+# ------------------------------------------------------------------ products
+
+
+def branches(*layers):
+    return stax.serial(
+        stax.FanOut(len(layers)), stax.parallel(*layers), stax.FanInProd(), stax.Dense(1)
+    )
+
+
+def test_landmarks_of_a_product():
+    """The Nyström approximation of both product kernels, from Neural Tangents' own values."""
+    model, x = branches(stax.Dense(3, b_std=0.1), stax.Dense(3, 1.2, 0.2)), inputs(12, 2)
+    method = ns.Nystroem(4, sampling="uniform")
+    feature_map = ns.feature_map(model, x, method, key=KEY)
+    z = x[feature_map.is_landmark(x)]
+    assert len(z) == 4
+    bare = stax.serial(*ns_layers(model)[:-1])
+    cross, inner = (bare[2](a, z, ("nngp", "ntk")) for a in (x, z))
+    found = feature_map.kernel_fn(x)
+    parts = {
+        kind: getattr(cross, kind) @ np.linalg.solve(getattr(inner, kind), getattr(cross, kind).T)
+        for kind in ("nngp", "ntk")
+    }
+    np.testing.assert_allclose(found.nngp, parts["nngp"], rtol=1e-7)
+    np.testing.assert_allclose(found.ntk, parts["nngp"] + parts["ntk"], rtol=1e-7)
+
+
+def ns_layers(model):
+    return [layer.build() for layer in model.specification.arguments["layers"]]
+
+
+def test_products_take_an_entry_of_a_schedule():
+    model = branches(stax.serial(stax.Dense(3), stax.Relu()), stax.Dense(3))
+    z = ns.feature_map(model, inputs(4, 3), ns.RandomFeatures((5, 7)), key=KEY)(inputs(4, 3))
+    assert z.nngp.shape == (4, 7)
+    with pytest.raises(ValueError, match=r"3 entries for 2 nonlinearities"):
+        ns.feature_map(model, inputs(4, 3), ns.RandomFeatures((5, 7, 9)), key=KEY)
+
+
+def test_product_of_one_branch_is_the_branch():
+    x = inputs(4, 3)
+    model = stax.serial(stax.FanOut(1), stax.parallel(stax.Dense(3)), stax.FanInProd())
+    found = ns.feature_map(model, x, ns.RandomFeatures(2), key=KEY).kernel_fn(x)
+    exact = model[2](x, None, ("nngp", "ntk"))
+    np.testing.assert_allclose(found.ntk, exact.ntk, rtol=1e-12)
+
+
+def test_products_that_are_refused():
+    x = inputs(4, 3)
+    unequal = branches(stax.Dense(3), stax.Dense(4))
+    with pytest.raises(ValueError, match=r"In layer FanInProd\(\)\.[^\n]*shapes"):
+        ns.feature_map(unequal, x, ns.RandomFeatures(2), key=KEY)
+    model = branches(stax.Dense(3), stax.Dense(3))
+    with pytest.raises(TypeError, match=r"Exact at FanInProd\(\) takes its sample from the data"):
+        ns.feature_map(model, jax.ShapeDtypeStruct((4, 3), np.float64), ns.Exact(), key=KEY)
+    with pytest.raises(ValueError, match=r"variance 0 at FanInProd\(\)"):
+        ns.feature_map(model, np.zeros((4, 3)), ns.Nystroem(2), key=KEY)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        (stax.Index(stax.Slice[:, 7]), ValueError, r"In layer Index\(.*out of bounds for axis 1"),
+        (stax.Index(stax.Slice[:, 7:]), ValueError, r"In layer Index\(\(:, 7:\)\).*selects none"),
+        (stax.Index(stax.Slice[::2]), NotImplementedError, r"Index.*all of them"),
+        (stax.Index(stax.Slice[::-1]), ValueError, r"Index.*treats examples one by one"),
+        (stax.Index(stax.Slice[..., 0]), NotImplementedError, r"In layer Index.*channel axis"),
+        (
+            stax.DotGeneral(lhs=np.eye(4), dimension_numbers=(((1,), (1,)), ((), ()))),
+            NotImplementedError,
+            r"DotGeneral\(.*makes \(4, n, 3, channels\) of \(n, 4, 3, channels\)",
+        ),
+        (
+            stax.DotGeneral(rhs=np.eye(4), dimension_numbers=(((1,), (0,)), ((), ()))),
+            NotImplementedError,
+            r"makes \(n, 3, channels, 4\)",
+        ),
+    ],
+)
+def test_refused(layer, error, message):
+    model = stax.serial(stax.Dense(2), layer)
+    with pytest.raises(error, match=message):
+        ns.feature_map(model, inputs(2, 4, 3, 2), ns.RandomFeatures(2), key=KEY)
+
+
+def test_call_time_arguments_that_no_layer_takes():
+    with pytest.raises(TypeError, match=r"unknown argument 'idx': no layer of this model takes it"):
+        ns.feature_map(net(), X, METHODS["random"], key=KEY, idx=1)
+    with pytest.raises(TypeError, match="unknown argument 'rhs'"):
+        made("random")(X, rhs=2.0)
+
+
+def test_many_weights_of_their_own_are_warned_about():
+    """Behind 64 x 64 positions a feature is 0.9 MiB for each of 3 x 9 inputs."""
+    model = stax.serial(stax.ConvLocal(1, (7, 7), padding="SAME"), stax.Relu())
+    shape = jax.ShapeDtypeStruct((1, 128, 128, 3), np.float64)
+    with pytest.warns(UserWarning, match=r"ConvLocal\(.*every feature .* takes .* MiB"):
+        jax.eval_shape(
+            lambda: ns.feature_map(model, shape, ns.RandomFeatures(1), key=KEY, get="nngp")
+        )
