@@ -44,6 +44,14 @@ class Sources(NamedTuple):
         weight = matrix[np.maximum(self.source, 0), s, u]
         return self._replace(weight=jnp.where(self.source >= 0, weight, 0))
 
+    def masks(self, mask: Array) -> Array:
+        """Which outputs are masked (n, *outputs), those of inputs that are masked alone, as NT has
+        it; of a mask (n, *space).
+        """
+        seen = ~mask.reshape(len(mask), -1)[:, np.maximum(self.source, 0)]
+        met = jnp.any(seen & (self.weight != 0)[None], axis=(1, 3))
+        return ~met.reshape(len(mask), *self.outputs)
+
 
 def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
     """Those of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps), found by applying it to one

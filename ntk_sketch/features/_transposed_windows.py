@@ -41,6 +41,15 @@ class TransposedWindows:
             for n, window, stride in zip(space, self.shape, self.strides, strict=True)
         )
 
+    def masks(self, mask: Array | None) -> Array | None:
+        """Which outputs are masked (n, *outputs): as NT has it, those that see a masked one of
+        `mask` (n, *space).
+        """
+        if mask is None:
+            return None
+        seen = self.patches(mask[..., None].astype(jnp.float32))
+        return jnp.any(seen > 0, axis=-1)
+
     def spread(self, x: Float[Array, "n *space p"]) -> Float[Array, "n *wide p"]:
         """Inputs with zeros in between and around, ready for windows of stride 1."""
         space = x.shape[1:-1]

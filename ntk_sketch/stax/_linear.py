@@ -9,9 +9,13 @@ from .._typing import Offsets, Scalar
 from ..features._hidden import Affine, HiddenFeatures
 from ..features._patch_operator import PatchOperator
 from ..features._patch_variances import through_patches
+from ..features._transposed_windows import TransposedWindows
 from ..features._windows import Windows
 from ..identity._specification import as_leaves, in_dtype
 from ._rule import Rule
+
+#: Operators that say which of their outputs are masked.
+MASKING = (Windows, TransposedWindows)
 
 
 class AffineTransform(eqx.Module):
@@ -26,7 +30,7 @@ class AffineTransform(eqx.Module):
         features = features.applied()
         affine = in_dtype(self.affine, features.dtype)
         mask = features.mask
-        if isinstance(self.windows, Windows):
+        if isinstance(self.windows, MASKING):
             mask = self.windows.masks(mask)
         variances = None
         if self.offsets is not None:

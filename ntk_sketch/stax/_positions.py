@@ -26,7 +26,7 @@ class Linear(Rule):
     `W`, for the variances, is found by applying it to one position after the other.
     """
 
-    positions = "pooled"
+    positions, masks = "pooled", True
 
     def __init__(self, layer, axes: tuple[int, int] = (0, -1)):
         specification = getattr(layer, "specification", None)
@@ -102,12 +102,16 @@ class LinearTransform(eqx.Module):
             with jax.default_matmul_precision("highest"):
                 return apply_fn((), x)
 
-        if self.offsets is not None:
+        mask = features.mask
+        if self.offsets is not None or mask is not None:
             sources = _sources(_generic(self.layer), features.space)
             if self.layer.numbers:
                 sources = sources.weighted(apply, features.dtype)
-            variances = through_map(features.variances, sources, self.offsets)
-        return features.map(apply).replace(variances=variances)
+            if self.offsets is not None:
+                variances = through_map(features.variances, sources, self.offsets)
+            if mask is not None:
+                mask = sources.masks(mask)
+        return features.map(apply).replace(variances=variances, mask=mask)
 
 
 def _generic(layer: Specification) -> Specification:

@@ -8,6 +8,7 @@ import equinox as eqx
 from .._typing import Offsets
 from ..features._hidden import HiddenFeatures
 from ..features._windows import union
+from ._branching import common_mask
 from ._linear import selected
 from ._rule import Rule
 
@@ -23,6 +24,7 @@ class FanInProd(Rule):
 
     nonlinearities = 1
     positions = "expanded"
+    masks = True
 
     def __init__(self, layer):
         self.name = layer.name
@@ -61,6 +63,7 @@ class ProductTransform(eqx.Module):
             ntk=None if ntk is None else (ntk,),
             variances=None if self.offsets is None else exact,
             pending=None,
+            mask=common_mask([branch.mask for branch in features]),
         )
 
 

@@ -48,7 +48,7 @@ class Resize(Rule):
     With antialiasing this is a blur with stride, to a grid of any size: a pool without edges.
     """
 
-    positions = "pooled"
+    positions, masks = "pooled", True
 
     def __init__(self, layer, shape, method, antialias: bool, axes):
         self.name, self.axes = layer.name, axes
@@ -77,7 +77,12 @@ class ResizeTransform(eqx.Module):
         matrices = self.weights.matrices(features.space)
         if self.offsets is not None:
             variances = through_matrices(features.variances, matrices, self.offsets)
-        return features.map(lambda block: resized(block, matrices)).replace(variances=variances)
+        mask = features.mask
+        if mask is not None:  # what is made of masked positions alone
+            met = tuple((matrix != 0).astype(np.float32) for matrix in matrices)
+            mask = resized((~mask)[..., None].astype(jnp.float32), met)[..., 0] == 0
+        resizing = features.map(lambda block: resized(block, matrices))
+        return resizing.replace(variances=variances, mask=mask)
 
 
 def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:

@@ -13,7 +13,7 @@ from ..features._transposed_windows import TransposedWindows
 from ..features._unshared_windows import UnsharedWindows
 from ..features._windows import Windows
 from ..identity._specification import as_leaves
-from ._linear import AffineTransform
+from ._linear import MASKING, AffineTransform
 from ._rule import NoRule, Rule, check_axes
 
 #: Bytes that one feature behind a ConvLocal takes in the filters of a map; more are warned about.
@@ -81,7 +81,7 @@ class Weights(Rule):
         self.W_std, self.b_std, self.s = W_std, b_std, s
         self.standard = parameterization.lower() == "standard"
         self.channels = out * s[1] if self.standard else out
-        self.masks = operator is None or isinstance(operator, Windows)
+        self.masks = operator is None or isinstance(operator, MASKING)
 
     def needs(self, offsets, shape, *, method):
         check_axes(self.name, shape, *self.axes)
@@ -146,10 +146,6 @@ class LocalWeights(Weights):
     what they are for shared weights, with `|space|` times as large vectors. Filters of the next
     nonlinearity have `|space| (|w| p + 1)` numbers for every feature.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.masks = False  # `LocalTransform` does not know them
 
     def needs(self, offsets, shape, *, method):
         return super().needs(self._own(offsets), shape, method=method)

@@ -94,6 +94,41 @@ NETS = {
         stax.GlobalAvgPool(),
     ),
 }
+NETS |= {
+    "positions": lambda: (
+        conv((3,)),
+        stax.Relu(),
+        stax.ImageResize((-1, 4, -1), "linear"),
+        conv((2,)),
+        stax.Erf(),
+        stax.Index(stax.Slice[:, ::-1]),
+        conv((2,)),
+        stax.Gelu(),
+        stax.GlobalAvgPool(),
+    ),
+    "transposed": lambda: (
+        conv((2,)),
+        stax.Relu(),
+        stax.ConvTranspose(4, (3,), (2,), "SAME", 1.2, 0.1),
+        stax.Erf(),
+        stax.GlobalAvgPool(),
+    ),
+    "weights of each position": lambda: (
+        stax.ConvLocal(4, (3,), (1,), "SAME", 1.2, 0.1),
+        stax.Erf(),
+        stax.ConvLocal(4, (2,), (2,), "SAME", 1.2, 0.1),
+        stax.Relu(),
+        stax.Flatten(),
+        stax.Dense(1),
+    ),
+    "product": lambda: (
+        conv((3,)),
+        stax.FanOut(2),
+        stax.parallel(stax.serial(stax.Erf(), conv((2,))), conv((1,))),
+        stax.FanInProd(),
+        stax.GlobalAvgPool(),
+    ),
+}
 LENGTHS, LONGEST = (6, 3, 1, 5), 6
 
 
@@ -112,8 +147,17 @@ def test_images_and_graphs():
     """Two spatial axes, masked anywhere; and vertices that are not there."""
     images = np.random.default_rng(0).normal(size=(4, 4, 3, 2))
     images[0, 2:] = images[1, :, 1] = images[2, 0, 0, 1] = MARK  # the last: of a channel alone
+    images[3, 1:, 2] = MARK
     image_net = stax.serial(
         conv((2, 3)), stax.Erf(), conv((3, 2), strides=(2, 1)), stax.GlobalAvgPool()
+    )
+    rows_net = stax.serial(  # of which the first counts for nothing
+        stax.DotGeneral(rhs=(0.0, 1, -2, 0.5), dimension_numbers=(((1,), (0,)), ((), ()))),
+        conv((2,)),
+        stax.Cos(),
+        conv((2,)),
+        stax.Erf(),
+        stax.Flatten(),
     )
     graph = np.random.default_rng(1).uniform(size=(4, 4, 4))
     vertices = sentences((4, 2, 3, 1), 4, 3)
@@ -125,7 +169,11 @@ def test_images_and_graphs():
         stax.Erf(),
         stax.GlobalAvgPool(),
     )
-    for model, x, options in ((image_net, images, {}), (net, vertices, {"pattern": graph})):
+    for model, x, options in (
+        (image_net, images, {}),
+        (rows_net, images, {}),
+        (net, vertices, {"pattern": graph}),
+    ):
         pairs = {key: (value, value) for key, value in options.items()}
         exact = exact_kernel(model, x, **pairs)
         made = ns.feature_map(model, x, ns.Exact(), key=KEY, mask_constant=MARK, **options)
@@ -250,9 +298,6 @@ def test_refusals():
         model = stax.serial(*layers)
         return ns.feature_map(model, x, method, key=KEY, mask_constant=mark)
 
-    resize = stax.ImageResize((-1, 4, -1), "linear")
-    with pytest.raises(NotImplementedError, match=r"ImageResize\(.*no masks \(mask_constant\)"):
-        made(stax.Dense(2), stax.serial(resize), stax.Flatten())
     with pytest.raises(NotImplementedError, match=r"In layer AvgPool.*channel-wise masks"):
         made(stax.AvgPool((2,)), stax.Flatten())  # NT's own: it masks channels one by one
     with pytest.raises(NotImplementedError, match='scope="network" has no masks'):
@@ -269,7 +314,7 @@ def test_refusals():
         made(stax.Dense(1), x=x)
     other = stax.layer(nt.stax.Identity(), Unaware())
     with pytest.raises(NotImplementedError, match="Identity: features have no masks"):
-        made(stax.Dense(1), other)
+        made(stax.Dense(1), stax.serial(other))
 
 
 class Unaware(stax.Rule):
