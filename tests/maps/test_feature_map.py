@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
-from default_flags import also_by_default
+from marks import also_by_default
 
 import ntk_sketch as ns
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
+from marks import others_slow
 
 import ntk_sketch as ns
 
@@ -33,7 +34,13 @@ def waves(shape, n):
     return np.sin(phases).reshape(n, *shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", [*sorted(set(DENSE) - WITHOUT), *CONVOLUTIONAL])
+#: Smooth, with a kink, with a jump; positions, pools, and a Flatten behind which each counts.
+KEPT = ("dense Relu", "dense Erf", "dense Sign", "1-D valid", "average pool", "flatten between")
+
+
+@pytest.mark.parametrize(
+    "name", others_slow([*sorted(set(DENSE) - WITHOUT), *CONVOLUTIONAL], *KEPT)
+)
 def test_default_is_better_than_random_features(name, record_property):
     make, shape, _, options = ARCHITECTURES[name]
     model, sample = make(), 200 if len(shape) == 1 else 32

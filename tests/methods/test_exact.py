@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES, GRAPHS
-from default_flags import also_by_default
+from marks import also_by_default
 
 import ntk_sketch as ns
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from architectures import ARCHITECTURES
 from jax import numpy as jnp
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -72,7 +73,13 @@ def branched_net():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", [*DENSE, "branches"])
+@pytest.mark.parametrize(
+    "name",
+    others_slow(
+        [*DENSE, "branches"],
+        *("branches", "dense Relu", "dense Gelu", "dense Sign", "dense Hermite", "dense standard"),
+    ),
+)
 def test_every_example_is_a_landmark(name):
     """Then both kernels on the sample are Neural Tangents'."""
     row = ARCHITECTURES.get(name)

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from default_flags import also_by_default
+from marks import also_by_default
 
 import ntk_sketch as ns
 
