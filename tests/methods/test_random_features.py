@@ -90,12 +90,12 @@ def test_rates_in_a_deep_net():
     """The bias falls like 1 / width, the error of one key like width^(-1/2)."""
     model, kinds = _deep(), ("nngp", "ntk")
     x = jax.random.normal(jax.random.key(1), (4, 5))
-    truth, widths = exact(model, x), [4, 12, 32]
+    truth, widths = exact(model, x), [4, 16, 64]
     bias, error = [], []
     for width in widths:
         # Many keys, so that the bias of the mean stands out from the noise of single keys.
         method = ns.RandomFeatures(width, orthogonal=False, normalize=False)
-        draws = kernels_over_keys(model, x, method, 2048, kinds)
+        draws = kernels_over_keys(model, x, method, 4096, kinds)
         missed = [np.asarray(getattr(draws, k)) - np.asarray(getattr(truth, k)) for k in kinds]
         bias.append([np.linalg.norm(m.mean(0)) for m in missed])
         error.append([np.sqrt(np.mean(np.sum(m**2, axis=(1, 2)))) for m in missed])

@@ -479,7 +479,7 @@ def test_files_of_something_else(begun, tmp_path, monkeypatch):
         (good[:-5], "is truncated"),
         (good[:-1] + bytes([good[-1] ^ 1]), "altered"),
         (b"my notes", "does not begin as a file"),
-        ({**about, "checkpoint": 3}, "version 3 of a checkpoint; .* reads version 2: install"),
+        ({**about, "checkpoint": 4}, "version 4 of a checkpoint; .* reads version 3: install"),
         ({**about, "kind": "GramState"}, "it holds a GramState, which is not overwritten"),
     ]:
         if isinstance(what, dict):
