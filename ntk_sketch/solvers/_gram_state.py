@@ -37,7 +37,7 @@ class GramState(eqx.Module):
     | `weight` | Σᵢ wᵢ | () |
     | `n_examples` | rows with wᵢ > 0 | () |
     | `origin` | digests of the feature map, zeros if unknown | (4, 2) |
-    | `rounding` | Σ over blocks of b rows, of weight v: (eps / 2)² b v² | () |
+    | `rounding` | Σ over blocks of b rows, weight v: (eps / 2)² b v²; less if centred | () |
 
     D = diag(w) are the weights of the examples, all 1 if none are given. An example of weight 2 is
     that example twice.
