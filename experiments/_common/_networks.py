@@ -1,6 +1,7 @@
-"""Networks for images: Myrtle networks, and a shallow one on patches."""
+"""Networks for images: Myrtle networks, a wide residual one, and a shallow one on patches."""
 
 from collections.abc import Callable
+from typing import Any
 
 from ntk_sketch import stax
 
@@ -8,6 +9,8 @@ from ntk_sketch import stax
 # Convolutions in each of the three blocks; with the Dense head they make 5, 7 and 10 layers. Each
 # block ends with a 2x2 average pool, the last one with as many as bring the image to one pixel.
 BLOCKS = {"myrtle5": (2, 1, 1), "myrtle7": (2, 2, 2), "myrtle10": (3, 3, 3)}
+
+NETWORKS = (*BLOCKS, "wideresnet10")
 
 ACTIVATIONS: dict[str, Callable[..., stax.Layer]] = {
     "abrelu": stax.ABRelu,
@@ -90,6 +93,47 @@ def myrtle(
         layers += [stax.AvgPool((2, 2), strides=(2, 2)) for _ in range(pools)]
         side >>= pools
     return stax.serial(*layers, stax.Flatten(), stax.Dense(classes, W_std=W_std, b_std=b_std))
+
+
+def wide_resnet10(
+    shape: tuple[int, int, int],
+    *,
+    nonlinearity: str = "relu",
+    W_std: float = 2**0.5,
+    b_std: float | None = None,
+    classes: int = 10,
+) -> stax.Layer:
+    """WideResNet-10-1 as the examples of Neural Tangents have it: a convolution and three residual
+    blocks of two, the second and the third at half the side each, and an average of what is left.
+
+    Args:
+        shape: (height, width, channels), sides divisible by four.
+        nonlinearity, W_std, b_std, classes: as those of `myrtle`.
+    """
+    if shape[0] % 4 or shape[1] % 4:
+        raise ValueError(
+            "WideResNet-10 takes images whose sides are divisible by four; got"
+            f" {shape[0]}x{shape[1]}."
+        )
+
+    def conv(strides=(1, 1)):
+        return stax.Conv(1, (3, 3), strides, "SAME", W_std, b_std)
+
+    layers = [conv()]
+    for strides in ((1, 1), (2, 2), (2, 2)):
+        main = stax.serial(
+            activation(nonlinearity), conv(strides), activation(nonlinearity), conv()
+        )
+        layers += [stax.FanOut(2), stax.parallel(main, conv(strides)), stax.FanInSum()]
+    layers += [stax.AvgPool((shape[0] // 4, shape[1] // 4)), stax.Flatten()]
+    return stax.serial(*layers, stax.Dense(classes, W_std=W_std, b_std=b_std))
+
+
+def network(name: str, shape: tuple[int, int, int], **options: Any) -> stax.Layer:
+    """One of `NETWORKS` by its name, with the options of its function."""
+    if name == "wideresnet10":
+        return wide_resnet10(shape, **options)
+    return myrtle(name, shape, **options)
 
 
 def patch_net(

@@ -1,4 +1,4 @@
-"""`python -m experiments.kernel_approximation`: feature maps of a Myrtle network.
+"""`python -m experiments.kernel_approximation`: feature maps of a network for images.
 
 Error, speed and memory of every method and width against the exact NNGP and NTK.
 """
@@ -38,7 +38,7 @@ from experiments._common._measure import (
     load_average,
     memory,
 )
-from experiments._common._networks import BLOCKS, myrtle
+from experiments._common._networks import NETWORKS, network
 from experiments._common._phases import Phases
 from experiments._common._preprocess import Steps, fit
 from experiments._common._study import finish
@@ -52,14 +52,13 @@ KERNELS = ("nngp", "ntk")
 BATCH_SIZES = {"cpu": (2, 4, 8), "gpu": (128, 512, 2048)}
 TIMED = {"cpu": 256, "gpu": 16384}  # images on which the speed is measured
 CHOOSING = 3  # repetitions that choose the batch size; others time the chosen one
-LAYERS = tuple(name.removeprefix("myrtle") for name in BLOCKS)
 
 Case = tuple[str, int]  # a method and a width
 
 
 @dataclass(frozen=True)
 class Settings:
-    layers: str = option("5", one_of(LAYERS), ", ".join(LAYERS))
+    architecture: str = option("myrtle5", one_of(NETWORKS), ", ".join(NETWORKS))
     nonlinearity: str = option("relu", nonlinearity, name="NAME[:NUMBERS]")
     W_std: float = option(2**0.5, positive, "of every layer (default: sqrt 2)")
     b_std: float | None = option(None, non_negative, "of every layer (default: no bias)")
@@ -85,7 +84,7 @@ class Settings:
     def network(self) -> dict[str, Any]:
         """What makes the architecture, but for the shape of its inputs."""
         names = ("nonlinearity", "W_std", "b_std")
-        return {"name": f"myrtle{self.layers}"} | {name: getattr(self, name) for name in names}
+        return {"name": self.architecture} | {name: getattr(self, name) for name in names}
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def run(settings: Settings) -> dict[str, Any]:
     with phases("preprocessing"):
         preprocessing = fit(train_images, steps)
         x_train, x = preprocessing(train_images), preprocessing(images)
-    model = myrtle(shape=source.shape, **settings.network)
+    model = network(shape=source.shape, **settings.network)
     with phases("fitting the maps"):
         sample = jnp.asarray(x_train[: settings.sample])
         maps = {
@@ -151,7 +150,7 @@ def run(settings: Settings) -> dict[str, Any]:
         for width in settings.widths
     ]
     title = (
-        f"{source.dataset}, Myrtle-{settings.layers} {settings.nonlinearity}, first "
+        f"{source.dataset}, {settings.architecture} {settings.nonlinearity}, first "
         f"{settings.images} test images, mean and deviation over {settings.seeds} keys"
     )
     return finish(
@@ -254,7 +253,7 @@ def _name(settings: Settings, source: data.Source) -> str:
     default = Settings()
     parts = [
         source.dataset.lower().replace("-", ""),
-        f"myrtle{settings.layers}",
+        settings.architecture,
         settings.nonlinearity.replace(":", "_"),
         "" if settings.W_std == default.W_std else f"W{settings.W_std:g}",
         "" if settings.b_std is None else f"b{settings.b_std:g}",

@@ -1,7 +1,6 @@
 """The kernels of each example with itself, by their own recursion."""
 
 import functools
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,6 +10,7 @@ from .._typing import Array, Inputs
 from ..features._variances import Variances
 from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
+from ..stax._combinators import output_shape
 from ._ends import enter, output
 from ._views import Views
 
@@ -23,7 +23,9 @@ def exact_diagonals(
     mask_constant: str | None = None,
     **kwargs,
 ) -> tuple[Array, Array | None]:
-    """`k(x, x)` and, or `None`, `Θ(x, x)` of each example, (n,) each."""
+    """`k(x, x)` and, or `None`, `Θ(x, x)` of each example, (n,) each; of each of its positions, (n,
+    *space), if the model leaves any.
+    """
     make = variance_program if kwargs or model.is_traced else _cached_program
     examples = {"examples": len(x)} if kwargs else {}  # call-time arguments are of so many
     transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
@@ -52,14 +54,14 @@ def variance_program(
     input_shape,
     get,
     dtype: str,
-    last: Any = (),
     examples: int = 2,
     **kwargs,
 ):
     """A transform that carries exact variances to the output, and the offsets that it starts
-    from. Those at the output are `last`: `()` where no positions are left.
+    from. At the output they are of each position with itself.
     """
-    rule, method, shape = model.build().rule, VariancesOnly(), (examples, *input_shape)
+    layer, method, shape = model.build(), VariancesOnly(), (examples, *input_shape)
+    rule, last = layer.rule, ((0,),) * (len(output_shape(layer, shape)) - 2)
     offsets = rule.needs(last, shape, method=method, **kwargs)
     shapes = functools.partial(enter, ntk="ntk" in get, offsets=offsets)
     features = eqx.filter_eval_shape(shapes, jax.ShapeDtypeStruct(shape, dtype))

@@ -206,7 +206,7 @@ class FeatureMap(Parts):
 
     def diagonals(self, x: Inputs, **kwargs) -> tuple[Array, Array | None]:
         """The exact kernels `k(x, x)` of each example with itself, (n,) each: NNGP, and NTK or
-        `None`.
+        `None`. Of each of its positions, (n, *space), where the model leaves any.
 
         By their own recursion, in the time of a few features; all pairs of positions where the
         model pools them. With `Dropout` those of two independent passes.

@@ -12,7 +12,6 @@ from .._arguments import root_mean_squares
 from ..activations import DualActivation
 from ..numerics._precision import USE_FLOAT64, float64
 from ..stax import Layer
-from ..stax._combinators import output_shape
 from ._diagonals import variance_program, variances_at_output
 
 #: Root mean squares of examples beyond these are looked at; standardised ones are near 1.
@@ -42,8 +41,7 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     smallest, largest = sizes[place]
     if not largest or (_USUAL[0] <= smallest and largest <= _USUAL[1]):
         return
-    last = ((0,),) * (len(output_shape(model, (2, *x.shape[1:]))) - 2)
-    program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype, last=last)
+    program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype)
     nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
     if all(node.degree is not None for node in nodes if _is_dual(node)):
         return

@@ -1,5 +1,5 @@
-"""Methods: how the kernel of a nonlinearity becomes features. Linear layers are exact under every
-method.
+"""Methods: how the kernel of a nonlinearity becomes features. Linear layers are exact under
+every method, but for patches of patches that are too long to be formed (`Method.compresses`).
 """
 
 from ._exact import Exact as Exact

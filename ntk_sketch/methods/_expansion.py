@@ -3,7 +3,6 @@
 import functools
 
 import equinox as eqx
-import jax
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
@@ -14,10 +13,10 @@ from ..features._hidden import HiddenFeatures
 from ..features._rooted import Rooted
 from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit
-from ..numerics._linalg import in_float64, namespace
-from ..numerics._precision import Precision, float64, matmul, on_device
+from ..numerics._precision import Precision, matmul, on_device
+from ._folding import folded
 from ._landmarks import Landmarks
-from ._roots import Roots, fitted_roots, with_derivative
+from ._roots import Roots, fitted_roots
 
 
 class LandmarkExpansion(eqx.Module):
@@ -89,27 +88,9 @@ class LandmarkExpansion(eqx.Module):
         """
         if self.precision != "full" or not features.rooted:
             return self
-
-        def accurate(block):
-            return Rooted(block.values, in_float64(block.root)) if _is_rooted(block) else block
-
-        w, s = self.filters, self.filters_ntk
-        blocks = jax.tree.map(accurate, (features.nngp, features.ntk), is_leaf=_is_rooted)
-        columns = in_float64(w), None if s is None else in_float64(s)
-        with float64():
-            numpy = namespace(columns[0])
-            values = features.replace(nngp=blocks[0], ntk=blocks[1]).fold(*columns, numpy)
-        arrays = jax.tree.leaves((w, s, features.nngp, features.ntk))
-        folded = (
-            value
-            if value is None
-            else with_derivative(
-                value, lambda *_, at=at: features.fold(w, s)[at], *arrays, dtype=w.dtype
-            )
-            for at, value in enumerate(values)
-        )
+        filters = folded(features, self.filters, self.filters_ntk)
         return eqx.tree_at(
-            lambda e: (e.filters, e.filters_ntk), self, tuple(folded), is_leaf=lambda f: f is None
+            lambda e: (e.filters, e.filters_ntk), self, filters, is_leaf=lambda f: f is None
         )
 
     def of_projections(
@@ -130,10 +111,6 @@ class LandmarkExpansion(eqx.Module):
             return nngp, None
         random = None if derivative is None else derivative * v[..., m:]
         return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm_ntk)
-
-
-def _is_rooted(block) -> bool:
-    return isinstance(block, Rooted)
 
 
 def expansion(

@@ -95,6 +95,10 @@ class LeverageScore(Method):
     def uses_variances(self) -> bool:
         return False
 
+    @property
+    def compressed_width(self) -> int | None:
+        return self.width.one
+
     def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
         return random_products(branches, self.width.one, key, False, self.precision)
 

@@ -15,6 +15,9 @@ from ..features._variances import MAX_POSITIONS_ALL_PAIRS
 from ._network import Network
 from ._schedule import Schedule
 
+#: Patches of so many numbers are formed where a layer needs them.
+_FORMED = 1024
+
 
 class Method(eqx.Module):
     """How the kernel of one nonlinearity becomes features. Holds settings only; `expand` draws.
@@ -102,6 +105,31 @@ class Method(eqx.Module):
             key: of `jax.random`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no features of products ({name}).")
+
+    @property
+    def compressed_width(self) -> int | None:
+        """On how many features patches that are too long to be formed are projected; `None`: they
+        are formed, however long.
+        """
+        return None
+
+    def compresses(self, features: HiddenFeatures) -> bool:
+        """Whether the patches of a pending convolution are too long to be formed: longer than 1,024
+        numbers and than four times the width. Those of weights that are not shared are formed.
+        """
+        width, pending = self.compressed_width, features.pending
+        if width is None or pending is None or pending.operator is None:
+            return False
+        vectors = [features.nngp_vectors()]
+        vectors += [] if features.ntk is None else [features.ntk_vectors()]
+        length = max(own.dimension for own in vectors)
+        return vectors[0].places == 1 and length > max(_FORMED, 4 * width)
+
+    def compress(self, name: str, features: HiddenFeatures, *, key: PRNGKey) -> Any:
+        """Draws a projection of patches that are too long: `expansion([features], exact)`, as of a
+        product of one branch.
+        """
+        return self.expand_product(name, [features], key=key)
 
     def check_examples(self, name: str, features: Any) -> None:
         """Refuses shapes alone where examples are needed, before the layer of this name."""

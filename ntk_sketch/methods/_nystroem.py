@@ -20,6 +20,7 @@ from ._expansion import LandmarkExpansion, expansion
 from ._landmarks import HELD_OUT, check_values, landmarks_at, values_of
 from ._method import Method
 from ._network import Network, Scope, checked_scope
+from ._principal import PrincipalProjection, principal_projection
 from ._product_sampling import product_positions
 from ._products import ProductLandmarks, product_landmarks
 from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
@@ -48,9 +49,12 @@ class Nystroem(Method):
     the landmarks, with the covariance of what the landmarks miss. Appended, and without
     calibration, they make a nonlinearity's kernel unbiased where its input features are exact.
 
-    Derivatives of features from landmarks are exact. Those of residual features are right on
-    average, as those of `RandomFeatures`, at landmarks too: there the features are 0 and their
-    derivatives are not. The rescaling to exact norms is not differentiated.
+    Derivatives of features from landmarks are exact, those of residual features right on average,
+    as those of `RandomFeatures`, also at landmarks, where the features are 0. The rescaling to
+    exact norms is not differentiated.
+
+    Patches of a convolution that a linear layer would form (`Method.compresses`) are projected on
+    their `width` principal directions in the sample.
 
     With `scope="network"` a whole fully connected net is one nonlinearity of its inputs. Examples
     of the sample become landmarks Z, and with the exact kernels K and Θ of the net
@@ -58,9 +62,9 @@ class Nystroem(Method):
         φ' = K(x, Z) R,        ψ' = Θ(x, Z) R_ψ.
 
     No layer then adds an error to that of the Nyström approximation itself. Use it for dense nets
-    of any nonlinearities and branches: their kernel of a pair costs an inner product of inputs and
-    a few numbers for every layer. Convolutional nets need "layer": exact kernels of all pairs of
-    positions are what features are there to avoid.
+    of any nonlinearities and branches: their kernel of a pair costs an inner product and a few
+    numbers for every layer. Convolutional nets, whose kernels are of pairs of positions, need
+    "layer".
 
     Args:
         width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer where
@@ -101,12 +105,11 @@ class Nystroem(Method):
     are multiplied into the filters of the next nonlinearity, and `4 n |space'| width²` at the end,
     with the positions that are left after the last pool. To fit: O(width³), in float64 on a GPU or
     by LAPACK, and the sample's features. With `scope="network"`: `2 n d width` for inner products,
-    O(n width) for every layer and the same `4 n width²`; of kernels, those of n examples with the
-    landmarks are all that is formed.
+    O(n width) for every layer and the same `4 n width²`.
 
-    Landmarks are the sample's: to choose them yourself give `feature_map` your own centres and
-    their number, `feature_map(model, x[index], Nystroem(len(index)), key=key)`. A dense network
-    then has one position an example, and every one becomes a landmark.
+    To choose landmarks yourself give `feature_map` your own centres and their number,
+    `feature_map(model, x[index], Nystroem(len(index)), key=key)`: a dense network has one position
+    an example, and every one becomes a landmark.
 
     `jax.grad` with respect to hyperparameters of the model (`W_std`, `b_std`) works, of functions
     that are not jitted: landmarks stay where they are, and roots are differentiated.
@@ -121,13 +124,11 @@ class Nystroem(Method):
             model. A note says which layer of how many it is. "network" with inputs that have
             positions.
         NotImplementedError: "network" with a layer that has a method of its own.
-        TypeError: the sample is a `jax.ShapeDtypeStruct`, or the map is made under `jax.jit` or
-            `jax.vmap`.
+        TypeError: the sample is shapes alone, or the map is made under `jax.jit` or `jax.vmap`.
 
     Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
     Zhang 2016; landmarks for convolutional NTKs with exact variances and residual features:
-    derived here and in `expansion`; landmark examples, with Gaussian and Laplace kernels: Falkon
-    (Rudi, Carratino and Rosasco 2017).
+    derived here and in `expansion`; landmark examples: Falkon (Rudi, Carratino and Rosasco 2017).
 
     Example:
         >>> import jax
@@ -220,18 +221,17 @@ class Nystroem(Method):
         self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey
     ) -> ProductLandmarks:
         check_values(type(self).__name__, name, branches, key)
-        chosen, seen = product_positions(
-            name, values_of(branches), self.width.one, self.sampling, generator(key)
-        )
-        return product_landmarks(
-            name,
-            branches,
-            chosen,
-            seen,
-            precision=self.precision,
-            rcond=self.rcond,
-            asked=self.width.one,
-        )
+        fixed, rng = values_of(branches), generator(key)
+        index, seen = product_positions(name, fixed, self.width.one, self.sampling, rng)
+        options: Any = {"rcond": self.rcond, "asked": self.width.one}
+        return product_landmarks(name, branches, index, seen, precision=self.precision, **options)
+
+    @property
+    def compressed_width(self) -> int | None:
+        return self.width.one
+
+    def compress(self, name: str, features: HiddenFeatures, *, key: PRNGKey) -> PrincipalProjection:
+        return principal_projection(name, features, self.width.one, self.precision, key)
 
     def _expanded(
         self, dual: DualKernels, features: HiddenFeatures, key: PRNGKey, share: Any

@@ -99,6 +99,10 @@ class RandomFeatures(Method):
     def uses_variances(self) -> bool:
         return self.normalize
 
+    @property
+    def compressed_width(self) -> int | None:
+        return self.width.one
+
     def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
         return random_products(branches, self.width.one, key, self.normalize, self.precision)
 

@@ -39,9 +39,14 @@ class Schedule:
         return self.entries[0]
 
     def cut(self, start: int, stop: int) -> "Schedule":
-        """Of the nonlinearities `start:stop`."""
+        """Of the nonlinearities `start:stop`; of none, what the one before has, or else the
+        next.
+        """
         if not self.each:
             return self
+        if start == stop:
+            start = max(start - 1, 0)
+            stop = start + 1
         return Schedule(self.entries[start:stop], each=stop - start != 1)
 
     def __repr__(self) -> str:

@@ -166,6 +166,10 @@ class SeriesMethod(Method):
         shapes = eqx.filter_eval_shape(lambda features: features, features)
         return self.expand_series(series, radii, shapes, key=key)
 
+    @property
+    def compressed_width(self) -> int | None:
+        return self.width.one
+
     def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey):
         return random_products(branches, self.width.one, key, self.normalize, self.precision)
 

@@ -49,7 +49,7 @@ class FanIn(Rule):
     in orthogonal blocks. What all branches mask is masked.
     """
 
-    masks = True
+    masks = forms_patches = True
 
     def needs(self, offsets, shape, *, method):
         return [offsets] * len(shape)
@@ -165,7 +165,7 @@ class ConcatSpaceTransform(eqx.Module):
 class FanInConcat(Rule):
     """Which kind of concatenation it is depends on the number of axes, known with the inputs."""
 
-    masks = True
+    masks = forms_patches = True
 
     def __init__(self, layer, axis: int):
         self.name, self.axis = layer.name, axis

@@ -9,8 +9,9 @@ import jax
 from .._typing import PRNGKey
 from ..features._hidden import is_abstract
 from ..numerics._compiling import fitting_jit
+from ._compression import compresses, compression
 from ._layer import Layer, as_layer
-from ._rule import Positions, Rule
+from ._rule import Positions, Rule, Transform
 from ._sample import abstracted, advance, shapes_after
 
 
@@ -35,7 +36,10 @@ class Combinator(Rule):
         return method.split([rule.nonlinearities for rule in self.rules])
 
     def looks_at_data(self, method):
-        return any(rule.looks_at_data(method) for rule in self.rules)
+        may = method.looks_at_data
+        return any(
+            rule.looks_at_data(method) or (may and rule.forms_patches) for rule in self.rules
+        )
 
     @contextlib.contextmanager
     def at(self, index: int):
@@ -89,24 +93,24 @@ class Serial(Combinator):
     def fit(self, features, *, method, offsets, key, **kwargs):
         _, needed = self.plan(offsets, finite_shape(features), method, kwargs)
         keys = _split(key, len(self.layers))
-        sample, shapes = features, abstracted(features)
-        transforms, ahead = [], []  # `ahead`: transforms that the sample has not been through
+        walk = Walk(features, kwargs)
         for index, (own, wanted, layer_key) in enumerate(
             zip(self.methods(method), needed[1:], keys, strict=True)
         ):
-            given = shapes
-            if self.rules[index].looks_at_data(own) and not is_abstract(features):
-                if ahead:
-                    sample = advance(SerialTransform(tuple(ahead)), sample, shapes, **kwargs)
-                given, ahead = sample, []
             with self.at(index) as rule:
+                if rule.forms_patches and compresses(own, walk.shapes):
+                    given = walk.given(own.looks_at_data)
+                    name = self.layers[index].name
+                    walk.add(compression(name, own, given, jax.random.fold_in(layer_key, 1)))
                 transform = rule.fit(
-                    given, method=own, offsets=wanted, key=layer_key, **taken(rule, kwargs)
+                    walk.given(rule.looks_at_data(own)),
+                    method=own,
+                    offsets=wanted,
+                    key=layer_key,
+                    **taken(rule, kwargs),
                 )
-            shapes = shapes_after(transform, shapes, **kwargs)
-            transforms.append(transform)
-            ahead.append(transform)
-        return SerialTransform(tuple(transforms))
+                walk.add(transform)
+        return SerialTransform(tuple(walk.transforms))
 
     def series(self, series):
         for index in range(len(self.layers)):
@@ -127,12 +131,43 @@ def _as_flattened(rules: list[Rule], later: Positions) -> list[Rule]:
 
 
 class SerialTransform(eqx.Module):
+    """One transform after the other."""
+
     transforms: tuple
 
     def __call__(self, features, **kwargs):
         for transform in self.transforms:
             features = transform(features, **kwargs)
         return features
+
+
+class Walk:
+    """A sample, or shapes alone, on the way through layers that are fitted one after the other.
+
+    Shapes go through every transform at once, and the sample where a layer looks at it.
+    """
+
+    def __init__(self, features, kwargs: dict):
+        self.kwargs, self.transforms = kwargs, []
+        self.shapes = abstracted(features)
+        self._sample = None if is_abstract(features) else features
+        self._ahead = []  # transforms that the sample has not been through
+
+    def given(self, looks_at_data: bool):
+        """What enters the next layer: of the sample if it looks at data and there is one."""
+        if not looks_at_data or self._sample is None:
+            return self.shapes
+        if self._ahead:
+            transform = SerialTransform(tuple(self._ahead))
+            self._sample = advance(transform, self._sample, self.shapes, **self.kwargs)
+            self._ahead = []
+        return self._sample
+
+    def add(self, transform: Transform) -> None:
+        """The next layer, fitted."""
+        self.shapes = shapes_after(transform, self.shapes, **self.kwargs)
+        self.transforms.append(transform)
+        self._ahead.append(transform)
 
 
 def serial(layer, *layers):

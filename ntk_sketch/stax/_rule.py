@@ -42,6 +42,8 @@ class Rule:
         masks: whether the transform minds `HiddenFeatures.mask`: what it returns is 0 at masked
             positions, and has the mask of its own positions. Other layers are refused with
             `mask_constant`.
+        forms_patches: whether the transform forms the patches of a convolution that is pending, as
+            another convolution does: methods project long ones before, on fewer features.
         compares: whether covariances of all pairs of positions of an example are formed at once.
 
     Example:
@@ -58,6 +60,7 @@ class Rule:
     call_arguments: frozenset[str] = frozenset()
     positions: Positions = "kept"
     masks: bool = False
+    forms_patches: bool = False
     compares: bool = False
 
     def __eq__(self, other) -> bool:
@@ -172,6 +175,7 @@ class WithMethod(Rule):
         self.rule, self.method = rule, method
         self.call_arguments, self.positions = rule.call_arguments, rule.positions
         self.masks, self.compares = rule.masks, rule.compares
+        self.forms_patches = rule.forms_patches
 
     def before_flatten(self):
         return WithMethod(self.rule.before_flatten(), self.method)

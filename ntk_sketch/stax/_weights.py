@@ -66,6 +66,8 @@ class Weights(Rule):
         True
     """
 
+    forms_patches = True
+
     def __init__(
         self,
         layer,

@@ -13,7 +13,14 @@ import pytest
 
 import ntk_sketch as ns
 from experiments._common import data
-from experiments._common._networks import ACTIVATIONS, BLOCKS, activation, myrtle, patch_net
+from experiments._common._networks import (
+    ACTIVATIONS,
+    BLOCKS,
+    activation,
+    myrtle,
+    network,
+    patch_net,
+)
 from experiments._common._patches import fit_patches
 from experiments._common.data._tfds import Unavailable
 from experiments.cifar10 import RECIPES, _run
@@ -217,6 +224,19 @@ def test_myrtle5_is_the_published_network():
     ours = myrtle("myrtle5", x.shape[1:])[2]
     for get in ("nngp", "ntk"):
         np.testing.assert_array_equal(ours(x, None, get), expected(x, None, get))
+
+
+def test_wide_residual_network():
+    """Convolutions: one, and three for each of three blocks with two nonlinearities."""
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
+    init_fn, _, kernel_fn = model = network("wideresnet10", x.shape[1:], b_std=0.1)
+    shape, params = init_fn(jax.random.key(0), x.shape)
+    assert shape == (2, 10)
+    assert len(jax.tree.leaves(params)) == 2 * (1 + 3 * 3 + 1)
+    assert model.rule.nonlinearities == 6
+    assert jax.eval_shape(kernel_fn, x).ntk.shape == (2, 2)
+    with pytest.raises(ValueError, match="divisible by four; got 30x30"):
+        network("wideresnet10", (30, 30, 3))
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (4, 4, 1), (16, 8, 1)])

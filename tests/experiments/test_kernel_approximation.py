@@ -112,7 +112,7 @@ def test_nonsense_ends_with_code_2(no_cifar10, tmp_path, capsys):
     for words, message in (
         ("--images 1", "at least 2 needed"),
         ("--methods Nope", "unknown name 'Nope'; known: Nystroem"),
-        ("--layers 6", "known: 5, 7, 10"),
+        ("--architecture myrtle6", "known: myrtle5, myrtle7, myrtle10, wideresnet10"),
         ("--train 20 --sample 21", "more than the 20 training images"),
     ):
         with pytest.raises(SystemExit) as stop:
