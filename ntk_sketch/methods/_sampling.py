@@ -197,7 +197,8 @@ def ridge_leverage_scores(
 
         l_i = (K - K S (SᵀKS + λI)⁻¹ SᵀK)_ii / λ.
 
-    λ is the sum of the eigenvalues that rank `k = count / (4 log count)` leaves, over k.
+    λ is the sum of the eigenvalues that rank `k = count / (4 log count)` leaves, over k. Where k
+    landmarks or fewer are chosen on the way, uniform ones take their place.
 
     Args:
         kernel: gives the entries of `K` at arrays of row and column indices, in NumPy or on a GPU.
@@ -211,8 +212,9 @@ def ridge_leverage_scores(
     order = rng.permutation(n)
     oversampling = max(math.log(count), 1.0)
     rank = math.ceil(count / (4 * oversampling))
+    least = max(count, rank + 1)
     sizes = [n]
-    while sizes[-1] > count:
+    while sizes[-1] > least:
         sizes.append(math.ceil(sizes[-1] / 2))
     place = np.argsort(order)  # in `order`, of which each level looks at the first few
     chosen, weights = order[: sizes[-1]], np.ones(sizes[-1])
@@ -232,9 +234,9 @@ def ridge_leverage_scores(
         if size < n:
             scores = np.minimum(oversampling * scores, 1.0)
             picked = np.flatnonzero(rng.random(size) < scores)
-            if len(picked) == 0:
-                picked = rng.choice(size, min(count, size), replace=False)
-                scores = np.full(size, min(count, size) / size)
+            if len(picked) <= rank:  # from so few, nothing would seem to be left
+                picked = rng.choice(size, min(least, size), replace=False)
+                scores = np.full(size, min(least, size) / size)
             chosen, weights = points[picked], scores[picked] ** -0.5
     result = np.empty(n)
     result[order] = np.minimum(scores, 1.0)

@@ -188,6 +188,24 @@ def test_scores_from_half_of_the_points():
     np.testing.assert_allclose(scores, np.minimum(naive, 1), rtol=1e-10, atol=1e-12 / ridge)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_landmarks_are_found_from_few_points(count):
+    """Where chance picks next to none, the ridge does not become 0 and with it every score 1."""
+    x = np.random.default_rng(0).normal(size=(1024, 3))
+    kernel = np.exp(-np.sum((x[:, None] - x) ** 2, axis=-1) / 2)
+    columns = []
+
+    def entries(rows, chosen):
+        columns.append(len(chosen))
+        return kernel[np.ix_(rows, chosen)]
+
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scores = ridge_leverage_scores(entries, np.diag(kernel), count, rng)
+        assert 0 < scores.sum() < 100
+    assert max(columns) < 100
+
+
 def test_scores_where_the_points_are_few():
     """No more points than landmarks: all are wanted alike."""
     kernel, _ = cluster_and_outliers()
