@@ -63,6 +63,10 @@ class CholeskyFactors(PrimalDecomposition):
     def deficiency(self, penalty: float) -> str:
         return "" if self._of(penalty) else self._by_spectrum().deficiency(penalty)
 
+    def stands_out(self, penalty: float) -> bool:
+        """Whether a factor does, and the spectrum is not needed."""
+        return self._of(penalty) is not None or self._spectrum is not None
+
     def weights(self, penalty: float) -> Float[np.ndarray, "p k"]:
         found = self._of(penalty)
         if found is None:

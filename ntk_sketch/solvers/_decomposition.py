@@ -82,6 +82,12 @@ class Decomposition(abc.ABC):
     def deficiency(self, penalty: float) -> str:
         """What is dropped and why, in a sentence; empty if nothing is."""
 
+    def stands_out(self, penalty: float) -> bool:
+        """Whether λ is more than the rounding of what is decomposed; True where all λ cost alike
+        and directions are dropped one by one.
+        """
+        return True
+
     def report(self, penalty: float) -> Report | None:
         """Of an iterative solution, once there are weights; None: it is a direct one."""
         return None

@@ -36,7 +36,8 @@ class Regression:
         """One for each of `diag_regs`, some of them finite.
 
         With `extend`, while the best is the smallest or the largest of them the path goes on there
-        by its own ratio, `_EXTENSIONS` times at most.
+        by its own ratio, `_EXTENSIONS` times at most: not to values that need the whole spectrum
+        where others need a factor.
         """
         scores = self._scores(selector, self.diag_regs, features)
         if not np.any(np.isfinite(scores)):
@@ -49,6 +50,16 @@ class Regression:
             if further is None:
                 return scores
             place, diag_reg = further
+            if not self._stands_out(diag_reg, features):
+                warnings.warn(
+                    f"diag_reg={self.diag_regs[self._best(scores)]:.3g} has the best score and is"
+                    f" the smallest of its path, which does not go on to {diag_reg:.3g}: that does"
+                    " not stand out of the rounding of ZᵀZ. If smaller values matter, give them"
+                    " yourself, or use float64 features",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                return scores
             new = self._scores(selector, [diag_reg], features)
             scores = np.insert(scores, place, new)
             self.diag_regs.insert(place, diag_reg)
@@ -61,6 +72,10 @@ class Regression:
                 stacklevel=3,
             )
         return scores
+
+    def _stands_out(self, diag_reg: float, features: FeatureStream) -> bool:
+        found = float(self.decomposition.stands_out(diag_reg * self._scale))
+        return bool(features.devices.common(np.array([found]))[0])
 
     def _best(self, scores: Float[np.ndarray, " m"]) -> int:
         """Of equal scores, which counts of wrong classes have, that of the largest regulariser."""

@@ -139,7 +139,8 @@ def ridge(
       refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
         these included.
       extend_path: while the choice is the smallest or the largest of the path, the path goes on
-        there by its own ratio, up to eight times. 'loo' makes another pass for each.
+        there by its own ratio, up to eight times. 'loo' makes another pass for each. A path of
+        wide features (p > 4,096) does not go on below the rounding of ZᵀZ.
       solver: 'cg' or `ConjugateGradient(...)`: by products with the features, without ZᵀZ, which
         widths of 30,000 and more do not allow. Every iteration is a pass over the features; see
         there. None: by a decomposition.

@@ -257,6 +257,26 @@ def test_a_path_that_data_do_not_end_is_said_to_be_one():
     assert [w.filename for w in caught if "extended" in str(w.message)] == [__file__]
 
 
+def test_a_path_of_factors_ends_above_the_rounding(factored, spectra):
+    """No spectrum, of 27 times the cost, for a value that nobody asked for."""
+    factored(True)
+    _, x, _ = problem(False)
+    model = stax.serial(stax.Dense(1), stax.Dense(1))  # every feature twice
+    feature_map = ns.feature_map(model, x, ns.RandomFeatures(1), key=jax.random.key(0))
+    y, held_out = x.sum(1), HoldOut(0.3, key=jax.random.key(0))
+    options = {"diag_reg": [1e-9, 1e-3], "select": held_out, "extend_path": True}
+    with pytest.warns(RuntimeWarning, match="does not stand out of the rounding") as caught:
+        solution = ns.ridge(feature_map, x, y, **options)
+    assert len(solution.fits) < 10
+    assert not spectra
+    assert [w.filename for w in caught if "stand out" in str(w.message)] == [__file__]
+    asked = [fit.diag_reg for fit in solution.fits]
+    assert solution.diag_reg == min(asked)
+    with pytest.warns(RuntimeWarning, match="rank-deficient"):
+        ns.ridge(feature_map, x, y, diag_reg=[min(asked) / 1e6, *asked], select=held_out)
+    assert spectra
+
+
 def test_solve_extends_too():
     feature_map, x, y = problem(False)
     state = accumulate(feature_map, x, y)
