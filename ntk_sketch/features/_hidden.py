@@ -12,6 +12,7 @@ from .._typing import Array, Scalar
 from ..numerics._precision import Precision
 from ._patch_operator import PatchOperator
 from ._rooted import Rooted, formed, mapped, raw
+from ._unshared_windows import UnsharedWindows
 from ._vectors import Vectors
 
 
@@ -54,6 +55,7 @@ class HiddenFeatures(eqx.Module):
         mask: which positions (n, *space) stand for nothing, such as those behind the end of a
             sentence, the pending layer carried out; `None` without masks. Features and variances
             are 0 there; `masked` makes them so.
+        patched: whether blocks hold patches that were formed since the last nonlinearity.
 
     Example: what the rule of a layer that passes everything on is given, and returns.
 
@@ -70,6 +72,7 @@ class HiddenFeatures(eqx.Module):
     channels: int = eqx.field(static=True, default=1)
     pending: Affine | None = None
     mask: Any = None
+    patched: bool = eqx.field(static=True, default=False)
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -78,6 +81,15 @@ class HiddenFeatures(eqx.Module):
         if self.pending is None or self.pending.operator is None:
             return space
         return self.pending.operator.output_space(space)
+
+    @property
+    def are_patches(self) -> bool:
+        """Whether the vectors are patches, formed or not, in which every position has entries of
+        its neighbours. Those of weights that are not shared do not count.
+        """
+        operator = None if self.pending is None else self.pending.operator
+        unshared = isinstance(operator, UnsharedWindows)
+        return self.patched or (operator is not None and operator.size > 1 and not unshared)
 
     def replace(self, **changes) -> "HiddenFeatures":
         return dataclasses.replace(self, **changes)
@@ -199,6 +211,7 @@ class HiddenFeatures(eqx.Module):
             nngp=tuple(map(self.masked, features.nngp_vectors().blocks_formed())),
             ntk=None if ntk is None else tuple(map(self.masked, ntk)),
             pending=None,
+            patched=self.are_patches,
         )
 
     def concrete(self) -> "HiddenFeatures":

@@ -113,21 +113,26 @@ class Method(eqx.Module):
         """
         return None
 
-    def compresses(self, features: HiddenFeatures) -> bool:
-        """Whether the patches of a pending convolution are too long to be formed: longer than 1,024
-        numbers and than four times the width. Those of weights that are not shared are formed.
+    def compresses(self, features: HiddenFeatures) -> tuple[bool, bool]:
+        """Whether patches are too long to be handed on, those of φ and those of ψ: longer than
+        1,024 numbers and than four times the width.
         """
-        width, pending = self.compressed_width, features.pending
-        if width is None or pending is None or pending.operator is None:
-            return False
-        vectors = [features.nngp_vectors()]
-        vectors += [] if features.ntk is None else [features.ntk_vectors()]
-        length = max(own.dimension for own in vectors)
-        return vectors[0].places == 1 and length > max(_FORMED, 4 * width)
+        width = self.compressed_width
+        if width is None or not features.are_patches:
+            return False, False
+        longest = max(_FORMED, 4 * width)
+        ntk = features.ntk is not None and features.ntk_vectors().dimension > longest
+        return features.nngp_vectors().dimension > longest, ntk
 
     def compress(self, name: str, features: HiddenFeatures, *, key: PRNGKey) -> Any:
         """Draws a projection of patches that are too long: `expansion([features], exact)`, as of a
         product of one branch.
+
+        Args:
+            name: how errors call the layer that follows.
+            features: of the sample, with variances if `uses_variances`; or shapes alone for a
+                method that does not look at data.
+            key: of `jax.random`.
         """
         return self.expand_product(name, [features], key=key)
 

@@ -1,6 +1,8 @@
 """Projections of patches on their principal directions in a sample."""
 
 import functools
+import math
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -17,12 +19,13 @@ from ..numerics._linalg import eigh, in_float64
 from ..numerics._precision import Precision, float64, matmul, on_device
 from ._folding import folded
 from ._landmarks import check_values, values_of
+from ._products import has_ntk
 
 #: Positions of the sample that directions are found from, or twice the width if that is more.
 _POSITIONS = 2048
 
-#: In place of eigenvalues of vectors that are all 0.
-_TINY = 1e-30
+#: Entries of vectors that are brought to float64 at a time.
+_CHUNK = 4096
 
 
 class PrincipalProjection(eqx.Module):
@@ -52,13 +55,21 @@ class PrincipalProjection(eqx.Module):
 def principal_projection(
     name: str, features: HiddenFeatures, width: int, precision: Precision, key: PRNGKey
 ) -> PrincipalProjection:
-    """Of a sample's vectors, the pending layer carried out, on at most `width` directions."""
+    """Of a sample's vectors, the pending layer carried out, on at most `width` directions: those of
+    up to 2,048 positions, or twice the width, whose variance is not 0.
+
+    Cost: these vectors are gathered, and N of them of dimension d compared, in `2 N² d` FLOPs.
+    """
     check_values("Nystroem", name, features, key)
     rng, fixed = generator(key), values_of(features)
     shape = (features.nngp[0].shape[0], *features.space)
-    count = int(np.prod(shape))
-    chosen = rng.choice(count, min(count, max(_POSITIONS, 2 * width)), replace=False)
-    z, z_ntk = _vectors_at(fixed, np.unravel_index(chosen, shape))
+    usable = np.arange(math.prod(shape))
+    if features.variances is not None:  # masked positions have none
+        q = np.asarray(fixed.variances.diagonal(fixed.variances.same)).reshape(-1)
+        usable = np.flatnonzero(q > 0) if (q > 0).any() else usable
+    count = min(len(usable), max(_POSITIONS, 2 * width))
+    index = np.unravel_index(rng.choice(usable, count, replace=False), shape)
+    z, z_ntk = _vectors_at(fixed, index)
     w = _directions(z, width)
     s = None if z_ntk is None else _directions(z_ntk, width)
     own = features if precision == "full" else features.formed()
@@ -67,18 +78,26 @@ def principal_projection(
 
 @functools.partial(fitting_jit, level=0)
 def _vectors_at(features: HiddenFeatures, index):
-    ntk = None if features.ntk is None else features.ntk_vectors().at(index)
+    ntk = features.ntk_vectors().at(index) if has_ntk(features) else None
     return features.nngp_vectors().at(index), ntk
 
 
 def _directions(z: Float[Array, "n d"], width: int) -> Float[Array, "d m"]:
-    """Those of the largest eigenvalues of `zᵀz`, by way of `zzᵀ`, whose size is that of the sample;
-    none that is rounding.
+    """Those of the largest eigenvalues of `zᵀz`, by way of `zzᵀ` in float64, whose size is that of
+    the sample; none that the rounding of `z` hides. 0 of vectors that are 0.
     """
-    values, vectors = eigh(in_float64(matmul(z, z.T, "full")), overwrite=True)
-    least = len(z) * float(jnp.finfo(z.dtype).eps) * max(values[-1], 0.0)
-    first = max(int(np.searchsorted(values, least, side="right")), len(z) - width)
-    first = min(first, len(z) - 1)
+    largest = jnp.max(jnp.abs(z))
+    z = z / jnp.where(largest > 0, largest, 1)
+    gram: Any = 0.0
+    for start in range(0, z.shape[1], _CHUNK):
+        part = in_float64(z[:, start : start + _CHUNK])
+        with float64():
+            gram = gram + part @ part.T
+    values, vectors = eigh(gram, overwrite=True)
+    rounding = max(float(jnp.finfo(z.dtype).eps), len(z) * float(np.finfo(np.float64).eps))
+    first = int(np.searchsorted(values, rounding * max(values[-1], 0.0), side="right"))
+    first = min(max(first, len(z) - width), len(z) - 1)
+    kept = values[first:]
     with float64():
-        columns = vectors[:, first:] / np.sqrt(np.maximum(values[first:], max(least, _TINY)))
+        columns = vectors[:, first:] / np.sqrt(np.where(kept > 0, kept, 1.0))
     return matmul(z.T, on_device(columns, z.dtype), "full")

@@ -79,6 +79,7 @@ def add(branches: list[HiddenFeatures], offsets: Offsets) -> HiddenFeatures:
         ntk=None if first.ntk is None else sum((branch.ntk for branch in branches), ()),
         variances=variances,
         mask=common_mask([branch.mask for branch in branches]),
+        patched=any(branch.patched for branch in branches),
     )
 
 

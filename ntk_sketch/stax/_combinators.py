@@ -9,7 +9,7 @@ import jax
 from .._typing import PRNGKey
 from ..features._hidden import is_abstract
 from ..numerics._compiling import fitting_jit
-from ._compression import compresses, compression
+from ._compression import compresses, compression, wanted_before
 from ._layer import Layer, as_layer
 from ._rule import Positions, Rule, Transform
 from ._sample import abstracted, advance, shapes_after
@@ -26,6 +26,7 @@ class Combinator(Rule):
         self.positions = self.first_change([rule.positions for rule in self.rules])
         self.masks = all(rule.masks for rule in self.rules)
         self.compares = any(rule.compares for rule in self.rules)
+        self.makes_patches = any(rule.makes_patches for rule in self.rules)
 
     def first_change(self, positions: list[Positions]) -> Positions:
         """What becomes of positions first, if the layers do this to them; "kept" if nothing."""
@@ -77,8 +78,20 @@ class Serial(Combinator):
         layers = zip(self.methods(method), shapes[:-1], strict=True)
         for index, (own, into) in reversed(list(enumerate(layers))):
             with self.at(index) as rule:
-                needed.append(rule.needs(needed[-1], into, method=own, **taken(rule, kwargs)))
+                wanted = rule.needs(needed[-1], into, method=own, **taken(rule, kwargs))
+                if self._joins(index):
+                    wanted = wanted_before(rule.own_method(own), wanted, into)
+                needed.append(wanted)
         return shapes, needed[::-1]
+
+    def _joins(self, index: int) -> bool:
+        """Whether a layer may be given patches that a method compresses before it."""
+        if not self.rules[index].forms_patches:
+            return False
+        for rule in reversed(self.rules[:index]):
+            if rule.makes_patches or rule.positions == "expanded":
+                return rule.makes_patches
+        return True
 
     def compared_positions(self, shape):
         compared = 0
@@ -98,10 +111,11 @@ class Serial(Combinator):
             zip(self.methods(method), needed[1:], keys, strict=True)
         ):
             with self.at(index) as rule:
-                if rule.forms_patches and compresses(own, walk.shapes):
-                    given = walk.given(own.looks_at_data)
-                    name = self.layers[index].name
-                    walk.add(compression(name, own, given, jax.random.fold_in(layer_key, 1)))
+                used = rule.own_method(own)
+                if rule.forms_patches and compresses(used, walk.shapes):
+                    given = walk.given(used.looks_at_data)
+                    name, keys = self.layers[index].name, _split(_apart(layer_key), _count(given))
+                    walk.add(compression(name, used, given, keys))
                 transform = rule.fit(
                     walk.given(rule.looks_at_data(own)),
                     method=own,
@@ -236,6 +250,16 @@ def parallel(layer, *layers):
 def _split(key: PRNGKey, count: int) -> tuple[PRNGKey, ...]:
     """As `jax.random.split`: one key for each layer."""
     return tuple(jax.random.split(key, count)) if count else ()
+
+
+@functools.partial(fitting_jit, level=0)
+def _apart(key: PRNGKey) -> PRNGKey:
+    """A key that no layer has, for what happens before a layer with this one."""
+    return jax.random.fold_in(key, 2**31 - 1)
+
+
+def _count(features) -> int:
+    return len(features) if isinstance(features, list) else 1
 
 
 def output_shape(layer: Layer, shape):

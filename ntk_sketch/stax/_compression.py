@@ -1,4 +1,4 @@
-"""Fewer features in place of patches that are too long to be formed."""
+"""Fewer features in place of patches that are too long to be handed on."""
 
 from typing import Any
 
@@ -6,44 +6,75 @@ import equinox as eqx
 
 from .._typing import PRNGKey
 from ..features._hidden import HiddenFeatures
+from ..features._windows import union
 from ..methods import Method
 
 
-class CompressionTransform(eqx.Module):
-    """Patches of a pending convolution, projected: in one branch, or in some of a list of them.
+class Compression(eqx.Module):
+    """Patches of one branch, projected. Exact variances stay as they are.
 
-    Exact variances stay as they are.
+    Attributes:
+        expansion: of the method, as of a product of one branch.
+        nngp, ntk: which of φ and ψ it is for; the other is formed.
     """
 
-    expansions: tuple[Any, ...]  # one for each branch, `None` where patches are formed
+    expansion: Any
+    nngp: bool = eqx.field(static=True)
+    ntk: bool = eqx.field(static=True)
+
+    def __call__(self, features: HiddenFeatures) -> HiddenFeatures:
+        formed = features.applied()
+        nngp, ntk = self.expansion([features], features.variances)
+        return formed.replace(
+            nngp=(nngp,) if self.nngp else formed.nngp,
+            ntk=(ntk,) if self.ntk else formed.ntk,
+            patched=False,
+        )
+
+
+class CompressionTransform(eqx.Module):
+    """Of one branch, or of some of a list of them."""
+
+    branches: tuple[Compression | None, ...]
 
     def __call__(self, features: Any, **kwargs) -> Any:
         if not isinstance(features, list):
-            return self._one(self.expansions[0], features)
-        return [self._one(*both) for both in zip(self.expansions, features, strict=True)]
+            return self._one(self.branches[0], features)
+        return [self._one(*both) for both in zip(self.branches, features, strict=True)]
 
-    def _one(self, expansion: Any, features: HiddenFeatures) -> HiddenFeatures:
-        if expansion is None:
-            return features
-        nngp, ntk = expansion([features], features.variances)
-        return features.replace(nngp=(nngp,), ntk=None if ntk is None else (ntk,), pending=None)
+    def _one(self, compression: Compression | None, features: HiddenFeatures) -> HiddenFeatures:
+        return features if compression is None else compression(features)
 
 
 def compresses(method: Method, features: Any) -> bool:
     """Whether the method compresses any of the branches."""
-    return any(map(method.compresses, _branches(features)))
+    return any(any(method.compresses(branch)) for branch in _branches(features))
 
 
-def compression(name: str, method: Method, features: Any, key: PRNGKey) -> CompressionTransform:
-    """Drawn for features like these, before the layer of this name."""
+def compression(
+    name: str, method: Method, features: Any, keys: tuple[PRNGKey, ...]
+) -> CompressionTransform:
+    """Drawn for features like these, before the layer of this name, with a key for each branch."""
     method.check_examples(name, features)
-    branches = _branches(features)
-    return CompressionTransform(
-        tuple(
-            method.compress(name, branch, key=key) if method.compresses(branch) else None
-            for branch in branches
-        )
-    )
+
+    def one(branch: HiddenFeatures, key: PRNGKey) -> Compression | None:
+        of_nngp, of_ntk = method.compresses(branch)
+        if not (of_nngp or of_ntk):
+            return None
+        return Compression(method.compress(name, branch, key=key), of_nngp, of_ntk)
+
+    return CompressionTransform(tuple(map(one, _branches(features), keys)))
+
+
+def wanted_before(method: Method, offsets: Any, shape: Any) -> Any:
+    """The offsets at which a layer needs variances, and those by which the method compresses what
+    comes before it: those of each position with itself.
+    """
+    if method.compressed_width is None or not method.uses_variances:
+        return offsets
+    if isinstance(offsets, list):
+        return [wanted_before(method, *both) for both in zip(offsets, shape, strict=True)]
+    return offsets if len(shape) < 3 else union(offsets, ((0,),) * (len(shape) - 2))
 
 
 def _branches(features: Any) -> list[HiddenFeatures]:

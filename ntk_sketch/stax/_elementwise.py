@@ -77,6 +77,7 @@ class NonlinearityTransform(eqx.Module):
             ntk=None if ntk is None else (features.masked(ntk),),
             variances=None if self.offsets is None else exact,
             pending=None,
+            patched=False,
         )
 
 

@@ -139,7 +139,8 @@ class FlattenTransform(eqx.Module):
         if mask is not None:
             mask = jnp.all(mask, tuple(range(1, mask.ndim)))
         features = features.map(lambda block: block.reshape(block.shape[0], -1) * size**-0.5)
-        return features.replace(variances=variances, channels=features.channels * size, mask=mask)
+        channels = features.channels * size
+        return features.replace(variances=variances, channels=channels, mask=mask, patched=False)
 
 
 def flatten(layer, batch_axis, batch_axis_out):

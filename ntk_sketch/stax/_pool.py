@@ -103,6 +103,7 @@ class GlobalPoolTransform(eqx.Module):
         features = features.applied() if self.exact else features.concrete()
         _, pool, _ = self.layer.triple()
         pooled, size = features.map(lambda block: pool((), block)), positions(features.space)
+        pooled = pooled.replace(patched=False)
         scale: Any = size**-2.0 if self.mean else 1.0
         if features.mask is not None:
             places = tuple(range(1, features.mask.ndim))

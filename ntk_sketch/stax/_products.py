@@ -63,6 +63,7 @@ class ProductTransform(eqx.Module):
             ntk=None if ntk is None else (ntk,),
             variances=None if self.offsets is None else exact,
             pending=None,
+            patched=False,
             mask=common_mask([branch.mask for branch in features]),
         )
 

@@ -42,8 +42,10 @@ class Rule:
         masks: whether the transform minds `HiddenFeatures.mask`: what it returns is 0 at masked
             positions, and has the mask of its own positions. Other layers are refused with
             `mask_constant`.
-        forms_patches: whether the transform forms the patches of a convolution that is pending, as
-            another convolution does: methods project long ones before, on fewer features.
+        makes_patches: whether the layer leaves patches: vectors with entries of neighbours.
+        forms_patches: whether the layer takes vectors for patches or sums of its own, which the
+            number of features would multiply by: methods project patches that are too long before,
+            on fewer features.
         compares: whether covariances of all pairs of positions of an example are formed at once.
 
     Example:
@@ -60,6 +62,7 @@ class Rule:
     call_arguments: frozenset[str] = frozenset()
     positions: Positions = "kept"
     masks: bool = False
+    makes_patches: bool = False
     forms_patches: bool = False
     compares: bool = False
 
@@ -85,6 +88,10 @@ class Rule:
         """
         del shape, method, kwargs
         return offsets
+
+    def own_method(self, method: Method) -> Method:
+        """The method that the layer uses where its model's is this one."""
+        return method
 
     def before_flatten(self) -> "Rule":
         """This rule where the next thing that happens to positions is that they are flattened."""
@@ -175,24 +182,24 @@ class WithMethod(Rule):
         self.rule, self.method = rule, method
         self.call_arguments, self.positions = rule.call_arguments, rule.positions
         self.masks, self.compares = rule.masks, rule.compares
-        self.forms_patches = rule.forms_patches
+        self.makes_patches, self.forms_patches = rule.makes_patches, rule.forms_patches
 
     def before_flatten(self):
         return WithMethod(self.rule.before_flatten(), self.method)
 
     def needs(self, offsets, shape, *, method, **kwargs):
-        return self.rule.needs(offsets, shape, method=self._own(method), **kwargs)
+        return self.rule.needs(offsets, shape, method=self.own_method(method), **kwargs)
 
     def compared_positions(self, shape):
         return self.rule.compared_positions(shape)
 
     def looks_at_data(self, method):
-        return self.rule.looks_at_data(self._own(method))
+        return self.rule.looks_at_data(self.own_method(method))
 
     def fit(self, features, *, method, **kwargs):
-        return self.rule.fit(features, method=self._own(method), **kwargs)
+        return self.rule.fit(features, method=self.own_method(method), **kwargs)
 
-    def _own(self, method: Method) -> Method:
+    def own_method(self, method: Method) -> Method:
         if method.whole_network:
             raise NotImplementedError(
                 "This layer has a method of its own (stax.with_method,"

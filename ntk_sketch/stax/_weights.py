@@ -84,6 +84,7 @@ class Weights(Rule):
         self.standard = parameterization.lower() == "standard"
         self.channels = out * s[1] if self.standard else out
         self.masks = operator is None or isinstance(operator, MASKING)
+        self.makes_patches = operator is not None and operator.size > 1
 
     def needs(self, offsets, shape, *, method):
         check_axes(self.name, shape, *self.axes)
@@ -148,6 +149,10 @@ class LocalWeights(Weights):
     what they are for shared weights, with `|space|` times as large vectors. Filters of the next
     nonlinearity have `|space| (|w| p + 1)` numbers for every feature.
     """
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.makes_patches = False  # those of a position share nothing with others
 
     def needs(self, offsets, shape, *, method):
         return super().needs(self._own(offsets), shape, method=method)

@@ -8,6 +8,7 @@ import pytest
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.methods import Method, _method
+from ntk_sketch.stax import _compression
 
 KEY = jax.random.key(0)
 METHODS = {
@@ -46,12 +47,11 @@ def images(count=8, side=8):
 
 @pytest.fixture
 def compressed(monkeypatch):
-    """All patches of pending convolutions count as too long."""
+    """All patches count as too long."""
 
     def compresses(self, features):
-        pending = features.pending
-        wide = self.compressed_width is not None
-        return wide and pending is not None and pending.operator is not None
+        both = self.compressed_width is not None and features.are_patches
+        return both, both and features.ntk is not None
 
     monkeypatch.setattr(Method, "compresses", compresses)
 
@@ -95,7 +95,7 @@ def test_the_error_is_that_of_the_directions_left_out(monkeypatch):
     made = ns.feature_map(model, x, ns.Nystroem(7), key=KEY)
     z = np.asarray(made(x).nngp).reshape(-1, 7)
     with monkeypatch.context() as patch:
-        patch.setattr(Method, "compresses", lambda self, features: False)
+        patch.setattr(Method, "compresses", lambda self, features: (False, False))
         formed = ns.feature_map(model, x, ns.Nystroem(7), key=KEY)(x).nngp
     k = np.asarray(formed).reshape(len(z), -1)
     k = k @ k.T
@@ -123,13 +123,103 @@ def test_random_projections_are_unbiased_and_their_error_falls(name):
     assert 2.5 < errors[0] / errors[1] < 6.5  # the root of 16
 
 
+def normed():
+    """Layer norms form the patches of the convolutions before the sum."""
+
+    def branch(*layers):
+        return stax.serial(*layers, conv(), stax.LayerNorm(-1))
+
+    main = branch(stax.Relu(), conv(), stax.Relu())
+    return stax.serial(stax.FanOut(2), stax.parallel(main, branch()), stax.FanInSum())
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_layers_between_convolution_and_sum_do_not_multiply_features_either(blocks):
+    x = jax.ShapeDtypeStruct((2, 8, 8, 2), np.float32)
+    layers = [conv(), *(normed() for _ in range(blocks)), stax.Flatten(), stax.Dense(1)]
+    made = ns.feature_map(stax.serial(*layers), x, ns.LeverageScore(128), key=KEY)
+    # Of the first block the shortcut's patches are short: 9 (9 * 2 + 1) + 1 numbers.
+    formed = 172 if blocks == 1 else 128
+    assert made.n_features["nngp"] == 64 * (128 + formed)
+
+
 @pytest.mark.usefixtures("compressed")
-def test_norms_are_exact_where_methods_normalise():
-    x = images(3, 4)
-    model = stax.serial(conv(), conv((2, 2)), stax.Relu(), stax.Dense(1))
+@pytest.mark.parametrize("last", [stax.Flatten(), stax.Relu()], ids=["sum", "nonlinearity"])
+def test_norms_are_exact_where_methods_normalise(last):
+    x = images(3, 4).astype(np.float32)
+    branches = (stax.FanOut(2), stax.parallel(conv(), conv((2, 2))), stax.FanInSum())
+    model = stax.serial(conv(), stax.Relu(), *branches, last, stax.Dense(1))
     made = ns.feature_map(model, x, ns.RandomFeatures(64), key=KEY)
-    nngp, _ = made.diagonals(x)
-    np.testing.assert_allclose(np.sum(made(x).nngp ** 2, -1), nngp, rtol=1e-4)
+    features, exact = made(x), made.diagonals(x)
+    for found, right in zip((features.nngp, features.ntk), exact, strict=True):
+        np.testing.assert_allclose(np.sum(found**2, -1), right, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("compressed")
+def test_directions_are_sought_where_something_is():
+    """Among 2,048 positions drawn of 8,000 few of the 40 that are not 0 would be."""
+    x = np.zeros((20, 400, 2), np.float32)
+    x[:, :2] = np.random.default_rng(0).normal(size=(20, 2, 2))
+    one = stax.Conv(1, (3,), padding="SAME")
+    model = stax.serial(one, stax.Relu(), one, stax.Flatten(), stax.Dense(1))
+    [errors, short] = [
+        error(
+            ns.feature_map(model, rows, ns.Nystroem(24, residual=0.0), key=KEY),
+            model[2](rows, None, ("nngp", "ntk")),
+            rows,
+        )
+        for rows in (x, x[:, :4])
+    ]
+    assert max(errors) < 3 * max(short) + 1e-3
+
+
+@pytest.mark.usefixtures("compressed")
+def test_branches_draw_on_their_own():
+    x = jax.ShapeDtypeStruct((2, 4, 4, 2), np.float32)
+    join = (stax.FanOut(2), stax.parallel(conv(), conv()), stax.FanInSum())
+    model = stax.serial(conv(), stax.Relu(), *join, stax.Flatten())
+    made = ns.feature_map(model, x, ns.RandomFeatures(8), key=KEY, get="nngp")
+    kind = _compression.CompressionTransform
+    leaves = jax.tree.leaves(made.transform, is_leaf=lambda leaf: isinstance(leaf, kind))
+    [transform] = [leaf for leaf in leaves if isinstance(leaf, kind)]
+    one, other = (branch.expansion.directions[0][0] for branch in transform.branches)
+    assert one.shape == other.shape
+    assert not np.any(np.asarray(one) == np.asarray(other))
+
+
+def test_what_is_asked_for_changes_nothing():
+    """Patches of ψ are longer than those of φ, which are formed."""
+    x = jax.ShapeDtypeStruct((2, 4, 4, 2), np.float32)
+    model = stax.serial(conv(), stax.Relu(), conv(), conv((1, 1)), stax.Flatten())
+    both, alone = (
+        ns.feature_map(model, x, ns.RandomFeatures(100), key=KEY, get=get)
+        for get in (("nngp", "ntk"), "nngp")
+    )
+    assert both.n_features["nngp"] == alone.n_features["nngp"] == 16 * (9 * 100 + 2)
+    assert both.n_features["ntk"] == 16 * (100 + 901 + 1)
+    inputs = images(2, 4).astype(np.float32)
+    np.testing.assert_array_equal(both(inputs).nngp, alone(inputs).nngp)
+
+
+@pytest.mark.usefixtures("compressed")
+def test_a_layer_of_another_method_is_compressed_by_that():
+    x = images(3, 4).astype(np.float32)
+    last = stax.with_method(conv((1, 1), b_std=None), ns.Exact())
+    model = stax.serial(conv(b_std=None), stax.Relu(), conv(b_std=None), last)
+    made = ns.feature_map(model, x, ns.RandomFeatures(8), key=KEY, get="nngp")
+    assert made.n_features["nngp"] == 9 * 8
+
+
+@pytest.mark.usefixtures("compressed")
+@pytest.mark.parametrize("scale", [1e-17, 1e15])
+def test_any_scale(scale):
+    x = images(4, 4).astype(np.float32)
+    model = stax.serial(conv(b_std=None), conv(b_std=None), stax.Flatten())
+    large, own = (
+        np.asarray(ns.feature_map(model, rows, ns.Nystroem(16), key=KEY)(rows).nngp)
+        for rows in (scale * x, x)
+    )
+    np.testing.assert_allclose(large / np.float32(scale), own, atol=1e-4 * np.abs(own).max())
 
 
 @pytest.mark.usefixtures("float64", "compressed")
