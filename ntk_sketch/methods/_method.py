@@ -28,7 +28,9 @@ class Method(eqx.Module):
         uses_function: whether expansions evaluate the nonlinearity itself: "always", "in residual
             features" or "never", where its kernels are enough.
         max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
-            they are needed; beyond, those of different positions come from the features.
+            they are needed; beyond, those of different positions come from the features, which
+            adds next to nothing to the error of most maps (measured for `GlobalAvgPool`,
+            `Aggregate` and `GlobalSelfAttention` in their rules).
 
     Example:
         >>> from ntk_sketch.methods import Method

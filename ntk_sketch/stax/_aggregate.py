@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 
 from .._typing import Array, Offsets
 from ..features._hidden import HiddenFeatures, positions
@@ -52,8 +53,9 @@ class Graphs:
             examples: how many there are; `None`: any number.
 
         Raises:
-            TypeError: there is none, or a pair of them, or edges that are not integers.
-            ValueError: one of another shape, or not one for each example.
+            TypeError: there is none, or a pair of them, no array, or edges that are not integers.
+            ValueError: one of another shape, or not one for each example; weights that are not
+                finite, or edges to vertices that are not there, of arrays whose values are known.
         """
         sizes = tuple(space[axis] for axis in self.along(space))
         wanted = f"weights (n, {', '.join(map(str, sizes * 2))})"
@@ -71,6 +73,10 @@ class Graphs:
                 f"{self.name}: pattern is a tuple; needed: the graphs of these examples alone,"
                 f" {wanted}. Pairs (pattern1, pattern2) are for kernel_fn."
             )
+        if not (hasattr(pattern, "shape") and hasattr(pattern, "dtype")):
+            raise TypeError(
+                f"{self.name}: pattern is a {type(pattern).__name__}; needed: an array, {wanted}."
+            )
         if self.sparse and not jnp.issubdtype(pattern.dtype, jnp.integer):
             raise TypeError(f"{self.name}: pattern has dtype {pattern.dtype}; needed: {wanted}.")
         weights = pattern
@@ -85,6 +91,21 @@ class Graphs:
                 f"{self.name}: pattern has {got[0]} graphs for {examples} examples; needed: one for"
                 f" each, {wanted}."
             )
+        if isinstance(pattern, np.ndarray | jax.Array) and not isinstance(pattern, Tracer):
+            self._check_values(pattern, sizes)
+
+    def _check_values(self, pattern: Array | np.ndarray, sizes: tuple[int, ...]) -> None:
+        """Refuses what NT takes in silence."""
+        if not self.sparse:
+            if self.to_dense is None and not bool(jnp.all(jnp.isfinite(pattern))):
+                raise ValueError(f"{self.name}: pattern has weights that are NaN or infinite.")
+            return
+        largest = np.asarray(pattern).max(axis=(0, 1, -1), initial=-1).reshape(-1)
+        if (largest >= sizes).any():
+            raise ValueError(
+                f"{self.name}: pattern has an edge at vertex {tuple(map(int, largest))} of"
+                f" {sizes}, counted from 0; needed: smaller ones, or negative ones for no edge."
+            )
 
 
 class Aggregate(Rule):
@@ -92,7 +113,8 @@ class Aggregate(Rule):
 
     Linear in the features. A nonlinearity after it needs all pairs of positions of an example:
     exact up to `Method.max_positions_all_pairs` positions. Beyond, they are *estimated*: those of a
-    position with itself are exact, others are products of features.
+    position with itself are exact, others are products of features. On graphs of 400 vertices the
+    NTK error of `Nystroem(256)` is 0.014 with either (`tests/stax/test_beyond_all_pairs.py`).
     """
 
     positions, masks, compares = "pooled", True, True

@@ -54,7 +54,7 @@ class Nonlinearity(Rule):
         if self.dual.has_function or use == "never" or (self.dual.unit and use == "always"):
             return "yes"
         if use == "always":
-            return "no: it needs the function"
+            return "no: its coefficients and samples are of the function, not of its kernels"
         if self.dual.unit is None:
             return "landmarks alone: residual features need the function"
         return "landmarks alone: residual features have a variance of up to e^{4γ} K²"

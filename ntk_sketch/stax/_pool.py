@@ -70,7 +70,9 @@ class GlobalPool(Rule):
 
     A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions
     of an example: exact up to `Method.max_positions_all_pairs` positions. Beyond, it is
-    *estimated*: same-position terms are exact, cross-position terms are those of the features.
+    *estimated*: same-position terms are exact, cross-position terms are those of the features. Over
+    400 positions the NTK errors of `Nystroem(256)`, 0.14, and `RandomFeatures(256)`, 0.09, are the
+    same with either (`tests/stax/test_beyond_all_pairs.py`).
     A mean is over positions that are not masked.
     """
 

@@ -100,6 +100,9 @@ def test_refusals():
         r"pattern has shape \(4, 5\); needed": (np.ones((4, 5)), ValueError),
         r"one graph for each of the 4 examples": (np.ones((3, 5, 5)), (ValueError, TypeError)),
         "are for kernel_fn": ((pattern, pattern), TypeError),
+        "pattern is a list; needed: an array, weights": (pattern.tolist(), TypeError),
+        "pattern is a str; needed": ("dense", TypeError),
+        "weights that are NaN or infinite": (np.where(pattern > 0, np.nan, 0), ValueError),
     }
     for message, (given, error) in wrong.items():
         with pytest.raises(error, match=message):
@@ -119,6 +122,14 @@ def test_refusals():
         ns.feature_map(listed, x, method, key=KEY, pattern=np.ones((4, 6, 2)))
     with pytest.raises(ValueError, match=r"shape \(4, 6, 2, 2\); needed: integers"):
         ns.feature_map(listed, x, method, key=KEY, pattern=np.ones((4, 6, 2, 2), int))
+    edges = np.full((4, 6, 1, 2), 4)
+    ns.feature_map(listed, x, method, key=KEY, pattern=edges)
+    for index, vertex in (((3, 5, 0, 0), 5), ((0, 0, 0, 1), 9)):
+        beyond = edges.copy()
+        beyond[index] = vertex
+        for given in (beyond, beyond[:, :, 0]):
+            with pytest.raises(ValueError, match=rf"edge at vertex \({vertex},\) of \(5,\)"):
+                ns.feature_map(listed, x, method, key=KEY, pattern=given)
 
 
 class WithGraph(eqx.Module):

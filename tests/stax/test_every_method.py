@@ -1,0 +1,54 @@
+"""Every kind of layer under the methods that do not look at data: both kernels, with a number.
+
+Under `Exact` all rows of the table are equal to the kernel (`tests/methods/test_exact.py`), and
+`Nystroem` has the same expansions; nonlinearities have their tables in `tests/methods`. Rows that
+take long are run by hand (`-m slow`).
+"""
+
+import jax
+import numpy as np
+import pytest
+from architectures import ARCHITECTURES, GRAPHS
+from marks import others_slow
+
+import ntk_sketch as ns
+
+METHODS = {
+    "LeverageScore": ns.LeverageScore(256),
+    "PolySketch": ns.PolySketch(4, 256),
+    "Gegenbauer": ns.Gegenbauer(4, 256),
+}
+
+#: Between them: FanInProd, Index, DotGeneral, Aggregate, GlobalSelfAttention, ExpNormalized,
+#: ConvLocal, ConvTranspose, ImageResize, branches, pools, and everything before a `Flatten`.
+ROWS = (
+    "product",
+    "selected positions",
+    "graph",
+    "attention",
+    "normalised exponentials",
+    "locally connected, pooled",
+    "upsampled",
+    "transposed, circular",
+    "wide residual",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("row", others_slow(ROWS, "selected positions", "graph", "attention"))
+def test_both_kernels(row, method, record_property):
+    """Errors of one key lie between 0.02 and 0.28."""
+    architecture = ARCHITECTURES[row]
+    model, options = architecture.model(), dict(architecture.nt_options)
+    x = np.random.default_rng(1).normal(size=(6, *architecture.shape)).astype(np.float32)
+    given = {}
+    if row in GRAPHS:
+        graphs = np.random.default_rng(2).uniform(size=(6, *GRAPHS[row])).astype(np.float32)
+        given, options = {"pattern": graphs}, {"pattern": (graphs[:3], graphs[3:])}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # of NT
+        exact = model[2](x[:3], x[3:], ("nngp", "ntk"), **options)
+    z = ns.feature_map(model, x, METHODS[method], key=jax.random.key(0), **given)(x, **given)
+    for name, found, right in zip(("nngp", "ntk"), (z.nngp, z.ntk), exact, strict=True):
+        error = np.linalg.norm(found[:3] @ found[3:].T - right) / np.linalg.norm(right)
+        record_property(name, float(error))
+        assert error < 0.4
