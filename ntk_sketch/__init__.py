@@ -7,6 +7,7 @@ examples.
 from . import _nt  # first: it makes Neural Tangents importable
 from . import empirical as empirical
 from . import predict as predict
+from . import spectral as spectral
 from . import stax as stax
 from ._version import __version__ as __version__
 from .diagnostics import approximation_error as approximation_error

@@ -24,6 +24,7 @@ ROOMS = [
     "streaming",
     "solvers",
     "diagnostics",
+    "spectral",
     "predict",
     "empirical",
     "interop",
