@@ -60,6 +60,10 @@ class Lanczos:
         errors = self._beside[-1][0] * np.abs(vectors[-1])
         return (float(values[0]), float(errors[0])), (float(values[-1]), float(errors[-1]))
 
+    def rest(self) -> float:
+        """What the next step of the first vector starts from: the norm of A V - V T."""
+        return float(self._beside[-1][0])
+
     def _eigenpairs(self, column: int) -> tuple[np.ndarray, np.ndarray]:
         diagonal = np.array([entries[column] for entries in self._diagonal])
         beside = np.array([entries[column] for entries in self._beside[:-1]])

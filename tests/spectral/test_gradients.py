@@ -88,7 +88,7 @@ def test_error_falls_with_probes():
     sizes, keys, truth = np.array([4, 16, 64]), 50, jax.grad(exact)(AT)[0]
     errors = []
     for m in sizes:
-        slope = jax.jit(jax.grad(lambda t, k, m=m: estimate(t, k, probes=m).value))
+        slope = jax.jit(jax.grad(lambda t, k, m=m: estimate(t, k, probes=int(m)).value))
         off = [slope(AT, key)[0] - truth for key in jax.random.split(KEY, keys)]
         errors.append(np.mean(np.square(off)) ** 0.5)
     logs = np.log(sizes) - np.log(sizes).mean()

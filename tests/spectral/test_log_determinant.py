@@ -172,7 +172,9 @@ def test_error_falls_with_probes():
     """As 1 / √probes: the exponent within 3 of its own standard errors."""
     a, sizes, keys = dense_operator(24, 10.0), np.array([4, 16, 64]), 40
     spread = [
-        np.std([log_determinant(a, key=jax.random.key(i), probes=m).value for i in range(keys)])
+        np.std(
+            [log_determinant(a, key=jax.random.key(i), probes=int(m)).value for i in range(keys)]
+        )
         for m in sizes
     ]
     logs = np.log(sizes) - np.log(sizes).mean()
