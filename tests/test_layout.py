@@ -25,6 +25,7 @@ ROOMS = [
     "solvers",
     "diagnostics",
     "spectral",
+    "subset",
     "predict",
     "empirical",
     "interop",
