@@ -33,21 +33,22 @@ class Estimate(NamedTuple):
 
 
 Forms = Callable[[int], Float[np.ndarray, " k"]]
-BLOCK = 8  # probes at a time
+BLOCK = 8  # probes at a time, and
+STREAMED_BLOCK = 32  # where a product with more of them costs little more
 MOST = 512  # probes, where their number is not given
 
 
 def mean_over_probes(
-    forms: Forms, probes: int | None, tolerance: float, bound: float
+    forms: Forms, probes: int | None, tolerance: float, bound: float, block: int
 ) -> tuple[float, float, int]:
-    """Mean, standard error and number of probes, in blocks; until error and bound are within the
-    tolerance, or of a given number."""
+    """Mean, standard error and number of probes, some at a time, until error and bound are within
+    the tolerance, or of a given number."""
     found = np.zeros(0)
     while True:
         left = (MOST if probes is None else probes) - len(found)
-        found = np.concatenate([found, forms(min(BLOCK, left))])
+        found = np.concatenate([found, forms(min(block, left))])
         mean = float(found.mean())
         spread = float(found.std(ddof=1)) if len(found) > 1 else np.nan
-        error, left = spread / len(found) ** 0.5, left - min(BLOCK, left)
+        error, left = spread / len(found) ** 0.5, left - min(block, left)
         if not left or (probes is None and error + bound <= tolerance * abs(mean)):
             return mean, error, len(found)

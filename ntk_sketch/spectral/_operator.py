@@ -32,6 +32,7 @@ class Operator:
       function: v (n,) -> A v (n,) in JAX, of operators that JAX may trace; else None.
       dtype: of its vectors.
       sparse: the entries of A where they are a SciPy sparse matrix; else None.
+      streamed: a product is a pass over examples.
       semidefinite: A is positive semidefinite, since it is ZᵀZ or ZZᵀ.
     """
 
@@ -41,6 +42,7 @@ class Operator:
 
     def __init__(self, operator: Any, size: Any, shift: Any):
         self._shift = shift
+        self.streamed = isinstance(operator, FeatureGram)
         self.semidefinite = isinstance(operator, GramState | FeatureGram)
         if isinstance(operator, GramState):
             self.size, gram = operator.gram.high.shape[0], operator.gram.in_place()

@@ -18,7 +18,7 @@ from .._typing import PRNGKey
 from ..numerics._host_random import generator
 from ..numerics._precision import float64
 from ._chebyshev import differentiable_forms, quadratic_forms
-from ._estimate import BLOCK, Estimate, Forms, mean_over_probes
+from ._estimate import BLOCK, STREAMED_BLOCK, Estimate, Forms, mean_over_probes
 from ._lanczos import Lanczos
 from ._matfree import lanczos_forms
 from ._operator import Operator, check_symmetric
@@ -120,9 +120,9 @@ def _on_host(
                 degree if options.method == "chebyshev" else len(series.values)
             )
     forms = _forms(operator, function, series, degree, options.method, rng)
-    tolerance = options.tolerance
+    tolerance, block = options.tolerance, STREAMED_BLOCK if operator.streamed else BLOCK
     value, error, probes = mean_over_probes(
-        forms, options.probes, tolerance, 0.0 if math.isnan(bound) else bound
+        forms, options.probes, tolerance, 0.0 if math.isnan(bound) else bound, block
     )
     if not math.isfinite(value):
         raise ValueError(

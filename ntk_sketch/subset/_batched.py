@@ -71,10 +71,9 @@ def batched_greedy_map(
         left, norms = (a[place.reshape(drawn.shape)] for a in (left, squared_norms(whole)))
         signs, logs = np.linalg.slogdet(left @ left.transpose(0, 2, 1))
         best = int(np.argmax(np.where(signs > 0, logs, -np.inf)))
-        directions, triangle = np.linalg.qr(left[best].T)
-        gains = np.diagonal(triangle) ** 2
-        if (gains <= RELATIVE_ROUNDING * norms[best]).any():
+        triangle = np.linalg.qr(left[best].T, mode="r")
+        if (np.diagonal(triangle) ** 2 <= RELATIVE_ROUNDING * norms[best]).any():
             raise rank_error(k, len(span))
-        span.add(drawn[best], gains, span.projected(directions.T))
+        span.add_rows(drawn[best], left[best])
         remaining = np.setdiff1d(remaining, drawn[best], assume_unique=True)
     return span.selection()

@@ -11,7 +11,8 @@ from jaxtyping import Int
 from ._residuals import Residuals, Selection, checked_size, rank_error, squared_norms
 from ._rows import checked_rows
 
-_LEAST, _MOST = 64, 1024  # items that are looked at between two passes
+_LEAST, _MOST = 256, 2048  # items that are looked at between two passes, and
+_AHEAD = 64  # for each one that the pass before found
 
 
 def greedy_map(z: Any, k: int, *, slack: float = 0.0) -> Selection:
@@ -43,7 +44,7 @@ def greedy_map(z: Any, k: int, *, slack: float = 0.0) -> Selection:
     Returns:
       A `Selection`, by decreasing gain if slack is 0.
 
-    Cost: 2 n p k FLOPs in float64, in one pass at least for every 1,024 items and at most k; n +
+    Cost: 2 n p k FLOPs in float64, in at most k passes; n +
     k p numbers. Vectors of equal norm need more passes than those of different norms.
 
     Raises:
@@ -63,41 +64,38 @@ def greedy_map(z: Any, k: int, *, slack: float = 0.0) -> Selection:
     """
     rows = checked_rows(z)
     k, slack = checked_size(k, rows.shape), _checked_slack(slack)
-    residuals, size = Residuals(rows), 4 * _LEAST
+    residuals, size = Residuals(rows), _LEAST
     while len(residuals) < k:
         pool = np.argsort(-residuals.squares, kind="stable")[: size + 1]
         limit = float(residuals.squares[pool[size]]) if len(pool) > size else 0.0
-        chosen, gains, basis = _best(
-            residuals, np.sort(pool[:size]), (1 - slack) * limit, k - len(residuals)
-        )
+        pool = np.sort(pool[:size])
+        chosen, left = _best(residuals, pool, (1 - slack) * limit, k - len(residuals))
         if not chosen:
             raise rank_error(k, len(residuals))
-        residuals.add(chosen, gains, basis)
-        size = min(max(8 * len(chosen), _LEAST), _MOST)
+        residuals.add_rows(pool[chosen], left[chosen])
+        size = min(max(_AHEAD * len(chosen), _LEAST), _MOST)
     return residuals.selection(float(residuals.squares.sum()))
 
 
 def _best(residuals: Residuals, pool: Int[np.ndarray, " b"], limit: float, most: int):
-    """Items of the pool, one after the other, as long as none outside may be better: their
-    indices, gains and directions."""
+    """Items of the pool, one after the other, as long as none outside may be better: their places
+    in it, and what is left of the pool's rows.
+
+    Chen, Zhang and Zhou's algorithm on the pool: an item more is a row of its Cholesky factor.
+    """
     left, rounding = residuals.left(pool), residuals.rounding[pool]
-    squares = squared_norms(left)
+    squares, factor = squared_norms(left), np.empty((most, len(pool)))
     chosen: list[int] = []
-    gains: list[float] = []
-    basis = np.empty((most, left.shape[1]))
     while len(chosen) < most:
-        i = int(np.argmax(squares))
+        i, m = int(np.argmax(squares)), len(chosen)
         if squares[i] <= rounding[i] or (chosen and squares[i] < limit):
             break
-        direction = residuals.projected(left[i] / squares[i] ** 0.5, basis[: len(chosen)])
-        direction /= np.linalg.norm(direction)
-        basis[len(chosen)] = direction
-        chosen.append(int(pool[i]))
-        gains.append(float(squares[i]))
-        left -= np.outer(left @ direction, direction)
-        squares = squared_norms(left)
+        inner = left @ left[i] - factor[:m, i] @ factor[:m]
+        factor[m] = inner / squares[i] ** 0.5
+        squares -= factor[m] ** 2
         squares[i] = -1.0
-    return chosen, gains, basis[: len(chosen)]
+        chosen.append(i)
+    return chosen, left
 
 
 def _checked_slack(slack: Any) -> float:

@@ -76,6 +76,5 @@ def random_pivots(rows: Rows, k: int, rng: np.random.Generator) -> Selection:
         drawn = rng.choice(len(residuals.squares), block, p=residuals.squares / total)
         left = residuals.left(drawn)
         kept = accepted(left @ left.T, rng)[: k - len(residuals)]
-        directions, triangle = np.linalg.qr(left[kept].T)
-        residuals.add(drawn[kept], np.diagonal(triangle) ** 2, residuals.projected(directions.T))
+        residuals.add_rows(drawn[kept], left[kept])
     return residuals.selection(float(residuals.squares.sum()))

@@ -58,12 +58,11 @@ class Span:
         """What the span leaves of some rows."""
         return self.projected(self._rows.take(index))
 
-    def projected(self, vectors: Any, more: Any = ()) -> Any:
-        """Vectors minus their projection on the span, and on `more` directions. Twice, as once
-        leaves a relative error of eps times what was subtracted."""
-        basis = np.concatenate([self.basis, np.reshape(more, (-1, self._p))])
+    def projected(self, vectors: Float[np.ndarray, "b p"]) -> Float[np.ndarray, "b p"]:
+        """Vectors minus their projection on the span. Twice, as once leaves an error of eps times
+        what was subtracted."""
         for _ in range(2):
-            vectors = vectors - (vectors @ basis.T) @ basis
+            vectors = vectors - (vectors @ self.basis.T) @ self.basis
         return vectors
 
     def add(self, index: Any, gains: Any, basis: Any) -> None:
@@ -71,6 +70,13 @@ class Span:
         self._found.append(np.asarray(index, int))
         self._gains.append(np.asarray(gains, np.float64))
         self._bases.append(np.asarray(basis))
+
+    def add_rows(self, index: Any, left: Float[np.ndarray, "b p"]) -> None:
+        """Items, in their order, by what the span leaves of their rows."""
+        directions, triangle = np.linalg.qr(left.T)
+        directions = self.projected(directions.T)  # again, as small rows have large errors
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        self.add(index, np.diagonal(triangle) ** 2, directions)
 
     def selection(self, residual: float | None = None) -> Selection:
         return Selection(

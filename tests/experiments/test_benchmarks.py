@@ -16,6 +16,7 @@ from benchmarks import (
     log_determinant,
     prediction,
     scaling,
+    subset,
 )
 from benchmarks import rows as many_rows
 from experiments._common import data
@@ -82,6 +83,23 @@ def test_log_determinant(tmp_path, capsys):
         assert len(errors) == len(one["seconds"]) == 2
         assert all(e < 5 * s + 1e-3 for e, s in zip(errors, expected, strict=True))
     assert "random graph        150 rows, chebyshev: relative error" in capsys.readouterr().out
+
+
+def test_subset(tmp_path, capsys, monkeypatch):
+    """The published algorithm picks the same items; DPPy is none of the requirements."""
+    monkeypatch.setattr(subset, "dppy_sample", lambda z, k: None)
+    words = f"--items 900 --features 12 --k 8 --repetitions 1 --out {tmp_path}"
+    assert subset.main(words.split()) == 0
+    results = written(tmp_path, "subset")["results"]
+    for name in ("different norms", "unit norm"):
+        found = results[f"greedy, {name}"]
+        assert found["same_picks"] == 8
+        assert found["log_determinant"] == pytest.approx(found["published_log_determinant"])
+        assert found["with_slack"]["log_determinant"] <= found["log_determinant"] + 8 * 0.11
+    assert results["random"]["log_determinant"] < results["greedy, unit norm"]["log_determinant"]
+    assert "8 of 8 picks the same" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        subset.main(["--features", "12", "--k", "13"])
 
 
 def test_cold_start(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def test_slack():
         rows = _Counting(z)
         greedy_map(rows, 20, slack=slack)
         passes.append(rows.passes)
-    assert passes[1] < passes[0] / 2
+    assert passes[1] <= passes[0] / 2
     for selection, share in ((exact, 1 - 1e-9), (loose, 0.8)):
         basis = np.zeros((0, 30))
         for i, gain in zip(selection.indices, selection.gains, strict=True):
