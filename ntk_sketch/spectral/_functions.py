@@ -62,9 +62,9 @@ def log_determinant(
         semidefinite, and λ is the lower end of the interval.
       tolerance: relative error wanted, 0 < tolerance < 1, of the standard error plus the bound of
         the truncation.
-      probes: how many; None: in blocks of 8 (32 of a `FeatureGram`), until the tolerance is met, 512 at most. The standard
-        error falls as 1 / √probes, and for large n a few are enough: it is about
-        √(2 / (n probes)) times the size of the off-diagonal rows of log A.
+      probes: how many; None: in blocks of 8 (32 of a `FeatureGram`), until the tolerance is met,
+        512 at most. The standard error falls as 1 / √probes, and for large n a few are enough: it
+        is about √(2 / (n probes)) times the size of the off-diagonal rows of log A.
       degree: of the polynomial, or steps of Lanczos; None: from interval and tolerance. More for
         smaller truncation.
       interval: bounds of the eigenvalues of A + shift I that you know; None: by Gershgorin's
