@@ -93,6 +93,41 @@ def estimated(
     return _on_host(operator, function, float(shift), key, options)
 
 
+class _Truncation(NamedTuple):
+    """Of the series: a degree (steps of Lanczos), and a bound of what is cut off of f."""
+
+    series: Series | None
+    degree: int
+    bound: float
+
+
+def _truncation(
+    function: Function, interval: Interval, options: Options, n: int, size: float | None
+) -> _Truncation:
+    """
+    Args:
+      size: about that of f at an eigenvalue, which the tolerance is relative to; None: the largest
+        one in the interval.
+    """
+    series = function.series(*interval)
+    size = series.size if size is None else max(size, 1e-14 * series.size)
+    target = _SHARE * options.tolerance * size
+    if options.method == "lanczos":
+        # m steps are exact for degree 2m - 1, and off by at most twice the error of the best one
+        steps = min(options.degree or (series.degree(target / 2) + 2) // 2, n)
+        return _Truncation(series, steps, 2 * series.error(2 * steps - 1))
+    degree = options.degree or series.degree(target)
+    if options.method == "randomized_chebyshev":
+        return _Truncation(series, degree, 0.0)
+    return _Truncation(series, degree, series.error(degree))
+
+
+def _only_steps(options: Options) -> bool:
+    """Whether the number of steps is all that Lanczos was given, and needs."""
+    given = options.degree is not None and options.interval is None
+    return options.method == "lanczos" and given
+
+
 def _on_host(
     operator: Operator, function: Function, shift: float, key: PRNGKey, options: Options
 ) -> Estimate:
@@ -100,58 +135,44 @@ def _on_host(
     check_symmetric(operator, _signs(rng, n, 2))
     known = shift > 0 if function.positive else operator.semidefinite
     least = interval[0] if interval is not None else shift if known else -math.inf
-    first = rng.normal(size=(n, 1))  # signs of few rows may be an eigenvector
-    first *= n**0.5 / np.linalg.norm(first)
-    if options.method == "lanczos" and options.degree is not None and interval is None:
-        series, bound, degree = None, math.nan, min(options.degree, n)
-        scale = math.nan
+    if _only_steps(options):
+        assert options.degree is not None
+        cut = _Truncation(None, min(options.degree, n), math.nan)
     else:
+        first = rng.normal(size=(n, 1))  # signs of few rows may be an eigenvector
+        first *= n**0.5 / np.linalg.norm(first)
         found = pilot(operator, function.on_host, first, least, interval, function.positive)
-        series, scale = function.series(*found.interval), found.trace
-        target = _SHARE * options.tolerance * max(abs(scale) / n, 1e-14 * series.size)
-        degree = options.degree or series.degree(target)
-        if options.method == "lanczos":
-            # m steps are exact for polynomials of degree 2m - 1, and off by at most twice the best
-            degree = options.degree or max((series.degree(target / 2) + 2) // 2, 1)
-            degree = min(degree, n)
-            bound = 2 * n * series.error(2 * degree - 1)
-        else:
-            bound = n * series.error(
-                degree if options.method == "chebyshev" else len(series.values)
-            )
-    forms = _forms(operator, function, series, degree, options.method, rng)
-    tolerance, block = options.tolerance, STREAMED_BLOCK if operator.streamed else BLOCK
-    value, error, probes = mean_over_probes(
-        forms, options.probes, tolerance, 0.0 if math.isnan(bound) else bound, block
-    )
+        cut = _truncation(function, found.interval, options, n, abs(found.trace) / n)
+    forms = _forms(operator, function, cut, options.method, rng)
+    bound = 0.0 if math.isnan(cut.bound) else n * cut.bound
+    block = STREAMED_BLOCK if operator.streamed else BLOCK
+    value, error, probes = mean_over_probes(forms, options.probes, options.tolerance, bound, block)
     if not math.isfinite(value):
         raise ValueError(
             "the estimate is NaN or infinite: f is not finite at the Ritz values of the operator"
         )
-    off = error + (0.0 if math.isnan(bound) else bound)
-    if options.probes is None and off > tolerance * abs(value):
+    if options.probes is None and error + bound > options.tolerance * abs(value):
         warnings.warn(
             f"after {probes} probes the value {value:.6g} has a standard error of {error:.2g} and a"
-            f" truncation bound of {bound:.2g}, more than the tolerance of {tolerance:g} of it."
-            " Give more probes=, or a larger tolerance= (no relative one is met where the value is"
-            " about 0)",
+            f" truncation bound of {bound:.2g}, more than the tolerance of {options.tolerance:g} of"
+            " it. Give more probes=, or a larger tolerance= (no relative one is met where the value"
+            " is about 0)",
             RuntimeWarning,
             stacklevel=4,
         )
-    used = None if series is None else series.interval
-    return Estimate(value, error, bound, degree, probes, used)
+    used = None if cut.series is None else cut.series.interval
+    return Estimate(value, error, n * cut.bound, cut.degree, probes, used)
 
 
 def _forms(
     operator: Operator,
     function: Function,
-    series: Series | None,
-    degree: int,
+    cut: _Truncation,
     method: str,
     rng: np.random.Generator,
 ) -> Forms:
     """Of new probes, by one of the methods."""
-    n = operator.size
+    n, series, degree = operator.size, cut.series, cut.degree
     if method == "lanczos" and operator.function is not None:
         compiled = jax.jit(lambda v: lanczos_forms(operator.one, v, function.of, degree))
         return lambda k: np.asarray(compiled(_signs(rng, n, k).T.astype(operator.dtype)), float)
@@ -181,48 +202,46 @@ def _traced(operator: Operator, function: Function, key: PRNGKey, options: Optio
     n, k = operator.size, options.probes or BLOCK
     key_probes, key_degrees = jax.random.split(key)
     v = jax.random.rademacher(key_probes, (k, n), operator.dtype)
-    series, interval = None, options.interval
-    if options.method == "lanczos" and options.degree is not None:
-        degree = min(options.degree, n)
-    elif interval is None:
+    if _only_steps(options):
+        assert options.degree is not None
+        cut = _Truncation(None, min(options.degree, n), math.nan)
+    elif options.interval is None:
         raise ValueError(
             "the operator is traced (by jax.grad or jax.jit), so that its eigenvalues cannot be"
             " looked at: give interval=(low, high) that holds all of them"
             " (or method='lanczos' with a degree=)"
         )
-    if interval is not None:
-        series = function.series(*interval)
-        degree = options.degree or series.degree(_SHARE * options.tolerance * series.size)
-    if options.method == "lanczos":
-        degree = min(degree if options.degree else (degree + 2) // 2, n)
-        bound = math.nan if series is None else 2 * n * series.error(2 * degree - 1)
-        found = lanczos_forms(operator.one, v, function.of, degree)
     else:
-        assert series is not None
-        values, slopes, last, bound = _weights(series, degree, k, key_degrees, options.method)
+        cut = _truncation(function, options.interval, options, n, None)
+    if options.method == "lanczos":
+        found = lanczos_forms(operator.one, v, function.of, cut.degree)
+    else:
+        assert cut.series is not None
+        values, slopes, last = _weights(cut, k, key_degrees, options.method)
         found = differentiable_forms(
-            operator.one, v, series, values.astype(v.dtype), slopes.astype(v.dtype), last
+            operator.one, v, cut.series, values.astype(v.dtype), slopes.astype(v.dtype), last
         )
-        bound = n * bound
     count = np.asarray(k, found.dtype)
     error = jnp.std(found, ddof=1) / count**0.5 if k > 1 else jnp.asarray(jnp.nan, found.dtype)
-    return Estimate(jnp.mean(found), jax.lax.stop_gradient(error), bound, degree, k, interval)
+    error = jax.lax.stop_gradient(error)
+    return Estimate(jnp.mean(found), error, n * cut.bound, cut.degree, k, options.interval)
 
 
-def _weights(series: Series, degree: int, k: int, key: PRNGKey, method: str):
-    """Coefficients of f and f' (k, l), the last degree, and a bound of what is left out."""
-    padding = max(2 - len(series.values), 0)
-    values, slopes = (np.pad(c, (0, padding)) for c in (series.values, series.slopes))
+def _weights(cut: _Truncation, k: int, key: PRNGKey, method: str):
+    """Coefficients of f and f' (k, l), and the last degree."""
+    assert cut.series is not None
+    padding = max(2 - len(cut.series.values), 0)
+    values, slopes = (np.pad(c, (0, padding)) for c in (cut.series.values, cut.series.slopes))
     if method == "chebyshev":
-        cut = slice(0, max(degree, 1) + 1)
-        both = [jnp.tile(jnp.asarray(c[cut])[None], (k, 1)) for c in (values, slopes)]
-        return *both, both[0].shape[1] - 1, series.error(degree)
-    drawn = RandomDegree.of(series._replace(values=values), degree)
+        kept = slice(0, max(cut.degree, 1) + 1)
+        both = [jnp.tile(jnp.asarray(c[kept])[None], (k, 1)) for c in (values, slopes)]
+        return *both, both[0].shape[1] - 1
+    drawn = RandomDegree.of(cut.series._replace(values=values), cut.degree)
     survival = jnp.asarray(drawn.survival[1:])
     last = jnp.sum(survival[None] > jax.random.uniform(key, (k, 1), survival.dtype), axis=1)
     kept = jnp.arange(len(values))[None] <= last[:, None]
     both = [jnp.where(kept, jnp.asarray(drawn.weights(c))[None], 0) for c in (values, slopes)]
-    return *both, jnp.maximum(jnp.max(last), 1), 0.0
+    return *both, jnp.maximum(jnp.max(last), 1)
 
 
 def _signs(rng: np.random.Generator, n: int, k: int) -> np.ndarray:

@@ -149,6 +149,23 @@ def test_right_on_average(method):
     assert abs(exact(a)) > 10 * values.std() / 60**0.5  # the case is no trivial one
 
 
+@pytest.mark.parametrize("method", ["chebyshev", "lanczos"])
+def test_bound(method, matrix):
+    """Above what the truncation changes, probe by probe the same; and not far above."""
+    interval = tuple(np.linalg.eigvalsh(matrix)[[0, -1]] * [0.99, 1.01])
+    options = {"key": KEY, "probes": 8, "method": method, "interval": interval}
+    fine = log_determinant(matrix, degree=25, **options)
+    for degree in (2, 4, 6):
+        coarse = log_determinant(matrix, degree=degree, **options)
+        off = abs(coarse.value - fine.value)
+        assert off <= coarse.truncation_bound + fine.truncation_bound
+        assert coarse.truncation_bound < 1e4 * off
+        assert coarse.degree == degree
+    nothing = log_determinant(matrix, key=KEY, probes=2, method="lanczos", degree=9)
+    assert nothing.interval is None
+    assert np.isnan(nothing.truncation_bound)
+
+
 def test_random_degrees_have_no_truncation_error():
     """With a mean degree of 3, where a fixed one of 3 is far off."""
     a = dense_operator(24, 2000.0)
