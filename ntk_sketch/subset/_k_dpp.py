@@ -89,7 +89,7 @@ def _eigenvectors(
     return np.array(chosen, int)
 
 
-def log_elementary(values: Float[np.ndarray, " r"], k: int) -> Float[np.ndarray, "r+1 k+1"]:
+def log_elementary(values: Float[np.ndarray, " r"], k: int) -> Float[np.ndarray, "j l"]:
     """Logarithms of the elementary symmetric polynomials e_l of the first j values, at [j, l]:
     e_l(λ_1..λ_j) = e_l(λ_1..λ_{j-1}) + λ_j e_{l-1}(λ_1..λ_{j-1})."""
     logs = np.log(values)
