@@ -18,7 +18,8 @@ class Estimate(NamedTuple):
       value: the mean over probes.
       standard_error: of that mean, from the spread of the probes; `nan` of a single one.
       truncation_bound: of what the polynomial changes: the number of rows times a bound of
-        |f - p| on the interval. `nan` for quadratures without an interval.
+        |f - p| on the interval; of log-determinants by Lanczos the width of the bracket of one
+        random vector's quadratic form. `nan` for a number of steps without an interval.
       degree: of the polynomial, the mean of random ones; steps of Lanczos.
       probes: how many.
       interval: that was assumed to hold all eigenvalues; None: no use was made of one.

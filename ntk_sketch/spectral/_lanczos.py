@@ -60,16 +60,51 @@ class Lanczos:
         errors = self._beside[-1][0] * np.abs(vectors[-1])
         return (float(values[0]), float(errors[0])), (float(values[-1]), float(errors[-1]))
 
+    def bracket(self, f: Callable, low: float) -> tuple[float, float]:
+        """Two numbers between which vᵀ f(A) v of the first vector is, if the signs of f's
+        derivatives alternate, as the logarithm's do, and no eigenvalue is below `low`: by Gauss
+        quadrature, and by that of Gauss and Radau with a node there.
+
+        Source: G. H. Golub, G. Meurant (2010), theorem 6.4 and section 6.2.1.
+        """
+        diagonal, beside = self._entries(0)
+        if len(diagonal) < self.steps:  # its Krylov space ended, and Gauss's is exact
+            gauss = float(self.quadratic_forms(f)[0])
+            return gauss, gauss
+        last = self.rest()
+        banded = np.stack([np.append(0.0, beside), diagonal - low, np.append(beside, 0.0)])
+        right = np.append(np.zeros(len(diagonal) - 1), last**2)
+        end = low + float(scipy.linalg.solve_banded((1, 1), banded, right)[-1])
+        both = (diagonal, beside), (np.append(diagonal, end), np.append(beside, last))
+        found = []
+        for entries in both:
+            values, vectors = scipy.linalg.eigh_tridiagonal(*entries)
+            weights = self._norms[0] ** 2 * np.asarray(vectors)[0] ** 2
+            found.append(float(weights @ f(np.maximum(values, low))))
+        return max(found), min(found)
+
+    def steps_for(self, f: Callable, low: float, width: float, most: int) -> float:
+        """More steps, until the bracket is as narrow as that or there are as many; its width."""
+        while True:
+            upper, lower = self.bracket(f, low)
+            if upper - lower <= width or self.steps >= most:
+                return upper - lower
+            self.extend(min(10, most - self.steps))
+
     def rest(self) -> float:
         """What the next step of the first vector starts from: the norm of A V - V T."""
         return float(self._beside[-1][0])
 
     def _eigenpairs(self, column: int) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = scipy.linalg.eigh_tridiagonal(*self._entries(column))
+        return np.asarray(values), np.asarray(vectors)
+
+    def _entries(self, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of T: its diagonal, and what is beside."""
         diagonal = np.array([entries[column] for entries in self._diagonal])
         beside = np.array([entries[column] for entries in self._beside[:-1]])
         # where a Krylov space ended, what follows is another one
         ended = np.flatnonzero(beside <= np.finfo(np.float64).eps * np.abs(diagonal).max())
         if len(ended):
             diagonal, beside = diagonal[: ended[0] + 1], beside[: ended[0]]
-        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
-        return np.asarray(values), np.asarray(vectors)
+        return diagonal, beside

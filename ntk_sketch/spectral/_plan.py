@@ -19,10 +19,12 @@ _RESOLVED = 0.1  # of the least eigenvalue, or of the length of the interval
 
 
 class Pilot(NamedTuple):
-    """An interval for all eigenvalues, and the trace of f by a quadrature with one vector."""
+    """An interval for all eigenvalues, the trace of f by a quadrature with one vector of norm √n,
+    and the recurrence, to go on with."""
 
     interval: Interval
     trace: float
+    lanczos: Lanczos
 
 
 def pilot(
@@ -83,7 +85,7 @@ def pilot(
     def inside(values: np.ndarray) -> Any:
         return f(np.clip(values, low, high))
 
-    return Pilot((low, high), float(lanczos.quadratic_forms(inside)[0]))
+    return Pilot((low, high), float(lanczos.quadratic_forms(inside)[0]), lanczos)
 
 
 def _low(bottom: tuple[float, float], high: float, least: float, positive: bool) -> float:

@@ -50,21 +50,26 @@ class Series(NamedTuple):
         return float(np.abs(self.values[degree + 1 :]).sum())
 
     def degree(self, target: float) -> int:
-        """The least degree of an error of at most `target`, which is 1 or more.
+        """As `least_degree`.
 
         Raises:
           ValueError: it is too large.
         """
-        left = np.cumsum(np.abs(self.values[::-1]))[::-1]  # left[j]: of the terms from j on
-        found = max(int(np.argmax(np.append(left, 0.0) <= target)) - 1, 1)
+        found = self.least_degree(target)
         if found > MAX_DEGREE:
             low, high = self.interval
             raise ValueError(
                 f"eigenvalues between {low:.3g} and {high:.3g} need a polynomial of degree"
                 f" {found:,} for an error of {target:.2g} at each; at most {MAX_DEGREE:,} is tried."
-                " Add a larger shift, give a narrower interval=, or a larger tolerance="
+                " Add a larger shift, give a narrower interval= or a larger tolerance=, or use"
+                " method='lanczos'"
             )
         return found
+
+    def least_degree(self, target: float) -> int:
+        """The least degree of an error of at most `target`, which is 1 or more."""
+        left = np.cumsum(np.abs(self.values[::-1]))[::-1]  # left[j]: of the terms from j on
+        return max(int(np.argmax(np.append(left, 0.0) <= target)) - 1, 1)
 
 
 def log_series(low: float, high: float) -> Series:

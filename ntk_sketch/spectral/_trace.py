@@ -114,7 +114,7 @@ def _truncation(
     target = _SHARE * options.tolerance * size
     if options.method == "lanczos":
         # m steps are exact for degree 2m - 1, and off by at most twice the error of the best one
-        steps = min(options.degree or (series.degree(target / 2) + 2) // 2, n)
+        steps = min(options.degree or (series.least_degree(target / 2) + 2) // 2, n)
         return _Truncation(series, steps, 2 * series.error(2 * steps - 1))
     degree = options.degree or series.degree(target)
     if options.method == "randomized_chebyshev":
@@ -143,6 +143,12 @@ def _on_host(
         first *= n**0.5 / np.linalg.norm(first)
         found = pilot(operator, function.on_host, first, least, interval, function.positive)
         cut = _truncation(function, found.interval, options, n, abs(found.trace) / n)
+        if options.method == "lanczos" and options.degree is None and function.positive:
+            width = _SHARE * options.tolerance * abs(found.trace)
+            low, lanczos = found.interval[0], found.lanczos
+            width = lanczos.steps_for(function.on_host, low, width, cut.degree)
+            if lanczos.steps < cut.degree:
+                cut = cut._replace(degree=lanczos.steps, bound=width / n)
     forms = _forms(operator, function, cut, options.method, rng)
     bound = 0.0 if math.isnan(cut.bound) else n * cut.bound
     block = STREAMED_BLOCK if operator.streamed else BLOCK

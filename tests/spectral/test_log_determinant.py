@@ -64,6 +64,36 @@ def test_lanczos_quadrature(matrix):
     assert high == pytest.approx(values[-1], abs=2 * high_error + 1e-9)
 
 
+def test_bracket(matrix):
+    """Gauss's quadrature from above and Radau's from below, closer with every step."""
+    v = np.random.default_rng(0).normal(size=(40, 1))
+    values, vectors = np.linalg.eigh(matrix)
+    exact = float(np.log(values) @ (vectors.T @ v)[:, 0] ** 2)
+    lanczos, before = Lanczos(lambda v: matrix @ v, v), (np.inf, -np.inf)
+    for _ in range(12):
+        lanczos.extend(1)
+        upper, lower = lanczos.bracket(np.log, 0.9 * values[0])
+        assert before[1] < lower < exact < upper < before[0]
+        before = upper, lower
+    width = lanczos.steps_for(np.log, 0.9 * values[0], 1e-6, 40)
+    assert width <= 1e-6
+    assert lanczos.bracket(np.log, 0.9 * values[0])[0] == pytest.approx(exact, abs=2e-6)
+
+
+def test_kernels():
+    """Few large eigenvalues and many at the shift: some steps in place of a degree of hundreds."""
+    x = np.linspace(0, 1, 200)
+    kernel = np.exp(-(((x[:, None] - x) / 0.1) ** 2))
+    for shift in (1e-2, 1e-6):
+        found = log_determinant(kernel, key=KEY, shift=shift, method="lanczos", probes=32)
+        assert found.degree < 60
+        truth = exact(kernel + shift * np.eye(200))
+        assert found.truncation_bound < 1e-3 * abs(truth)
+        assert abs(found.value - truth) < 4 * found.standard_error + found.truncation_bound
+    with pytest.raises(ValueError, match="or use method='lanczos'"):
+        log_determinant(kernel, key=KEY, shift=1e-8)
+
+
 def test_lanczos_where_the_krylov_space_ends():
     """Two eigenvalues alone: the third step has nothing left."""
     a = np.diag([1.0] * 5 + [4.0] * 5)
