@@ -147,7 +147,7 @@ def _on_host(
             width = _SHARE * options.tolerance * abs(found.trace)
             low, lanczos = found.interval[0], found.lanczos
             width = lanczos.steps_for(function.on_host, low, width, cut.degree)
-            if lanczos.steps < cut.degree:
+            if lanczos.steps <= cut.degree and width < n * cut.bound:
                 cut = cut._replace(degree=lanczos.steps, bound=width / n)
     forms = _forms(operator, function, cut, options.method, rng)
     bound = 0.0 if math.isnan(cut.bound) else n * cut.bound

@@ -81,12 +81,12 @@ def test_bracket(matrix):
 
 
 def test_kernels():
-    """Few large eigenvalues and many at the shift: some steps in place of a degree of hundreds."""
+    """Few large eigenvalues and many at the shift: some steps do for what a series cannot."""
     x = np.linspace(0, 1, 200)
     kernel = np.exp(-(((x[:, None] - x) / 0.1) ** 2))
     for shift in (1e-2, 1e-6):
         found = log_determinant(kernel, key=KEY, shift=shift, method="lanczos", probes=32)
-        assert found.degree < 60
+        assert found.degree <= 100  # the series: some 10,000 at the smaller one
         truth = exact(kernel + shift * np.eye(200))
         assert found.truncation_bound < 1e-3 * abs(truth)
         assert abs(found.value - truth) < 4 * found.standard_error + found.truncation_bound
