@@ -136,9 +136,10 @@ def run(settings: Settings) -> dict[str, Any]:
     ]
     dppy = results["random"]["dppy"]
     other = "not installed" if dppy is None else f"{dppy['seconds']:.1f} s"
+    random_seconds = [np.median(results["random"][name]) for name in ("seconds", "pivoted_seconds")]
     lines.append(
-        f"k-DPP of {settings.sample}: {np.median(results['random']['seconds']):.1f} s, DPPy {other};"
-        f" {settings.k} random pivots: {np.median(results['random']['pivoted_seconds']):.1f} s"
+        f"k-DPP of {settings.sample}: {random_seconds[0]:.1f} s, DPPy {other};"
+        f" {settings.k} random pivots: {random_seconds[1]:.1f} s"
     )
     about = "subset", settings, "subset", results, "\n".join(lines)
     return finish(*about, environment={"load_average": load_average()})
