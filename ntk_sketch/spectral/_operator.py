@@ -49,6 +49,7 @@ class Operator:
             self._block: Callable = lambda v: float64_product(gram, v)
         elif scipy.sparse.issparse(operator) or _is_linear_operator(operator):
             self.size = _side(operator.shape)
+            _check_real(operator.dtype)
             if scipy.sparse.issparse(operator):
                 self.sparse = scipy.sparse.csr_array(operator).astype(np.float64)
                 _check_entries(self.sparse.data)

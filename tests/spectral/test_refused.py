@@ -24,6 +24,8 @@ def test_operators():
         ("matrix", TypeError, "operator must be one array or a square array, a SciPy sparse"),
         (A * np.nan, ValueError, "144 entries that are NaN or infinite"),
         (scipy.sparse.csr_array([[1.0, np.inf], [np.inf, 1.0]]), ValueError, "2 entries that"),
+        (scipy.sparse.eye_array(3, dtype=int), TypeError, "dtype int64; needed: real floating"),
+        (scipy.sparse.eye_array(3) * 1j, TypeError, "dtype complex128; needed: real floating"),
         (jnp.eye(3) * jnp.inf, ValueError, "products with the operator are NaN or infinite"),
         (A + np.triu(A), ValueError, r"not symmetric: uᵀ A v = .*\(A \+ A.T\) / 2"),
         (lambda v: v, TypeError, "give size=n, its length"),
