@@ -13,7 +13,7 @@ from ..numerics._host_random import generator
 from ..numerics._linalg import eigh
 from ._random_pivots import random_pivots
 from ._residuals import checked_size, rank_error
-from ._rows import ProjectedRows, checked_rows
+from ._rows import checked_rows
 
 
 def k_dpp(z: Any, k: int, *, key: PRNGKey) -> Int[np.ndarray, " k"]:
@@ -38,8 +38,8 @@ def k_dpp(z: Any, k: int, *, key: PRNGKey) -> Int[np.ndarray, " k"]:
     Returns:
       Indices of the items in ascending order (k,).
 
-    Cost: 2 n p² + 9 p³ + 4 n p k FLOPs in float64, some 12 passes; p² + n + p k numbers. Further
-    samples of the same Z cost as much each.
+    Cost: 2 n p² + 9 p³ + 2 n p k + 2 n k² FLOPs in float64; p² + n k numbers. Of `FeatureRows`
+    some 12 passes, each 2 n p k FLOPs; p² + n + p k numbers. Further samples cost as much each.
 
     Raises:
       ValueError: k is larger than the number of items, of features, or the numerical rank: no set
@@ -70,7 +70,7 @@ def k_dpp(z: Any, k: int, *, key: PRNGKey) -> Int[np.ndarray, " k"]:
         raise rank_error(k, len(kept))
     chosen = kept[_eigenvectors(values[kept], k, rng)]
     columns = np.asarray(vectors)[:, chosen] / values[chosen] ** 0.5
-    return np.sort(random_pivots(ProjectedRows(rows, columns), k, rng).indices)
+    return np.sort(random_pivots(rows.times(columns), k, rng).indices)
 
 
 def _eigenvectors(

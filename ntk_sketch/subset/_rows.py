@@ -38,6 +38,10 @@ class Rows(abc.ABC):
     def take(self, index: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p"]:
         """Some rows."""
 
+    def times(self, matrix: Float[np.ndarray, "p k"]) -> Rows:
+        """Z W, computed again in every pass."""
+        return _Products(self, matrix)
+
 
 class _ArrayRows(Rows):
     def __init__(self, z: Any):
@@ -50,6 +54,10 @@ class _ArrayRows(Rows):
 
     def take(self, index: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p"]:
         return np.asarray(self._z[index]).astype(np.float64)
+
+    def times(self, matrix: Float[np.ndarray, "p k"]) -> Rows:
+        """Z W, kept: with k <= p columns no more than Z."""
+        return _ArrayRows(np.concatenate([z @ matrix for _, _, z in self.blocks()]))
 
 
 class FeatureRows(Rows):
@@ -107,7 +115,7 @@ class FeatureRows(Rows):
         return self._features.all_of(self._x, index).astype(np.float64)
 
 
-class ProjectedRows(Rows):
+class _Products(Rows):
     """Z W, of rows Z and a matrix W (p, k)."""
 
     def __init__(self, rows: Rows, matrix: Float[np.ndarray, "p k"]):
