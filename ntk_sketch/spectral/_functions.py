@@ -44,7 +44,7 @@ def log_determinant(
       vᵀ log(A) v of a vector v is, differ by a tenth of the tolerance; their difference is then
       the bound. Take it for kernels, which have few large eigenvalues: for a Gaussian kernel of 800
       points and λ = 1e-3 it takes 30 products where the series takes 428, and λ = 1e-6 takes 110.
-      Of operators in JAX by matfree (`pip install "ntk-sketch[spectral]"`).
+      Derivatives are matfree's (`pip install "ntk-sketch[spectral]"`).
     * `method="randomized_chebyshev"`: the degree is random, with the mean that `degree` is, and
       coefficients are divided by the probability of their degree, so that there is no truncation
       error on average: for stochastic gradient steps of few products each.
@@ -52,9 +52,10 @@ def log_determinant(
     *Derivatives.* Of an array or function of JAX, `jax.grad` may trace what it closes over and
     `shift`. The derivative of a probe is wᵀ dA v, w ≈ A⁻¹ v by the same recurrence, with mean tr
     A⁻¹ dA: one more vector in memory and the derivative of one product. Values that JAX traces
-    cannot be looked at: give `interval`, wide enough for all steps. `probes` are then 8 if not
-    given, and the degree is chosen for a tolerance of the largest |log| in the interval, or of the
-    end of lower size.
+    cannot be looked at: give `interval`, wide enough for all steps; value and gradient are NaN
+    where an eigenvalue shows to be outside (of "lanczos", where A has fewer different eigenvalues
+    than there are steps). `probes` are then 8 if not given, and the degree is chosen for a
+    tolerance of the largest |log| in the interval.
 
     Args:
       operator: A: an array (n, n), a SciPy sparse matrix or LinearOperator, a
@@ -84,7 +85,7 @@ def log_determinant(
         eigenvalue outside of the interval, once products show it; a condition number that needs
         more than 10,000 degrees; a least eigenvalue that 400 products do not find.
       TypeError: no operator; a function without `size`.
-      ImportError: `method="lanczos"` of an operator in JAX without matfree.
+      ImportError: `method="lanczos"` of a traced operator without matfree.
 
     Warns:
       RuntimeWarning: 512 probes do not meet the tolerance.

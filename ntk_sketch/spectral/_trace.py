@@ -179,9 +179,6 @@ def _forms(
 ) -> Forms:
     """Of new probes, by one of the methods."""
     n, series, degree = operator.size, cut.series, cut.degree
-    if method == "lanczos" and operator.function is not None:
-        compiled = jax.jit(lambda v: lanczos_forms(operator.one, v, function.of, degree))
-        return lambda k: np.asarray(compiled(_signs(rng, n, k).T.astype(operator.dtype)), float)
 
     def forms(k: int) -> np.ndarray:
         v = _signs(rng, n, k)

@@ -129,6 +129,18 @@ def test_outside_of_the_interval():
     assert np.all(np.isnan(slope))
 
 
+@pytest.mark.parametrize("values", [[2.0] * 6, [1.0] * 3 + [4.0] * 3])
+def test_fewer_eigenvalues_than_steps(values):
+    """Traced, NaN in place of what rounding makes of it; otherwise the right number."""
+    a = jnp.diag(jnp.array(values))
+    options = {"key": KEY, "method": "lanczos", "degree": 5, "probes": 2}
+    found = log_determinant(a, **options).value
+    assert found == pytest.approx(np.log(values).sum(), rel=1e-12)
+    value, slope = jax.value_and_grad(lambda s: log_determinant(s * a, **options).value)(1.0)
+    assert np.isnan(value)
+    assert np.isnan(slope)
+
+
 def test_refused():
     with pytest.raises(ValueError, match=r"the operator is traced .* give interval="):
         jax.grad(lambda t: estimate(t, interval=None).value)(AT)
