@@ -97,6 +97,8 @@ class Residuals(Span):
         self.squares = np.empty(rows.shape[0])
         for start, stop, z in rows.blocks():
             self.squares[start:stop] = squared_norms(z)
+        if not np.isfinite(self.squares.sum()):
+            raise ValueError("squares of the features overflow float64: scale them down")
         self.rounding = RELATIVE_ROUNDING * self.squares
 
     def add(self, index: Any, gains: Any, basis: Any) -> None:
@@ -127,6 +129,11 @@ def checked_size(k: Any, shape: tuple[int, int]) -> int:
 
 
 def rank_error(k: int, rank: int) -> ValueError:
+    if not rank:
+        return ValueError(
+            "all features are 0, or so small that their squares are: the determinant is 0 for every"
+            " choice. Scale them up"
+        )
     return ValueError(
         f"the features have numerical rank {rank}, below k={k}: every further item lies in the span"
         f" of those chosen, and the determinant is 0. Choose {rank} at most"

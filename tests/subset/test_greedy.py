@@ -191,6 +191,15 @@ def test_refused(function, make_map, make_data):
         function(low, 4, **options)
 
 
+def test_refused_sizes():
+    for z, message in [(1e-200 * Z, "Scale them up"), (0 * Z, "all features are 0")]:
+        with pytest.raises(ValueError, match=message):
+            greedy_map(z, 2)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="scale them down"):
+        greedy_map(1e170 * Z, 2)
+    assert np.array_equal(greedy_map(1e120 * Z, 3).indices, greedy_map(Z, 3).indices)
+
+
 def test_refused_options():
     for slack in (1.0, -0.1, "no", True):
         with pytest.raises(ValueError, match="needed: a share, 0 <= slack < 1"):
