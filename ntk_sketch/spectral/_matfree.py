@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_ENDED = 100  # eps of the diagonal: what is beside it then is rounding
+_ORTHONORMAL = 1e-2  # what inner products of Lanczos's vectors may be off by
 
 
 def lanczos_forms(
@@ -17,8 +17,8 @@ def lanczos_forms(
 ) -> Float[Array, " k"]:
     """vᵀ f(A) v of every row v, with full reorthogonalisation and matfree's exact gradients of the
     Lanczos recurrence (N. Krämer et al., Gradients of functions of large matrices, 2024, arXiv
-    2405.17277). NaN where a Krylov space has fewer dimensions than steps: what matfree then goes on
-    with is rounding.
+    2405.17277). NaN where a Krylov space has fewer dimensions than steps: matfree then goes on with
+    rounding for a vector, which is not orthogonal to those before.
 
     Raises:
       ImportError: matfree is not installed.
@@ -34,9 +34,10 @@ def lanczos_forms(
         of_dense, decompose = funm.dense_funm_sym_eigh(f), decomp.tridiag_sym(steps)
 
         def form(row: Array) -> Array:
-            t: Any = decompose(product, row).J_small
-            beside, size = jnp.abs(jnp.diagonal(t, 1)), jnp.max(jnp.abs(jnp.diagonal(t)))
-            ended = jnp.any(beside <= _ENDED * jnp.finfo(t.dtype).eps * size)
-            return jnp.where(ended, jnp.nan, jnp.vdot(row, row) * of_dense(t)[0, 0])
+            found: Any = decompose(product, row)
+            q = jax.lax.stop_gradient(found.Q_tall)
+            orthonormal = jnp.max(jnp.abs(q @ q.T - jnp.eye(steps, dtype=q.dtype))) < _ORTHONORMAL
+            value = jnp.vdot(row, row) * of_dense(found.J_small)[0, 0]
+            return jnp.where(orthonormal, value, jnp.nan)
 
         return jax.lax.map(form, v)

@@ -6,6 +6,7 @@ import pytest
 from jax import numpy as jnp
 
 from ntk_sketch.spectral import _chebyshev, log_determinant, trace_of_function
+from ntk_sketch.spectral._matfree import lanczos_forms
 from ntk_sketch.spectral._series import log_series
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -139,6 +140,14 @@ def test_fewer_eigenvalues_than_steps(values):
     value, slope = jax.value_and_grad(lambda s: log_determinant(s * a, **options).value)(1.0)
     assert np.isnan(value)
     assert np.isnan(slope)
+
+
+def test_rounding_is_no_krylov_space():
+    """In float32 a second step of twice the identity gives a finite number, of rounding alone."""
+    a, rows = 2 * jnp.eye(6, dtype="float32"), jax.random.rademacher(KEY, (4, 6), "float32")
+    forms = [lanczos_forms(lambda v: a @ v, rows, jnp.log, steps) for steps in (1, 2)]
+    np.testing.assert_allclose(forms[0], 6 * np.log(2), rtol=1e-6)
+    assert np.all(np.isnan(forms[1]))
 
 
 def test_refused():
