@@ -7,7 +7,9 @@ examples.
 from . import _nt  # first: it makes Neural Tangents importable
 from . import empirical as empirical
 from . import predict as predict
+from . import spectral as spectral
 from . import stax as stax
+from . import subset as subset
 from ._version import __version__ as __version__
 from .diagnostics import approximation_error as approximation_error
 from .features import Features as Features

@@ -22,11 +22,16 @@ CHOSEN = [
     "sketches/test_hadamard.py",
     "sketches/test_tensor_sketch.py",
     "empirical/test_features.py",
+    "spectral/test_gradients.py",
+    "spectral/test_log_determinant.py",
+    "subset/test_greedy.py",
+    "subset/test_random.py",
 ]
 NAMES = "ridge or Relu or residual or normalised or dropout or directions"
 NAMES += " or integrals or test_shapes or test_powers or recovery"
 NAMES += " or radial or test_the_transform or test_tensor_srht or adds_signed"
 NAMES += " or cheaper_way or finite_times or a_sample_is or streamed_once or test_traced"
+NAMES += " or unit_vector or brute_force or test_streamed or eigenvectors"
 NAMES = f"({NAMES} or schedules or test_keys)"
 NAMES += " and not (Errors or ABRelu or LeakyRelu or stabilised or wide)"  # Errors: of wrong types
 

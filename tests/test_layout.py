@@ -24,6 +24,8 @@ ROOMS = [
     "streaming",
     "solvers",
     "diagnostics",
+    "spectral",
+    "subset",
     "predict",
     "empirical",
     "interop",

@@ -78,10 +78,10 @@ class Nystroem(Method):
             regression. `None`: one half at the last nonlinearity before a `Flatten` of positions
             with no pool in between, so that what landmarks miss at a position is missing in the
             kernel of an example with itself; elsewhere 0.
-        sampling: how landmarks are chosen: by ridge leverage scores ("leverage", Musco and Musco
-            2017, arXiv 1605.07583), with probability proportional to the kernel's diagonal
-            ("diagonal") or all alike ("uniform"). Positions that are equal to about `√eps` count
-            once: a kernel matrix with both is singular to rounding.
+        sampling: how landmarks are chosen: by ridge leverage scores ("leverage", arXiv 1605.07583),
+            by randomly pivoted Cholesky ("pivoted", arXiv 2207.06503), with probability ∝ the
+            kernel's diagonal ("diagonal") or all alike ("uniform"). Positions that are equal to
+            about `√eps` count once: a kernel matrix with both is singular to rounding.
         calibrate: fit to kernel values at positions that are not landmarks, where the sample has at
             least four of them for each feature in either half of its examples; and give residual
             features their exact norm, which is that of the kernel's diagonal minus the landmarks'.

@@ -13,7 +13,7 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._linalg import in_place
 from ._landmarks import HELD_OUT
 from ._products import kernels, vectors_at
-from ._sampling import POOL, Sampling, distinct, ridge_leverage_scores, weighted_sample
+from ._sampling import Kernel, Sampling, distinct, sampled
 
 
 def product_positions(
@@ -38,26 +38,27 @@ def product_positions(
     shape = (branches[0].nngp[0].shape[0], *branches[0].space)
     chosen = usable
     if count < len(usable):
-        chosen = _sampled(branches, usable, q.astype(np.float64), count, sampling, rng, shape)
+        diagonal, kernel_of = q.astype(np.float64), functools.partial(_kernel_of, branches, shape)
+        eps = float(jnp.finfo(q.dtype).eps)
+        chosen = sampled(usable, diagonal, kernel_of, count, sampling, eps, rng)
     others = np.setdiff1d(usable, chosen)
     seen = rng.permutation(others if len(others) else chosen)[:HELD_OUT]
     index, seen = (np.unravel_index(where, shape) for where in (chosen, seen))
     return index, seen
 
 
-def _sampled(branches, usable, q, count, sampling, rng, shape) -> np.ndarray:
-    if sampling == "uniform":
-        return rng.choice(usable, count, replace=False)
-    if sampling == "diagonal":
-        return weighted_sample(usable, q[usable], count, rng)
-    pool = rng.permutation(usable)[: max(POOL, 16 * count)]
+def _kernel_of(
+    branches: list[HiddenFeatures], shape: tuple[int, ...], pool: np.ndarray, columns: int
+) -> Kernel:
+    """The product of the kernels, of positions `pool`."""
+    del columns  # products of these kernels need no blocks
     vectors = vectors_at(branches, np.unravel_index(pool, shape))
 
     def kernel(rows: np.ndarray, columns: np.ndarray):
         own, other = (jax.tree.map(lambda leaf, at=at: leaf[at], vectors) for at in (rows, columns))
         return in_place(kernels(own, other, False)[0])
 
-    return weighted_sample(pool, ridge_leverage_scores(kernel, q[pool], count, rng), count, rng)
+    return kernel
 
 
 def _projections(branches: list[HiddenFeatures]) -> list[np.ndarray]:

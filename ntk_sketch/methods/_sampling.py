@@ -22,13 +22,19 @@ from ..numerics._linalg import (
     quadratic_forms,
     stacked,
 )
+from ..numerics._pivoted_cholesky import randomly_pivoted
 from ..numerics._precision import USE_FLOAT64, float64, matmul
 
-Sampling: TypeAlias = Literal["leverage", "diagonal", "uniform"]
+Sampling: TypeAlias = Literal["leverage", "pivoted", "diagonal", "uniform"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
-#: Leverage scores are computed among at most this many positions, or 16 for each landmark.
-POOL = 4096
+#: Leverage scores and pivots are looked for among this many positions, or 16 for each landmark.
+_POOL = 4096
+
+#: Pivots are drawn in about so many blocks.
+_BLOCKS = 8
+
+Kernel: TypeAlias = Callable[[np.ndarray, np.ndarray], Inputs]
 
 #: Kernel values are computed for so many positions at a time, or as many as there are landmarks.
 _ROWS = 1024
@@ -100,23 +106,52 @@ def sample_positions(
     sampling: Sampling,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """`count` of the usable positions, without replacement, by `sampled`."""
+
+    def kernel_of(pool: np.ndarray, columns: int) -> Kernel:
+        return _kernel_of(dual, features, survey, pool, columns)
+
+    eps = float(jnp.finfo(survey.q.dtype).eps)
+    return sampled(survey.usable, survey.diagonal, kernel_of, count, sampling, eps, rng)
+
+
+def sampled(
+    usable: np.ndarray,
+    diagonal: np.ndarray,
+    kernel_of: Callable[[np.ndarray, int], Kernel],
+    count: int,
+    sampling: Sampling,
+    eps: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """`count` of the usable positions, without replacement.
 
     Args:
-        sampling: probability proportional to 1 ("uniform"), to the diagonal `k_σ(x, x)`
-            ("diagonal": Drineas and Mahoney 2005), or to ridge leverage scores ("leverage").
+        diagonal: of the kernel at all positions.
+        kernel_of: the kernel of some positions, as a function of indices into them; for so many
+            columns at a time.
+        sampling: probability proportional to 1 ("uniform"), to the diagonal `k(x, x)` ("diagonal":
+            Drineas and Mahoney 2005), to ridge leverage scores ("leverage"), or, one after the
+            other, to what the landmarks before leave of the diagonal ("pivoted").
+        eps: of the kernel's values.
     """
     if sampling == "uniform":
-        return rng.choice(survey.usable, count, replace=False)
+        return rng.choice(usable, count, replace=False)
     if sampling == "diagonal":
-        return weighted_sample(survey.usable, survey.diagonal[survey.usable], count, rng)
-    pool = rng.permutation(survey.usable)[: max(POOL, 16 * count)]
-    diagonal = survey.diagonal[pool]
-    if not diagonal.any():  # the zero kernel, of which any landmarks do
+        return weighted_sample(usable, diagonal[usable], count, rng)
+    pool = rng.permutation(usable)[: max(_POOL, 16 * count)]
+    values = diagonal[pool]
+    if not values.any():  # the zero kernel, of which any landmarks do
         return pool[:count]
-    kernel = _kernel_of(dual, features, survey, pool, count)
-    scores = ridge_leverage_scores(kernel, diagonal, count, rng)
-    return weighted_sample(pool, scores, count, rng)
+    if sampling == "leverage":
+        scores = ridge_leverage_scores(kernel_of(pool, count), values, count, rng)
+        return weighted_sample(pool, scores, count, rng)
+    block = math.ceil(count / _BLOCKS)
+    found = randomly_pivoted(kernel_of(pool, block), values, count, block, eps, rng)
+    if len(found) < count:  # the others are in the span of these, up to rounding
+        left = np.setdiff1d(np.arange(len(pool)), found)
+        found = np.append(found, weighted_sample(left, values[left], count - len(found), rng))
+    return pool[found]
 
 
 def check_kernel(values: Inputs, dual: DualKernels, q: Any) -> None:
@@ -183,7 +218,7 @@ def _block(
 
 
 def ridge_leverage_scores(
-    kernel: Callable[[np.ndarray, np.ndarray], Inputs],
+    kernel: Kernel,
     diagonal: np.ndarray,
     count: int,
     rng: np.random.Generator,

@@ -13,8 +13,10 @@ from benchmarks import (
     depth,
     empirical,
     exact_time,
+    log_determinant,
     prediction,
     scaling,
+    subset,
 )
 from benchmarks import rows as many_rows
 from experiments._common import data
@@ -65,6 +67,40 @@ def test_prediction(tmp_path, capsys):
             low, middle, high = record["results"][method][str(rows)]["milliseconds (quartiles)"]
             assert 0 < low <= middle <= high
             assert f"{method:16} {rows:>4} examples: {middle:.2f} ms" in printed
+
+
+def test_log_determinant(tmp_path, capsys):
+    """Exact values against a dense decomposition, and errors as large as they say."""
+    settings = log_determinant.Settings(12, 150, 10, 100, ("chebyshev",), 2, tmp_path)
+    for make in log_determinant.MATRICES.values():
+        a, exact = make(settings)
+        assert np.linalg.slogdet(a.toarray())[1] == pytest.approx(exact, rel=1e-10)
+    record = log_determinant.run(settings)
+    assert written(tmp_path, "log-determinant")["results"].keys() == log_determinant.MATRICES.keys()
+    for found in record["results"].values():
+        one = found["chebyshev"]
+        errors, expected = one["relative_errors"], one["relative_standard_errors"]
+        assert len(errors) == len(one["seconds"]) == 2
+        assert all(e < 5 * s + 1e-3 for e, s in zip(errors, expected, strict=True))
+    assert "random graph        150 rows, chebyshev: relative error" in capsys.readouterr().out
+
+
+def test_subset(tmp_path, capsys, monkeypatch):
+    """The published algorithm picks the same items; DPPy is none of the requirements."""
+    monkeypatch.setattr(subset, "dppy_sample", lambda z, k: None)
+    words = f"--items 900 --features 12 --k 8 --sample 8 --repetitions 1 --out {tmp_path}"
+    assert subset.main(words.split()) == 0
+    results = written(tmp_path, "subset")["results"]
+    for name in ("different norms", "unit norm"):
+        found = results[f"greedy, {name}"]
+        assert found["same_picks"] == 8
+        assert found["log_determinant"] == pytest.approx(found["published_log_determinant"])
+        assert found["with_slack"]["log_determinant"] <= found["log_determinant"] + 8 * 0.11
+    greedy = results["greedy, unit norm"]["log_determinant"]
+    assert results["random"]["log_determinant"] < greedy
+    assert "8 of 8 picks the same" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        subset.main(["--features", "12", "--k", "13"])
 
 
 def test_cold_start(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from ntk_sketch.methods._sampling import (
     SAMPLINGS,
     ridge_leverage_scores,
     sample_positions,
+    sampled,
     surveyed,
     weighted_sample,
 )
@@ -324,3 +325,33 @@ def test_samplings_differ():
     for i in range(3):
         assert values[i].shape == (40, 40)
         assert not np.allclose(values[i], values[i - 1])
+
+
+# ------------------------------------------------------------------ pivots
+
+
+def pivots(kernel, count, seed):
+    """Those of any kernel, whatever blocks it is asked for."""
+
+    def kernel_of(pool, columns):
+        return lambda r, c: kernel[np.ix_(pool[r], pool[c])]
+
+    rng = np.random.default_rng(seed)
+    return sampled(np.arange(len(kernel)), np.diag(kernel), kernel_of, count, "pivoted", 1e-16, rng)
+
+
+def test_pivots_find_outliers():
+    """Once some landmarks explain the cluster, what is left is outside of it."""
+    kernel, outlier = cluster_and_outliers()
+    for seed in range(5):
+        assert set(np.flatnonzero(outlier)) <= set(pivots(kernel, 24, seed))
+
+
+def test_pivots_of_a_kernel_of_low_rank():
+    """One of each kind first; then others, each once, to have as many as were asked for."""
+    kind = np.repeat(np.arange(4), 30)
+    x = np.eye(4)[kind]
+    for seed in range(5):
+        chosen = pivots(x @ x.T, 8, seed)
+        assert set(kind[chosen[:4]]) == {0, 1, 2, 3}
+        assert len(set(chosen)) == 8

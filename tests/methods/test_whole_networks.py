@@ -16,6 +16,7 @@ from marks import others_slow
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.features._variances import Variances
+from ntk_sketch.methods._sampling import SAMPLINGS
 from ntk_sketch.numerics._memory import subjaxprs
 
 KEY = jax.random.key(0)
@@ -282,7 +283,7 @@ def test_same_key_same_map():
     assert not np.array_equal(other, one.is_landmark(x))
 
 
-@pytest.mark.parametrize("sampling", ["leverage", "diagonal", "uniform"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_regression(sampling):
     """Landmarks are told from other examples, in batches; the scores are those of the others."""
     x = inputs(600, 4, dtype=np.float32)

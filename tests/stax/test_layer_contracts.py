@@ -222,10 +222,11 @@ def branches(*layers):
     )
 
 
-def test_landmarks_of_a_product():
+@pytest.mark.parametrize("sampling", ["uniform", "pivoted"])
+def test_landmarks_of_a_product(sampling):
     """The Nyström approximation of both product kernels, from Neural Tangents' own values."""
     model, x = branches(stax.Dense(3, b_std=0.1), stax.Dense(3, 1.2, 0.2)), inputs(12, 2)
-    method = ns.Nystroem(4, sampling="uniform")
+    method = ns.Nystroem(4, sampling=sampling)
     feature_map = ns.feature_map(model, x, method, key=KEY)
     z = x[feature_map.is_landmark(x)]
     assert len(z) == 4

@@ -1,0 +1,55 @@
+"""The mean over probes, and how far it may be off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ._series import Interval
+
+
+class Estimate(NamedTuple):
+    """A trace of a function of an operator, such as its log-determinant.
+
+    Attributes:
+      value: the mean over probes.
+      standard_error: of that mean, from the spread of the probes; `nan` of a single one.
+      truncation_bound: of what the polynomial changes: the number of rows times a bound of
+        |f - p| on the interval; of log-determinants by Lanczos the width of the bracket of one
+        random vector's quadratic form. `nan` for a number of steps without an interval.
+      degree: of the polynomial, the mean of random ones; steps of Lanczos.
+      probes: how many.
+      interval: that was assumed to hold all eigenvalues; None: no use was made of one.
+    """
+
+    value: Any
+    standard_error: Any
+    truncation_bound: float
+    degree: int
+    probes: int
+    interval: Interval | None
+
+
+Forms = Callable[[int], Float[np.ndarray, " k"]]
+BLOCK = 8  # probes at a time, and
+STREAMED_BLOCK = 32  # where a product with more of them costs little more
+MOST = 512  # probes, where their number is not given
+
+
+def mean_over_probes(
+    forms: Forms, probes: int | None, tolerance: float, bound: float, block: int
+) -> tuple[float, float, int]:
+    """Mean, standard error and number of probes, some at a time, until error and bound are within
+    the tolerance, or of a given number."""
+    found = np.zeros(0)
+    while True:
+        left = (MOST if probes is None else probes) - len(found)
+        found = np.concatenate([found, forms(min(block, left))])
+        mean = float(found.mean())
+        spread = float(found.std(ddof=1)) if len(found) > 1 else np.nan
+        error, left = spread / len(found) ** 0.5, left - min(block, left)
+        if not left or (probes is None and error + bound <= tolerance * abs(mean)):
+            return mean, error, len(found)

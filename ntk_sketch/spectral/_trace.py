@@ -1,0 +1,252 @@
+"""Traces of functions of symmetric operators, by products with random signs."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .._arguments import checked_choice, checked_integer, checked_key
+from .._typing import PRNGKey
+from ..numerics._host_random import generator
+from ..numerics._precision import float64
+from ._chebyshev import differentiable_forms, quadratic_forms
+from ._estimate import BLOCK, STREAMED_BLOCK, Estimate, Forms, mean_over_probes
+from ._lanczos import Lanczos
+from ._matfree import lanczos_forms
+from ._operator import Operator, check_symmetric
+from ._plan import pilot
+from ._random_degree import RandomDegree
+from ._series import Interval, Series
+
+METHODS = ("chebyshev", "randomized_chebyshev", "lanczos")
+_SHARE = 0.1  # of the tolerance, for the truncation
+
+
+class Function(NamedTuple):
+    """f, and its Chebyshev series on an interval."""
+
+    of: Callable[[Any], Any]
+    series: Callable[[float, float], Series]
+    positive: bool  # of positive numbers alone
+
+    def on_host(self, values: np.ndarray) -> np.ndarray:
+        """f of float64 numbers, whatever JAX's default is."""
+        with float64(), np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(self.of(values)).astype(np.float64)
+
+
+class Options(NamedTuple):
+    """What was asked for, checked."""
+
+    method: str
+    tolerance: float
+    probes: int | None
+    degree: int | None
+    interval: Interval | None
+
+
+def checked_options(method, tolerance, probes, degree, interval, positive: bool) -> Options:
+    checked_choice(method, "method", METHODS)
+    real = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
+    if not real or not 0 < float(tolerance) < 1:
+        raise ValueError(f"tolerance={tolerance!r}; needed: a relative error, 0 < tolerance < 1")
+    if probes is not None:
+        checked_integer(probes, "probes")
+    if degree is not None:
+        checked_integer(degree, "degree")
+    if interval is not None:
+        low, high = (float(end) for end in interval)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"interval={interval!r}; needed: two finite numbers, low < high")
+        if positive and low <= 0:
+            raise ValueError(
+                f"interval={interval!r} reaches down to {low:g}: a log-determinant needs"
+                " eigenvalues above 0. With a shift the interval is that of operator + shift I"
+            )
+        interval = low, high
+    return Options(method, float(tolerance), probes, degree, interval)
+
+
+def estimated(
+    operator: Any, function: Function, size: Any, shift: Any, key: PRNGKey, options: Options
+) -> Estimate:
+    checked_key(key)
+    traced = isinstance(shift, Tracer)
+    if not traced and not (math.isfinite(float(shift)) and float(shift) >= 0):
+        raise ValueError(f"shift={shift!r}; needed: a finite number, 0 or more")
+    operator = Operator(operator, size, shift)
+    if operator.traced:
+        return _traced(operator, function, key, options)
+    if traced:
+        raise TypeError(
+            "the shift is traced by JAX but the operator is not a function or an array of JAX,"
+            " which derivatives need"
+        )
+    return _on_host(operator, function, float(shift), key, options)
+
+
+class _Truncation(NamedTuple):
+    """Of the series: a degree (steps of Lanczos), and a bound of what is cut off of f."""
+
+    series: Series | None
+    degree: int
+    bound: float
+
+
+def _truncation(
+    function: Function, interval: Interval, options: Options, n: int, size: float | None
+) -> _Truncation:
+    """
+    Args:
+      size: about that of f at an eigenvalue, which the tolerance is relative to; None: the largest
+        one in the interval.
+    """
+    series = function.series(*interval)
+    size = series.size if size is None else max(size, 1e-14 * series.size)
+    target = _SHARE * options.tolerance * size
+    if options.method == "lanczos":
+        # m steps are exact for degree 2m - 1, and off by at most twice the error of the best one
+        steps = min(options.degree or (series.least_degree(target / 2) + 2) // 2, n)
+        return _Truncation(series, steps, 2 * series.error(2 * steps - 1))
+    degree = options.degree or series.degree(target)
+    if options.method == "randomized_chebyshev":
+        return _Truncation(series, degree, 0.0)
+    return _Truncation(series, degree, series.error(degree))
+
+
+def _only_steps(options: Options) -> bool:
+    """Whether the number of steps is all that Lanczos was given, and needs."""
+    given = options.degree is not None and options.interval is None
+    return options.method == "lanczos" and given
+
+
+def _on_host(
+    operator: Operator, function: Function, shift: float, key: PRNGKey, options: Options
+) -> Estimate:
+    n, rng, interval = operator.size, generator(key), options.interval
+    check_symmetric(operator, _signs(rng, n, 2))
+    known = shift > 0 if function.positive else operator.semidefinite
+    least = interval[0] if interval is not None else shift if known else -math.inf
+    if _only_steps(options):
+        assert options.degree is not None
+        cut = _Truncation(None, min(options.degree, n), math.nan)
+    else:
+        first = rng.normal(size=(n, 1))  # signs of few rows may be an eigenvector
+        first *= n**0.5 / np.linalg.norm(first)
+        found = pilot(operator, function.on_host, first, least, interval, function.positive)
+        cut = _truncation(function, found.interval, options, n, abs(found.trace) / n)
+        if options.method == "lanczos" and options.degree is None and function.positive:
+            width = _SHARE * options.tolerance * abs(found.trace)
+            low, lanczos = found.interval[0], found.lanczos
+            width = lanczos.steps_for(function.on_host, low, width, cut.degree)
+            if lanczos.steps <= cut.degree and width < n * cut.bound:
+                cut = cut._replace(degree=lanczos.steps, bound=width / n)
+    forms = _forms(operator, function, cut, options.method, rng)
+    bound = 0.0 if math.isnan(cut.bound) else n * cut.bound
+    block = STREAMED_BLOCK if operator.streamed else BLOCK
+    value, error, probes = mean_over_probes(forms, options.probes, options.tolerance, bound, block)
+    if not math.isfinite(value):
+        raise ValueError(
+            "the estimate is NaN or infinite: f is not finite at the Ritz values of the operator"
+        )
+    if options.probes is None and error + bound > options.tolerance * abs(value):
+        warnings.warn(
+            f"after {probes} probes the value {value:.6g} has a standard error of {error:.2g} and a"
+            f" truncation bound of {bound:.2g}, more than the tolerance of {options.tolerance:g} of"
+            " it. Give more probes=, or a larger tolerance= (no relative one is met where the value"
+            " is about 0)",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    used = None if cut.series is None else cut.series.interval
+    return Estimate(value, error, n * cut.bound, cut.degree, probes, used)
+
+
+def _forms(
+    operator: Operator,
+    function: Function,
+    cut: _Truncation,
+    method: str,
+    rng: np.random.Generator,
+) -> Forms:
+    """Of new probes, by one of the methods."""
+    n, series, degree = operator.size, cut.series, cut.degree
+
+    def forms(k: int) -> np.ndarray:
+        v = _signs(rng, n, k)
+        if method == "lanczos":
+            lanczos = Lanczos(operator.block, v)
+            lanczos.extend(degree)
+            return lanczos.quadratic_forms(function.on_host)
+        assert series is not None
+        if method == "chebyshev":
+            weights = np.tile(series.values[: degree + 1, None], (1, k))
+        else:
+            drawn = RandomDegree.of(series, degree)
+            last = drawn.degrees(rng.random(k))
+            weights = drawn.weights(series.values)[: last.max() + 1, None]
+            weights = np.where(np.arange(len(weights))[:, None] <= last, weights, 0.0)
+        rounding = 64 * float(np.finfo(operator.dtype).eps)
+        return quadratic_forms(operator.block, v, series, weights, rounding)
+
+    return forms
+
+
+def _traced(operator: Operator, function: Function, key: PRNGKey, options: Options) -> Estimate:
+    """With derivatives by what the operator closes over; a fixed number of probes."""
+    n, k = operator.size, options.probes or BLOCK
+    key_probes, key_degrees = jax.random.split(key)
+    v = jax.random.rademacher(key_probes, (k, n), operator.dtype)
+    if _only_steps(options):
+        assert options.degree is not None
+        cut = _Truncation(None, min(options.degree, n), math.nan)
+    elif options.interval is None:
+        raise ValueError(
+            "the operator is traced (by jax.grad or jax.jit), so that its eigenvalues cannot be"
+            " looked at: give interval=(low, high) that holds all of them"
+            " (or method='lanczos' with a degree=)"
+        )
+    else:
+        cut = _truncation(function, options.interval, options, n, None)
+    if options.method == "lanczos":
+        found = lanczos_forms(operator.one, v, function.of, cut.degree)
+    else:
+        assert cut.series is not None
+        values, slopes, last = _weights(cut, k, key_degrees, options.method)
+        found = differentiable_forms(
+            operator.one, v, cut.series, values.astype(v.dtype), slopes.astype(v.dtype), last
+        )
+    count = np.asarray(k, found.dtype)
+    error = jnp.std(found, ddof=1) / count**0.5 if k > 1 else jnp.asarray(jnp.nan, found.dtype)
+    error = jax.lax.stop_gradient(error)
+    return Estimate(jnp.mean(found), error, n * cut.bound, cut.degree, k, options.interval)
+
+
+def _weights(cut: _Truncation, k: int, key: PRNGKey, method: str):
+    """Coefficients of f and f' (k, l), and the last degree."""
+    assert cut.series is not None
+    padding = max(2 - len(cut.series.values), 0)
+    values, slopes = (np.pad(c, (0, padding)) for c in (cut.series.values, cut.series.slopes))
+    if method == "chebyshev":
+        kept = slice(0, max(cut.degree, 1) + 1)
+        both = [jnp.tile(jnp.asarray(c[kept])[None], (k, 1)) for c in (values, slopes)]
+        return *both, both[0].shape[1] - 1
+    drawn = RandomDegree.of(cut.series._replace(values=values), cut.degree)
+    survival = jnp.asarray(drawn.survival[1:])
+    last = jnp.sum(survival[None] > jax.random.uniform(key, (k, 1), survival.dtype), axis=1)
+    kept = jnp.arange(len(values))[None] <= last[:, None]
+    both = [jnp.where(kept, jnp.asarray(drawn.weights(c))[None], 0) for c in (values, slopes)]
+    return *both, jnp.maximum(jnp.max(last), 1)
+
+
+def _signs(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
+    """k probes of random signs (n, k), in float64."""
+    return rng.integers(0, 2, (n, k), np.int8) * 2.0 - 1.0
