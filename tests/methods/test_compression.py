@@ -1,5 +1,6 @@
 """Patches too long to be formed: projections in their place, and features that do not multiply."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -287,3 +288,40 @@ def test_shapes_alone_are_refused_where_directions_are_sought():
     model = stax.serial(conv(), conv())
     with pytest.raises(TypeError, match="takes its sample from the data"):
         ns.feature_map(model, x, ns.Nystroem(8), key=KEY)
+
+
+@pytest.mark.usefixtures("float64", "compressed")
+@pytest.mark.parametrize("name", ["Nystroem", "RandomFeatures"])
+def test_contracts_of_a_map(name):
+    """jit, rows on their own, both dtypes, and derivatives with respect to inputs."""
+    x = images(6, 4)
+    model = stax.serial(conv(), block(), stax.GlobalAvgPool(), stax.Dense(1))
+    made = ns.feature_map(model, x, METHODS[name](12), key=KEY)
+    whole = made(x).ntk
+    assert whole.dtype == np.float64
+    np.testing.assert_allclose(eqx.filter_jit(made)(x).ntk, whole, rtol=1e-10)
+    alone = np.concatenate([made(row).ntk for row in np.split(x, 3)])
+    np.testing.assert_allclose(alone, whole, rtol=1e-10, atol=1e-12)
+    low = ns.feature_map(model, x.astype(np.float32), METHODS[name](12), key=KEY)
+    assert low(x.astype(np.float32)).ntk.dtype == np.float32
+    mapped = jax.vmap(lambda row: made(row[None]).nngp[0])(x)
+    np.testing.assert_allclose(mapped, made(x).nngp, rtol=1e-10, atol=1e-12)
+    if name == "Nystroem":
+        direction = np.random.default_rng(4).normal(size=x.shape)
+        _, found = jax.jvp(lambda x: made(x).ntk, (x,), (direction,))
+        step = 1e-6
+        right = (made(x + step * direction).ntk - made(x - step * direction).ntk) / (2 * step)
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.usefixtures("compressed")
+def test_keys_are_mapped():
+    shape = jax.ShapeDtypeStruct((2, 4, 4, 2), np.float32)
+    x = images(2, 4).astype(np.float32)
+
+    def features(key):
+        return ns.feature_map(linear(), shape, ns.RandomFeatures(8), key=key)(x).ntk
+
+    keys = jax.random.split(KEY, 2)
+    alone = np.stack(list(map(features, keys)))
+    np.testing.assert_allclose(jax.vmap(features)(keys), alone, rtol=1e-4, atol=1e-5)
