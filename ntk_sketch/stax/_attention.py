@@ -28,8 +28,8 @@ class Attention(Rule):
     G needs the covariances of all pairs of positions of an example: exact up to
     `Method.max_positions_all_pairs` positions. Beyond, they are *estimated*: those of a position
     with itself are exact, others are products of features. For 400 tokens the NTK error of
-    `RandomFeatures(256)` is 0.12 with either, that of `Nystroem(256)` 0.14 with estimated and 0.10
-    with exact ones (`tests/stax/test_beyond_all_pairs.py`).
+    `RandomFeatures(256)` is 0.10 to 0.12 with either, that of `Nystroem(256)` 0.14 with estimated
+    and 0.08 to 0.10 with exact ones (`tests/stax/test_beyond_all_pairs.py`).
 
     Source: Hron, Bahri, Sohl-Dickstein and Novak 2020 (arXiv 2006.10540).
     """

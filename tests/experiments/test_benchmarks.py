@@ -122,6 +122,7 @@ def test_cold_start(tmp_path, monkeypatch):
     assert "ns.ridge" in code
 
 
+@pytest.mark.slow
 def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "SIDES", (16, 32))
     words = f"--width 4 --repetitions 1 --images 20 40 --out {tmp_path}"

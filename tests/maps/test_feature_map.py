@@ -206,7 +206,11 @@ def test_batch_independence(net, method):
 @over_methods
 @pytest.mark.parametrize(
     ("net", "dtype"),
-    [("dense Relu", np.float32), ("dense Relu", np.float64), ("nested serial", np.float32)],
+    [
+        ("dense Relu", np.float32),
+        ("dense Relu", np.float64),
+        pytest.param("nested serial", np.float32, marks=pytest.mark.slow),
+    ],
 )
 def test_dtype_follows_the_input(net, method, dtype):
     x = inputs(net).astype(dtype)

@@ -86,7 +86,7 @@ def test_kernels_of_homogeneous_nonlinearities(name, scale):
         np.testing.assert_allclose(d, scale**power * a, rtol=1e-5, atol=1e-6 * scale**power)
 
 
-@pytest.mark.parametrize("scale", [2.0**-56, 2.0**56])
+@pytest.mark.parametrize("scale", [pytest.param(2.0**-56, marks=pytest.mark.slow), 2.0**56])
 @pytest.mark.parametrize("method", METHODS)
 def test_homogeneous_networks(method, scale):
     """Features of `s x` are `s` times those of `x`, from 1e-17 to 1e17 in float32, without a

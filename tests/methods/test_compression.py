@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -65,7 +66,7 @@ def error(made, exact, x):
     ]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", others_slow(METHODS, "Nystroem", "RandomFeatures"))
 def test_features_do_not_multiply_with_blocks(name):
     """Formed, those of two blocks at a width of 128 are 13,079 and 51,142."""
     x = images(12, 8).astype(np.float32)
@@ -105,7 +106,9 @@ def test_the_error_is_that_of_the_directions_left_out(monkeypatch):
 
 
 @pytest.mark.usefixtures("float64", "compressed")
-@pytest.mark.parametrize("name", ["RandomFeatures", "LeverageScore", "PolySketch"])
+@pytest.mark.parametrize(
+    "name", others_slow(["RandomFeatures", "LeverageScore", "PolySketch"], "RandomFeatures")
+)
 def test_random_projections_are_unbiased_and_their_error_falls(name):
     x, model, errors = images(3, 4), stax.serial(conv(), conv((2, 2)), stax.Dense(1)), []
     exact = stax.serial(model, stax.Flatten())[2](x, None, ("nngp", "ntk"))

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -48,7 +49,9 @@ def value(model, method, w, b):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", [*METHODS, *RESIDUAL])
+@pytest.mark.parametrize(
+    "name", others_slow([*METHODS, *RESIDUAL], "Exact", "landmarks", "network", "residual")
+)
 def test_finite_differences(name):
     model, method = (deep, METHODS[name]) if name in METHODS else (shallow, RESIDUAL[name])
     found = jax.grad(value, argnums=(2, 3))(model, method, 1.2, 0.3)

@@ -135,8 +135,15 @@ def test_every_degree(degree):
         np.testing.assert_allclose(np.sum(z**2, axis=1), exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scope", ["layer", "network"])
-@pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])
+@pytest.mark.parametrize(
+    ("make", "scope"),
+    [
+        (ns.PolySketch, "layer"),
+        (ns.Gegenbauer, "network"),
+        pytest.param(ns.PolySketch, "network", marks=pytest.mark.slow),
+        pytest.param(ns.Gegenbauer, "layer", marks=pytest.mark.slow),
+    ],
+)
 def test_error_falls_with_the_width(make, scope):
     layers = [stax.Dense(1, 1.3, 0.2), stax.Gelu()] * 2
     model = stax.serial(*layers, stax.Dense(1))
