@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
-from marks import also_by_default
+from marks import also_by_default, others_slow
 
 import ntk_sketch as ns
 
@@ -38,6 +38,7 @@ LAYER_BY_LAYER = [name for name, method in METHODS.items() if not method.whole_n
 NETS = ["linear", "dense Relu", "nested serial", "layer norm"]
 
 over_nets = pytest.mark.parametrize("net", NETS)
+over_some_nets = pytest.mark.parametrize("net", others_slow(NETS, "dense Relu", "nested serial"))
 over_methods = pytest.mark.parametrize("method", METHODS)
 over_oblivious = pytest.mark.parametrize("method", OBLIVIOUS)
 
@@ -96,7 +97,7 @@ RECOMPILED = {
 
 
 @over_methods
-@over_nets
+@over_some_nets
 def test_pytree(net, method):
     feature_map = made(net, method)
     leaves, tree = jax.tree.flatten(feature_map)
@@ -137,7 +138,7 @@ def test_vmap_over_keys(net, method):
 
 
 @over_methods
-@over_nets
+@over_some_nets
 def test_gradients(net, method):
     """Finite at the sample itself, where kernels have kinks, and at 0; and right."""
     feature_map, x = made(net, method), inputs(net)
