@@ -25,8 +25,9 @@ class Method(eqx.Module):
     Attributes:
         schedules: the settings that may be tuples, one entry for each nonlinearity.
         everywhere: the method replaces those that layers were given by `stax.with_method`.
-        uses_function: whether expansions evaluate the nonlinearity itself: "always", "in residual
-            features" or "never", where its kernels are enough.
+        uses_function: whether expansions evaluate the nonlinearity itself: "always", "for a series"
+            (kernels alone give one of few degrees), "in residual features" or "never", where its
+            kernels are enough.
         max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
             they are needed; beyond, those of different positions come from the features, which
             adds next to nothing to the error of most maps (measured for `GlobalAvgPool`,
@@ -42,7 +43,9 @@ class Method(eqx.Module):
     """
 
     everywhere: ClassVar[bool] = False
-    uses_function: ClassVar[Literal["always", "in residual features", "never"]] = "always"
+    uses_function: ClassVar[Literal["always", "for a series", "in residual features", "never"]] = (
+        "always"
+    )
     max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
 
     @property

@@ -3,7 +3,9 @@ user's.
 """
 
 import functools
+import inspect
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +113,9 @@ def as_layer(layer) -> Layer:
     raise TypeError(f"expected a layer, a triple (init_fn, apply_fn, kernel_fn), got {layer!r}.")
 
 
-def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Callable[..., Layer]:
+def register(
+    constructor: Callable[..., Any], rule: Callable[..., Rule], *, note: str = ""
+) -> Callable[..., Layer]:
     """`constructor`, an NT layer constructor, with the same name and signature, returning a `Layer`
     with a feature rule.
 
@@ -125,6 +129,7 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
         rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's
             arguments, defaults filled in; returns the layer's `Rule`. All of `ntk_sketch.stax` is
             made by this function.
+        note: what to know of the layer's features, put below the constructor's own documentation.
 
     Example:
         >>> from ntk_sketch.stax import register
@@ -134,10 +139,10 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
         >>> Relu = register(neural_tangents.stax.Relu, stax.homogeneous(1))
         >>> model = stax.serial(stax.Dense(1), Relu(), stax.Dense(1))
     """
-    return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"))
+    return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"), note)
 
 
-def _registered(constructor, rule: Any, module: str | None) -> Callable[..., Layer]:
+def _registered(constructor, rule: Any, module: str | None, note: str = "") -> Callable[..., Layer]:
     @functools.wraps(constructor)
     def new_constructor(*args, **kwargs):
         arguments = bound_arguments(constructor, args, kwargs)
@@ -155,6 +160,9 @@ def _registered(constructor, rule: Any, module: str | None) -> Callable[..., Lay
     vars(new_constructor)["plain"] = constructor  # without rule and names, see `Specification`
     new_constructor.__module__ = module or new_constructor.__module__
     new_constructor.__qualname__ = constructor.__name__
+    if note:
+        own, lines = inspect.getdoc(constructor) or "", textwrap.dedent(note).strip()
+        new_constructor.__doc__ = f"{own}\n\nFeatures:\n{textwrap.indent(lines, '  ')}\n"
     return new_constructor
 
 
