@@ -1,7 +1,9 @@
 """`feature_map`: a model and a method become a map from inputs to features."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,7 +15,7 @@ from .._typing import Inputs, PRNGKey
 from ..identity._example_keys import landmark_keys
 from ..methods import Method
 from ..methods._widths import warn_of_widths
-from ..numerics._compiling import fitting_jit
+from ..numerics._compiling import fitting_jit, is_tracing
 from ..numerics._precision import promoted
 from ..stax import Layer
 from ..stax._whole_network import rule_under
@@ -128,7 +130,8 @@ def feature_map(
             features = _entered(x_in_dtype, "ntk" in get, offsets, constant, str(given))
     else:
         features = eqx.filter_eval_shape(entering, jax.ShapeDtypeStruct(shape, dtype))
-    transform = rule.fit(features, method=own, offsets=None, key=key, **kwargs)
+    with _of_numbers((features, rule, key, kwargs)):
+        transform = rule.fit(features, method=own, offsets=None, key=key, **kwargs)
     warn_of_widths(transform, stacklevel=2)
     landmarks = None
     if not isinstance(x, jax.ShapeDtypeStruct | Tracer):
@@ -146,3 +149,12 @@ def feature_map(
         landmarks,
         constant,
     )
+
+
+def _of_numbers(parts: Any) -> contextlib.AbstractContextManager:
+    """Where another function is traced: what depends on numbers alone is computed, not traced, as
+    decompositions on the host need.
+    """
+    if is_tracing() and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(parts)):
+        return jax.ensure_compile_time_eval()
+    return contextlib.nullcontext()

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax import numpy as jnp
 from jax.core import Tracer
 
 #: For programs that make a map and run a few times, so that compiling them is what takes time. Code
@@ -39,6 +40,11 @@ def _quickly() -> dict[str, Any]:
     return _QUICKLY | _OLDER_QUICKLY
 
 
+def is_tracing() -> bool:
+    """Whether another function is being traced, so that what is computed from numbers is too."""
+    return isinstance(jnp.zeros(()), Tracer)
+
+
 def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]:
     """`equinox.filter_jit` for functions that are called from the host alone, a few times each.
 
@@ -65,7 +71,7 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
     @functools.wraps(fn)
     def call(*args):
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
-        as_usual = traced or jax.default_backend() != "cpu"
+        as_usual = traced or is_tracing() or jax.default_backend() != "cpu"
         return usual(*args) if as_usual else quick()(*args)
 
     return call

@@ -92,6 +92,16 @@ class TestCompiled:
         with pytest.raises(TypeError, match=self.message):
             jax.jit(lambda x: self.make(method, x, KEY))(x)
 
+    @pytest.mark.default_flags
+    def test_a_sample_and_a_key_that_are_there(self, method):
+        """Computed while another function is traced; a key made inside is not there yet."""
+        x = sample(12, 0).astype(np.float32)
+        eps = float(np.finfo(np.float32).eps)
+        inside = jax.jit(lambda other: self.make(method, x, KEY) + 0 * other)(1.0)
+        np.testing.assert_allclose(inside, self.make(method, x, KEY), rtol=100 * eps, atol=10 * eps)
+        with pytest.raises(TypeError, match=self.message):
+            jax.jit(lambda seed: self.make(method, x, jax.random.key(seed)))(0)
+
     def test_vmap_of_keys(self, method):
         x = sample(12, 0).astype(np.float32)
         with pytest.raises(TypeError, match=self.message):
