@@ -163,7 +163,7 @@ class ConcatSpaceTransform(eqx.Module):
 
 
 class FanInConcat(Rule):
-    """Concatenation of channels or of positions: `axis` decides, once the number of axes is known."""
+    """Concatenation of channels or positions, by `axis` and the number of axes of the inputs."""
 
     masks = forms_patches = True
 

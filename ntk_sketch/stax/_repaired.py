@@ -30,5 +30,5 @@ def ConvLocal(*args, **kwargs):
 
 @functools.wraps(nt_stax.DotGeneral)
 def DotGeneral(*, lhs=None, rhs=None, **kwargs):
-    """NT's layer, which without a factor would fail in `jax.numpy.array(None)`: it is the identity."""
+    """NT's layer, but the identity without a factor, where NT calls `jax.numpy.array(None)`."""
     return nt_stax.DotGeneral(lhs=lhs, rhs=1.0 if lhs is None and rhs is None else rhs, **kwargs)
