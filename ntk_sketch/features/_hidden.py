@@ -130,7 +130,7 @@ class HiddenFeatures(eqx.Module):
         return self.replace(nngp=tuple(raw(block, size, shared) for block in self.nngp), ntk=ntk)
 
     def fold(self, w: Any, s: Any, numpy: Any = jnp) -> tuple[Any, Any]:
-        """Columns for the vectors of `raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for ψ."""
+        """Columns for the vectors of `raw`, from those for φ, `w` (d, m), and ψ, `s` (d_ψ, m')."""
         columns_ntk = None if s is None else s.shape[1]
         shared = (w.shape[1] + self._shared(columns_ntk),) * len(self.nngp)
         w = self.nngp_vectors().fold(w, shared, numpy)
