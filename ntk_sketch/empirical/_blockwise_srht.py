@@ -16,8 +16,8 @@ _LARGEST_BLOCK = 2**15
 class BlockwiseSRHT(eqx.Module):
     r"""`S x = P H D x / √m` as `sketches.SRHT`, in the memory of one block besides x.
 
-    The Hadamard matrix of length `d̂ = B b` is a Kronecker product, `H = H_B ⊗ H_b`. Row `(i, j)` of
-    `H D x` is therefore a signed sum over blocks, of one entry of each block's transform:
+    The Hadamard matrix of length `d̂ = B b` is a Kronecker product, `H = H_B ⊗ H_b`. Entry `(i, j)`
+    of `H D x` is therefore a signed sum over blocks, of one entry of each block's transform:
 
         (H D x)_{ij} = Σ_β H_B[i, β] (H_b D_β x_β)_j,    H_B[i, β] = (-1)^popcount(i & β).
 

@@ -16,11 +16,11 @@ _POINTS = 32  # of Gauss-Hermite quadrature
 
 
 class NTKClassifier(ClassifierMixin, RidgeEstimator):
-    """Classification as a regression on classes, with the kernel of an infinitely wide network.
+    """Classification by regression on class indicators, with the kernel of an infinitely wide net.
 
-    Use it as `RidgeClassifier`, where the classes are no linear functions of the columns. Targets
-    are 1 for the class of a row and -1 for two classes or -1 / (classes - 1) otherwise; the class
-    with the largest prediction wins.
+    Use this like `RidgeClassifier`, if classes are not linear functions of the columns. The target
+    is 1 for the class of a row, and for other classes -1 / (classes - 1), which is -1 for two
+    classes. The class with the largest prediction is returned.
 
     Parameters
     ----------

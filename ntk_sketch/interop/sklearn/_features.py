@@ -16,9 +16,10 @@ from ._estimator import NetworkEstimator, digits
 class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEstimator):
     """Features whose inner products approximate the kernel of an infinitely wide network.
 
-    Use it as `sklearn.kernel_approximation.Nystroem`, in front of any linear estimator; for
-    regression and classification `NTKRegressor` and `NTKClassifier` never hold the features of all
-    rows. Standardise columns before: `make_pipeline(StandardScaler(), NTKFeatures(), ...)`.
+    Use this like `sklearn.kernel_approximation.Nystroem`, before any linear estimator. For
+    regression and classification use `NTKRegressor` and `NTKClassifier`, which never hold the
+    features of all rows. Standardise columns first, by `make_pipeline(StandardScaler(),
+    NTKFeatures(), ...)`.
 
         <transform(X)[i], transform(X)[j]>  ≈  kernel(X[i], X[j])
 

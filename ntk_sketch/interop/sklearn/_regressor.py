@@ -13,14 +13,14 @@ from ._ridge import RidgeEstimator, weights_of
 class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
     """Regression with the kernel of an infinitely wide network, of any number of rows.
 
-    Use it where `KernelRidge` or `GaussianProcessRegressor` would be too slow: rows are read once,
-    at a cost linear in their number, and memory does not depend on it. Standardise columns before,
-    best with clipped outliers. Predictions minimise, over functions of p features z,
+    Use this where `KernelRidge` or `GaussianProcessRegressor` are too slow: rows are read once, at
+    a cost linear in their number, and memory does not depend on it. Standardise columns first, and
+    clip outliers. Predictions minimise, over linear functions of p features z,
 
-        Σᵢ wᵢ (yᵢ - b - z(xᵢ)·v)² + λ |v|²,     λ = alpha · mean of |z(xᵢ)|²,
+        Σᵢ wᵢ (yᵢ - b - z(xᵢ)·v)² + λ |v|²,     λ = alpha · mean of |z(xᵢ)|².
 
-    and are the mean of a Gaussian process, whose standard deviation `predict(X, return_std=True)`
-    gives.
+    They are the mean of a Gaussian process, whose standard deviation is returned by
+    `predict(X, return_std=True)`.
 
     Parameters
     ----------
