@@ -30,7 +30,7 @@ _ROWS = 4096
 
 
 def in_place(array: Inputs) -> Inputs:
-    """An array without its derivative, on its device if that is one of `PLATFORMS`, else in NumPy."""
+    """An array without derivative, on its device if that is one of `PLATFORMS`, else in NumPy."""
     if isinstance(array, np.ndarray):
         return array
     array = lax.stop_gradient(array)
