@@ -21,7 +21,7 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._precision import float64
 from ._dual import DualActivation, value_and_derivative
 
-#: At most so many jumps of a function are kept, those nearest to 0.
+#: The largest number of jumps of a function, those nearest to 0.
 _MOST = 64
 
 #: One jump is searched in each interval of this grid, which reaches 1e5 on both sides and is fine

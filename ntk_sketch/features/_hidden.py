@@ -258,7 +258,7 @@ def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:
 
 
 def is_abstract(features) -> bool:
-    """Whether `features` are only shapes, as for methods that do not look at data."""
+    """Whether `features` are only shapes, as for data-independent methods."""
     return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(features))
 
 

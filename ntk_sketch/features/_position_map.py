@@ -15,7 +15,7 @@ from ..numerics._precision import float64
 from ._patch_operator import PatchOperator
 from ._variances import Variances
 
-#: `sources_of` applies a map to about so many numbers at a time.
+#: `sources_of` applies a map to about this many numbers at a time.
 _PART = 2**22
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from .._typing import Array, PRNGKey
 from ..numerics._compiling import fitting_jit
 
-#: At most so many columns are made orthogonal to each other: the cost grows with this number.
+#: The largest number of columns made orthogonal to each other; the cost grows with it.
 _MAX_GROUP = 1024
 
 

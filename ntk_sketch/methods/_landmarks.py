@@ -19,7 +19,7 @@ from ..numerics._precision import Precision, float64, matmul, on_device
 from ._roots import Values
 from ._sampling import check_kernel
 
-#: The rounding of kernel values is measured at most at so many positions.
+#: The largest number of positions at which the rounding of kernel values is measured.
 HELD_OUT = 256
 
 

@@ -15,7 +15,7 @@ from ..features._variances import MAX_POSITIONS_ALL_PAIRS
 from ._network import Network
 from ._schedule import Schedule
 
-#: Patches of up to so many numbers are always formed if a layer needs them.
+#: Patches of up to this length are always formed if a layer needs them.
 _FORMED = 1024
 
 
@@ -23,8 +23,8 @@ class Method(eqx.Module):
     """How the kernel of one nonlinearity becomes features.
 
     Use this as the base class of a method of your own. A method holds settings only; `expand` draws
-    random numbers or chooses landmarks, and returns an expansion. Settings that may differ between
-    nonlinearities are `Schedule`s.
+    random numbers or chooses landmarks, and returns an expansion, which computes features. Settings
+    that may differ between nonlinearities are `Schedule`s.
 
     Attributes:
         everywhere: whether the method replaces those given to layers by `stax.with_method`.
@@ -50,7 +50,7 @@ class Method(eqx.Module):
 
     @property
     def looks_at_data(self) -> bool:
-        """Whether `expand` needs the example inputs of `feature_map`, not only their shape.
+        """Whether the method is data-dependent: `expand` needs the sample, not only its shape.
 
         Fitting such a method decomposes matrices in float64 outside of JAX's tracing and cannot be
         jitted; applying it can.
@@ -71,8 +71,8 @@ class Method(eqx.Module):
 
         Args:
             dual: the nonlinearity.
-            features: the input of the nonlinearity for the sample, or shapes if the method does not
-                look at data.
+            features: the input of the nonlinearity for the sample, or its shapes if the method is
+                data-independent.
             key: of `jax.random`.
         """
 
@@ -97,7 +97,7 @@ class Method(eqx.Module):
 
         Args:
             network: the net's kernels.
-            features: those of the inputs (or shapes if the method does not look at data), with
+            features: those of the inputs (or shapes if the method is data-independent), with
                 `Θ = 1`: the net acts on them as one nonlinearity.
             key: of `jax.random`.
         """
@@ -111,8 +111,8 @@ class Method(eqx.Module):
 
         Args:
             name: of the layer, for errors.
-            branches: the inputs of the layer for the sample, or shapes if the method does not look
-                at data.
+            branches: the inputs of the layer for the sample, or shapes if the method is
+                data-independent.
             key: of `jax.random`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no features of products ({name}).")
@@ -143,13 +143,13 @@ class Method(eqx.Module):
         Args:
             name: of the layer that follows, for errors.
             features: those of the sample, with variances if `uses_variances`; or shapes if the
-                method does not look at data.
+                method is data-independent.
             key: of `jax.random`.
         """
         return self.expand_product(name, [features], key=key)
 
     def check_examples(self, name: str, features: Any) -> None:
-        """Raises TypeError if the method looks at data and was given only shapes."""
+        """Raises TypeError if a data-dependent method was given only shapes."""
         if self.looks_at_data and is_abstract(features):
             raise TypeError(
                 f"{type(self).__name__} at {name} takes its sample from the data, but `x` is a"

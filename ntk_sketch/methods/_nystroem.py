@@ -282,8 +282,8 @@ class Nystroem(Method):
             )
 
     def shares(self, dual: DualKernels, positions: int, share: Any) -> tuple[int, int]:
-        """Numbers of landmarks and of residual features, for a sample of so many positions. If the
-        width reaches their number, all become landmarks.
+        """Numbers of landmarks and of residual features, for a sample of `positions` positions. If
+        the width reaches that number, all become landmarks.
         """
         self.check_sample(dual, positions)
         width = self.width.one

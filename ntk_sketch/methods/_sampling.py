@@ -129,7 +129,7 @@ def sampled(
     Args:
         diagonal: of the kernel at all positions.
         kernel_of: `kernel_of(pool, columns)` returns the kernel of positions `pool` as a function
-            of indices into them, computed for so many columns at a time.
+            of indices into them, computed for this number of columns at a time.
         sampling: probability proportional to 1 ("uniform"), to the diagonal `k(x, x)` ("diagonal":
             Drineas and Mahoney 2005), to ridge leverage scores ("leverage"), or, one after the
             other, to the residual diagonal ("pivoted").

@@ -159,8 +159,7 @@ class SerialTransform(eqx.Module):
 class Walk:
     """Takes a sample through layers while they are fitted one after the other.
 
-    Shapes are computed after every layer. The sample itself is computed only when a layer looks at
-    it.
+    Shapes are computed after every layer. The sample itself is computed only if a layer needs it.
     """
 
     def __init__(self, features, kwargs: dict):
@@ -170,7 +169,7 @@ class Walk:
         self._ahead = []  # transforms not yet applied to the sample
 
     def given(self, looks_at_data: bool):
-        """The input of the next layer: the sample's features if it looks at data, else shapes."""
+        """The input of the next layer: the sample's features if it needs them, else shapes."""
         if not looks_at_data or self._sample is None:
             return self.shapes
         if self._ahead:

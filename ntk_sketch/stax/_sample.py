@@ -11,7 +11,7 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._memory import array_bytes
 from ._rule import Transform
 
-#: A sample is transformed in parts whose features take about so many bytes.
+#: A sample is transformed in parts whose features take about this many bytes.
 _PART_BYTES = 2**26
 
 
