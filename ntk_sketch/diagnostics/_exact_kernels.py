@@ -30,8 +30,8 @@ def exact_kernels(
 ) -> dict[str, np.ndarray]:
     """Exact kernel matrices of `x`, to compare features with.
 
-    Use this for convolutional nets, whose kernels of many examples would take hours and much memory
-    in one call: it computes a few pairs at a time, row by row, and can be interrupted. With Dropout
+    Use this for convolutional nets, whose kernels of many examples take too much time and memory in
+    one call: it computes a few pairs at a time, row by row, and can be interrupted. With Dropout
     the kernels are those of two independent passes, also on the diagonal.
 
     Args:

@@ -17,7 +17,8 @@ class Exact(Method):
 
     Use this for tests and small inputs. Everywhere else use `Nystroem`.
 
-    With `Z` the P unmasked positions of the sample (patches and bias included),
+    With φ and ψ the NNGP and NTK features of a position (patches and bias included), and `Z` the P
+    unmasked positions of the sample,
 
         φ' = k_σ(φ, Z) k_σ(Z, Z)^{-1/2},
         ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] (k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>)^{-1/2},

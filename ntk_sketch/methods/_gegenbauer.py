@@ -17,10 +17,11 @@ class Gegenbauer(SeriesMethod):
     Use this for inputs on a sphere of few dimensions, with `scope="network"`. On data sets
     `Nystroem` has a smaller error (`experiments/kernel_approximation`).
 
-    With `u = φ / r` of norm `r = √q` (the exact one), d its dimension, `w_j` uniform on the sphere
+    Let φ and ψ be the NNGP and NTK features of a position (patches and bias included), d the
+    dimension of φ, q its exact variance, `r = √q` and `u = φ / r`. For `w_j` uniform on the sphere
     and `p_l` the orthonormal Gegenbauer polynomials, `E_w[p_l(<w, u>) p_n(<w, u'>)] = 1[l = n]
-    P_l(<u, u'>)`. So the expansions `k_σ = √(k_σ k_σ') Σ_l Σ_i h_{l,i}(r) h_{l,i}(r') P_l(ρ)`
-    (`GegenbauerFactors`) give features
+    P_l(<u, u'>)`. The expansions `k_σ = √(k_σ k_σ') Σ_l Σ_i h_{l,i}(r) h_{l,i}(r') P_l(ρ)`
+    (`GegenbauerFactors`) therefore give features
 
         φ'_j = √(k_σ(q, q, q) / m) z_j,        z_j = Σ_l p_l(<w_j, u>) Σ_i ε_{j,l,i} h_{l,i}(r),
         ψ'_j = √(k_σ'(q, q, q) / m) z'_j (Sψ)_j,

@@ -36,8 +36,9 @@ class Nystroem(Method):
     Use this by default: on CIFAR-10 its NTK error is less than a tenth of that of `RandomFeatures`
     of equal width (`experiments/kernel_approximation`). It needs example inputs.
 
-    At every nonlinearity `σ`, `m₁` positions of the sample (patches and bias included) become
-    landmarks `Z`, the same for both kernels, and
+    Let φ and ψ be the NNGP and NTK features of a position (patches and bias included) before a
+    nonlinearity `σ`, and φ' and ψ' those after it. `m₁` positions of the sample become landmarks
+    `Z`, the same for both kernels, and
 
         φ' = k_σ(φ, Z) R,        ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] R_ψ,
 
@@ -48,7 +49,7 @@ class Nystroem(Method):
     kernel error is several times smaller.
 
     Residual features are `m₂` random functions `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ` minus their projection on
-    the landmarks. Their covariance is the residual kernel, that which the landmark features lack.
+    the landmarks. Their covariance is the residual kernel, the part that landmark features miss.
     Without calibration, and with exact input features, they make a nonlinearity's kernel unbiased.
 
     Patches of a convolution that a linear layer would form (`Method.compresses`) are projected on
@@ -101,7 +102,7 @@ class Nystroem(Method):
     features. With `scope="network"`: `2 n d width` for inner products, O(n width) for every layer
     and the same `4 n width²`.
 
-    To choose the landmarks of a dense network yourself, give `feature_map` nothing else:
+    To choose the landmarks of a dense network yourself, give `feature_map` only these examples:
     `feature_map(model, x[index], Nystroem(len(index)), key=key)`.
 
     Derivatives with respect to inputs are exact for landmark features and unbiased for residual

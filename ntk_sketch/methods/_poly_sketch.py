@@ -26,7 +26,8 @@ class PolySketch(SeriesMethod):
     Use this for data-independent features with explicit control of the degree, for example to
     compare with published sketches.
 
-    With `u = φ / r` of norm `r = √q` (the exact one) and `S_l` a sketch of `u^{⊗l}` to m numbers,
+    Let φ and ψ be the NNGP and NTK features of a position (patches and bias included), q its exact
+    variance, `r = √q`, `u = φ / r`, and `S_l` a sketch of `u^{⊗l}` to m numbers. Then
 
         φ' = √k_σ(q, q, q) Σ_l ĉ_l(r) ε_l ⊙ S_l(u),
         ψ' = √k_σ'(q, q, q) (Sψ) ⊙ Σ_l ĉ'_l(r) ε'_l ⊙ S_l(u),

@@ -29,7 +29,8 @@ from ._schedule import Schedule, widths
 class SeriesMethod(Method):
     """A method that expands kernels in series, for one nonlinearity or a whole network.
 
-    For one nonlinearity, with both kernels scaled to a diagonal of 1,
+    For one nonlinearity, with NNGP features φ, NTK features ψ and both kernels scaled to a diagonal
+    of 1,
 
         φ' = √k_σ(q, q, q) sums(r, seen),        ψ' = √k_σ'(q, q, q) sums'(r, seen) ⊙ Sψ,
 

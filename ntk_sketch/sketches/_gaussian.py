@@ -15,8 +15,8 @@ class GaussianSketch(Sketch):
 
         E <Sx, Sx'> = <x, x'>,        Var <Sx, Sx'> = (‖x‖² ‖x'‖² + <x, x'>²) / m.
 
-    Use this as a reference for other sketches, or for short vectors. It is the slowest sketch; an
-    `SRHT` has a smaller variance.
+    Use this as a reference for other sketches, or for short vectors. An `SRHT` has a smaller
+    variance and costs less for long ones.
 
     Args:
         d: dimension of the vectors.
