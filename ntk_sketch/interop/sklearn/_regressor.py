@@ -98,7 +98,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Means (n,) or (n, outputs). With `return_std` also the standard deviation of an
-        observation, of the same shape, from the posterior and the noise of variance λ."""
+        observation, of the same shape: that of the posterior and of the noise set by `alpha`."""
         mean = self._means(X)
         if not return_std:
             return mean
