@@ -120,15 +120,18 @@ class DualActivation(DualKernels):
             NotImplementedError: the layer is a kernel without a finite network (NT's
                 `ExpNormalized`).
         """
+        self.check_function()
         _, apply_fn, _ = in_dtype(self.specification, u.dtype).triple()
-        try:
-            return jax.jvp(lambda v: apply_fn((), v), (u,), (jnp.ones_like(u),))
-        except NotImplementedError as error:
+        return jax.jvp(lambda v: apply_fn((), v), (u,), (jnp.ones_like(u),))
+
+    def check_function(self) -> None:
+        """Refuses a kernel without a finite network."""
+        if not self.has_function:
             raise NotImplementedError(
                 f"{self.name} has no finite network (its `apply_fn` is not implemented), so random"
                 " features of it cannot be drawn. Use a method that needs the kernel alone, such as"
-                " Exact(), or Nystroem without residual features."
-            ) from error
+                " Exact(), PolySketch, or Nystroem without residual features."
+            )
 
     def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
         """`k_σ` and `k_σ'` at covariances `c` and variances `q`, `q_other`, broadcast together.

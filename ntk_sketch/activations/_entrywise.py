@@ -72,6 +72,8 @@ def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formul
     arguments, steps = tuple(f"argument {i}" for i in range(len(avals))), []
 
     def one_step(equation, operands):
+        # Constants of functions called inside have shapes of single numbers too.
+        operands = [x if isinstance(x, str) else _number(x) for x in operands]
         if equation.primitive.name in _SHAPES_ALONE:
             return operands[:1]
         if not _names(operands) and equation.primitive.name in _BY_NUMPY:

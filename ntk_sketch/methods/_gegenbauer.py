@@ -47,8 +47,7 @@ class Gegenbauer(SeriesMethod):
     Raises, from `feature_map`:
         ValueError: the series does not converge at the largest of `radii`, or leaves out more than
             `max_tail`; "network" with inputs that have positions.
-        NotImplementedError: a kernel without a finite network; "network" with a layer that has no
-            power series.
+        NotImplementedError: "network" with a layer that has no power series.
 
     Source: Han, Zandieh and Avron 2022 (arXiv 2202.03474), random Gegenbauer features and
     generalised zonal kernels. Here there is one feature for each direction, whatever the number of

@@ -107,7 +107,6 @@ class LeverageScore(Method):
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype
-        # Fails here, not under jit, for a kernel without a finite network.
         chi_norms = not norm_does_not_matter(dual.unit or dual, dtype)
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension

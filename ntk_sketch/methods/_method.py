@@ -28,8 +28,9 @@ class Method(eqx.Module):
 
     Attributes:
         everywhere: whether the method replaces those given to layers by `stax.with_method`.
-        uses_function: whether expansions evaluate the nonlinearity itself ("always", "in residual
-            features") or only its kernels ("never").
+        uses_function: whether expansions evaluate the nonlinearity itself: "always", "for a series"
+            (from kernels alone only a few degrees are found), "in residual features", or "never"
+            (kernels are enough).
         max_positions_all_pairs: up to this number of positions, exact covariances of all pairs are
             propagated if a layer needs them. Beyond it, covariances of different positions are
             estimated from the features, which adds little to the error of most maps (measured for
@@ -45,7 +46,9 @@ class Method(eqx.Module):
     """
 
     everywhere: ClassVar[bool] = False
-    uses_function: ClassVar[Literal["always", "in residual features", "never"]] = "always"
+    uses_function: ClassVar[Literal["always", "for a series", "in residual features", "never"]] = (
+        "always"
+    )
     max_positions_all_pairs: ClassVar[float] = MAX_POSITIONS_ALL_PAIRS
 
     @property

@@ -53,8 +53,7 @@ class PolySketch(SeriesMethod):
     Raises, from `feature_map`:
         ValueError: the series does not converge at the largest of `radii`, or leaves out more than
             `max_tail`; "network" with inputs that have positions.
-        NotImplementedError: a kernel without a finite network; "network" with a layer that has no
-            power series.
+        NotImplementedError: "network" with a layer that has no power series.
 
     Source: Zandieh, Han et al. 2021 (arXiv 2106.07880), NTKSketch and CNTKSketch, for ReLU; Han et
     al. 2022 (arXiv 2209.04121), Hermite series of general activations at norm one. Here the series

@@ -110,8 +110,6 @@ class RandomFeatures(Method):
 
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey):
         dtype = features.nngp[0].dtype
-        # Fails here, not under jit, for a kernel without a finite network.
-        jax.eval_shape((dual.unit or dual).value_and_derivative, jax.ShapeDtypeStruct((1,), dtype))
         d = features.nngp_vectors().dimension
         d_ntk = None if features.ntk is None else features.ntk_vectors().dimension
         w, s = _draw(key, d, d_ntk, self.width.one, dtype, self.orthogonal)

@@ -17,6 +17,7 @@ from ..features._variances import Variances
 from ..numerics._precision import Precision, checked_precision
 from ..series import KernelSeries
 from ..series._checks import checked_degree
+from ..series._kernel_values import check_degree_of_kernel
 from ._directions import orthogonal_directions
 from ._method import Method
 from ._network import Network, Scope, checked_scope
@@ -58,6 +59,8 @@ class SeriesMethod(Method):
         precision: of the inputs of the projections: "full" (that of the features),
             "tensorfloat32" or "bfloat16".
     """
+
+    uses_function = "for a series"
 
     degree: int = eqx.field(static=True)
     width: Schedule = eqx.field(static=True)
@@ -105,6 +108,10 @@ class SeriesMethod(Method):
     def table(self) -> dict[str, Any]:
         """Settings of the table of a nonlinearity's series."""
         return {"radii": self.radii or (1e-3, 1e2), "max_tail": self.max_tail}
+
+    def check_sample(self, dual, positions):
+        if isinstance(dual, DualActivation) and dual.unit is None and not dual.has_function:
+            check_degree_of_kernel(dual, self.degree)
 
     def check_tail(
         self, kept: np.ndarray, diagonal: np.ndarray, radii: tuple[float, float]

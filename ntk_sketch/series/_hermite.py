@@ -9,6 +9,7 @@ from jaxtyping import Float
 from .._typing import Inputs
 from ..activations._dual import DualActivation, value_and_derivative
 from ._checks import Norms, checked_degree, checked_radius, real
+from ._kernel_values import coefficients_from_kernel
 from ._quadrature import gaussian_moments
 
 
@@ -65,7 +66,8 @@ def hermite_coefficients(
 
     The quadrature is adaptive (`gaussian_moments`): kinks and jumps of σ cost more panels, but no
     accuracy. σ is evaluated in float64 on the host whatever JAX's default, so that a call also
-    works while another function is traced.
+    works while another function is traced. For a `DualActivation` without a function the values of
+    its kernel are used, which give coefficients up to degree 8, each up to its sign.
 
     Args:
         sigma: an elementwise function of NumPy or JAX arrays, or a `DualActivation`.
@@ -80,7 +82,6 @@ def hermite_coefficients(
         ValueError: a degree or norm outside its range; σ is not finite; `E[σ²]` is infinite, so
             that the series converges at no ρ near 1; a tail above `max_tail`.
         TypeError: complex values; `derivative` of a plain function.
-        NotImplementedError: the layer is a kernel without a finite network.
 
     Cost: `O(nodes · degree)` FLOPs. Smooth σ at norms of order 1 take about 1,500 nodes a norm;
     others take nodes in proportion to their oscillations. Memory is for 2^16 nodes at a time.
@@ -100,13 +101,16 @@ def hermite_coefficients(
     radius = checked_radius(radius)
     if isinstance(sigma, DualActivation) and sigma.unit is not None:
         return _of_homogeneous(sigma, radius, degree, derivative, tolerance, max_tail)
-    function, name = elementwise_function(sigma, derivative)
-    values, error = gaussian_moments(function, radius.ravel(), degree, tolerance, name)
-    found = HermiteCoefficients(
-        values[:, :-1].reshape(*radius.shape, degree + 1),
-        error[:, :-1].reshape(*radius.shape, degree + 1),
-        values[:, -1].reshape(radius.shape),
-    )
+    if isinstance(sigma, DualActivation) and not sigma.has_function:
+        name, parts = (
+            sigma.name,
+            coefficients_from_kernel(sigma, radius.ravel(), degree, derivative),
+        )
+    else:
+        function, name = elementwise_function(sigma, derivative)
+        values, error = gaussian_moments(function, radius.ravel(), degree, tolerance, name)
+        parts = values[:, :-1], error[:, :-1], values[:, -1]
+    found = HermiteCoefficients(*(part.reshape((*radius.shape, *part.shape[1:])) for part in parts))
     if max_tail is not None:
         _check_tail(found, radius, max_tail, name)
     return found

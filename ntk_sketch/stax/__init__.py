@@ -102,8 +102,8 @@ Dense = register(_nt_stax.Dense, _weights.dense)
 DotGeneral = register(_repaired.DotGeneral, _positions.dot_general)
 Dropout = register(_nt_stax.Dropout, _linear.dropout)
 Flatten = register(_nt_stax.Flatten, _linear.flatten)
-GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool)
-GlobalSumPool = register(_nt_stax.GlobalSumPool, _pool.global_sum_pool)
+GlobalAvgPool = register(_nt_stax.GlobalAvgPool, _pool.global_avg_pool, note=_pool.GLOBAL_POOL_NOTE)
+GlobalSumPool = register(_nt_stax.GlobalSumPool, _pool.global_sum_pool, note=_pool.GLOBAL_POOL_NOTE)
 Identity = register(_nt_stax.Identity, _linear.identity)
 ImageResize = register(_resize.ImageResize, _resize.image_resize)
 Index = register(_nt_stax.Index, _positions.index)
@@ -111,8 +111,10 @@ LayerNorm = register(_nt_stax.LayerNorm, _normalization.layer_norm)
 SumPool = register(_nt_stax.SumPool, _pool.sum_pool)
 
 # Layers that mix positions, by a graph or by their covariances.
-Aggregate = register(_nt_stax.Aggregate, _aggregate.aggregate)
-GlobalSelfAttention = register(_nt_stax.GlobalSelfAttention, _attention.global_self_attention)
+Aggregate = register(_nt_stax.Aggregate, _aggregate.aggregate, note=_aggregate.NOTE)
+GlobalSelfAttention = register(
+    _nt_stax.GlobalSelfAttention, _attention.global_self_attention, note=_attention.NOTE
+)
 
 # Branches.
 FanInConcat = register(_nt_stax.FanInConcat, _branching.fan_in_concat)

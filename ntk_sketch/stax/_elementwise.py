@@ -15,6 +15,7 @@ from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..features._windows import union
 from ..identity._specification import Specification
+from ..series._kernel_values import MAX_DEGREE
 from ._rule import Rule
 
 
@@ -32,6 +33,8 @@ class Nonlinearity(Rule):
 
     def needs(self, offsets, shape, *, method):
         method.check_sample(self.dual, math.prod(shape[:-1]))
+        if method.uses_function == "always":
+            (self.dual.unit or self.dual).check_function()
         if offsets is None and not method.uses_variances and self.dual.unit is None:
             return None
         return union(offsets, ((0,),) * (len(shape) - 2))
@@ -50,12 +53,14 @@ class Nonlinearity(Rule):
         return series.nonlinearity(self.dual)
 
     def support(self, method):
-        use = method.uses_function
-        if self.dual.has_function or use == "never" or (self.dual.unit and use == "always"):
+        use, unit = method.uses_function, self.dual.unit is not None
+        if self.dual.has_function or use == "never" or (unit and use in ("always", "for a series")):
             return "yes"
         if use == "always":
-            return "no: its coefficients and samples are of the function, not of its kernels"
-        if self.dual.unit is None:
+            return "no: kernels fix the function, which is sampled, up to signs of its coefficients"
+        if use == "for a series":
+            return f"degree at most {MAX_DEGREE}: higher coefficients are lost in rounding"
+        if not unit:
             return "landmarks alone: residual features need the function"
         return "landmarks alone: residual features have a variance of up to e^{4γ} K²"
 

@@ -1,7 +1,9 @@
 """`Layer`, NT's triple with a feature rule, and the registration of layers."""
 
 import functools
+import inspect
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -110,7 +112,9 @@ def as_layer(layer) -> Layer:
     raise TypeError(f"expected a layer, a triple (init_fn, apply_fn, kernel_fn), got {layer!r}.")
 
 
-def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Callable[..., Layer]:
+def register(
+    constructor: Callable[..., Any], rule: Callable[..., Rule], *, note: str = ""
+) -> Callable[..., Layer]:
     """Gives the layers of an NT constructor a feature rule.
 
     Use this for a constructor with arguments; for one triple use `layer`. The result has the name
@@ -124,6 +128,7 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
             Python, NumPy or JAX, also traced ones.
         rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's
             arguments, defaults filled in; returns the layer's `Rule`.
+        note: about the layer's features, to be added to the constructor's own documentation.
 
     Example:
         >>> from ntk_sketch.stax import register
@@ -133,10 +138,10 @@ def register(constructor: Callable[..., Any], rule: Callable[..., Rule]) -> Call
         >>> Relu = register(neural_tangents.stax.Relu, stax.homogeneous(1))
         >>> model = stax.serial(stax.Dense(1), Relu(), stax.Dense(1))
     """
-    return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"))
+    return _registered(constructor, rule, sys._getframe(1).f_globals.get("__name__"), note)
 
 
-def _registered(constructor, rule: Any, module: str | None) -> Callable[..., Layer]:
+def _registered(constructor, rule: Any, module: str | None, note: str = "") -> Callable[..., Layer]:
     @functools.wraps(constructor)
     def new_constructor(*args, **kwargs):
         arguments = bound_arguments(constructor, args, kwargs)
@@ -154,6 +159,9 @@ def _registered(constructor, rule: Any, module: str | None) -> Callable[..., Lay
     vars(new_constructor)["plain"] = constructor  # without rule and names, see `Specification`
     new_constructor.__module__ = module or new_constructor.__module__
     new_constructor.__qualname__ = constructor.__name__
+    if note:
+        own, lines = inspect.getdoc(constructor) or "", textwrap.dedent(note).strip()
+        new_constructor.__doc__ = f"{own}\n\nFeatures:\n{textwrap.indent(lines, '  ')}\n"
     return new_constructor
 
 

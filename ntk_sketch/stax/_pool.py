@@ -65,15 +65,20 @@ def sum_pool(layer, window_shape, strides, padding, batch_axis, channel_axis):
     return Pool(layer, windows, "sum", (batch_axis, channel_axis))
 
 
+GLOBAL_POOL_NOTE = """
+The pool itself is exact. A nonlinearity after it divides by the variance of the pooled position,
+the sum of the covariances of all pairs of positions of an example. These are exact up to 256
+positions. Beyond, the covariances of different positions are *estimated* by products of features.
+Measured with 400 positions, the estimate adds nothing that shows: the NTK error is 0.14 under
+`Nystroem(256)` and 0.09 under `RandomFeatures(256)`, with estimated and with exact covariances.
+"""
+
+
 class GlobalPool(Rule):
     """`K'` is the sum, or mean, of `K(s, t)` over all pairs of positions.
 
     A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions
-    of an example: exact up to `Method.max_positions_all_pairs` positions. Beyond, it is
-    *estimated*: same-position terms are exact, cross-position terms are those of the features. Over
-    400 positions the NTK errors of `Nystroem(256)`, 0.14, and `RandomFeatures(256)`, 0.09, are the
-    same with either (`tests/stax/test_beyond_all_pairs.py`).
-    A mean is over positions that are not masked.
+    of an example (`GLOBAL_POOL_NOTE`). A mean is over positions that are not masked.
     """
 
     positions, masks = "pooled", True

@@ -83,6 +83,20 @@ def test_formulas_are_traced_once(monkeypatch):
     assert shapes == [()]
 
 
+def test_constants_of_functions_inside():
+    """Single numbers in an axis or two, as Neural Tangents makes them."""
+    scale = np.full((1, 1), 3.0)
+    inner = jax.jit(lambda x: x * scale)
+
+    def fn(x):
+        return [jnp.where(x > 1, inner(x[None, None])[0, 0], 1 + 0 * x)]
+
+    with jax.ensure_compile_time_eval():
+        of_one = of_one_entry(fn, ONE)
+    x = np.arange(4.0)
+    np.testing.assert_array_equal(entrywise(lambda *a: fn(*a), of_one)(x)[0], [1, 1, 6, 9])
+
+
 def test_steps_of_a_formula():
     """Those on numbers alone are carried out, and those that no result needs are left out."""
 

@@ -54,6 +54,32 @@ def naive(f, breaks=()):
     )
 
 
+def alone(name):
+    """The kernels of a nonlinearity as a user would write them, without their function."""
+    dual = dual_of(name)
+    layer = stax.Elementwise(None, lambda *k: dual(*k)[0], lambda *k: dual(*k)[1])
+    return layer.rule.dual
+
+
+@pytest.mark.parametrize("derivative", [False, True])
+@pytest.mark.parametrize("name", ["Erf", "Relu", "Polynomial"])
+def test_of_kernels_alone(name, derivative):
+    """Equal products at every pair of norms, to the error that is stated. Of the polynomial
+    `c_0(r) = 0.3 - 0.2 r²` changes its sign.
+    """
+    r = np.array([1e-3, 0.3, 1.0, 2.0, 40.0])
+    found = hermite_coefficients(alone(name), r, 8, derivative=derivative)
+    right = hermite_coefficients(dual_of(name), r, 8, derivative=derivative)
+    scale = np.sqrt(right.second_moment)[:, None]
+    values, error, right_values = found.values / scale, found.error / scale, right.values / scale
+    products, right_products = (v[:, None] * v for v in (values, right_values))
+    largest = np.maximum(np.abs(values), error)
+    bound = largest[:, None] * error + error[:, None] * largest
+    assert np.all(np.abs(products - right_products) <= bound)
+    assert np.all(bound[..., :5] < 1e-7)
+    np.testing.assert_allclose(found.second_moment, right.second_moment, rtol=1e-10)
+
+
 FUNCTIONS = {
     "smooth": (lambda x: np.log1p(np.exp(x)), ()),
     "kinks": (lambda x: np.clip(x, -0.3, 0.77), (-0.3, 0.77)),
@@ -249,8 +275,19 @@ def test_refusals_of_series():
     with pytest.raises(TypeError, match="pass that function itself"):
         hermite_coefficients(np.sin, 1.0, 3, derivative=True)
     kernel_alone = stax.Elementwise(None, lambda c, q, r: c, lambda c, q, r: 1.0).rule.dual
-    with pytest.raises(NotImplementedError, match=r"Elementwise.* has no finite network"):
-        hermite_coefficients(kernel_alone, 1.0, 3)
+    with pytest.raises(
+        ValueError, match=r"Elementwise.* has no function.* above degree 8 .*got degree 9"
+    ):
+        hermite_coefficients(kernel_alone, 1.0, 9)
+    no_kernel = stax.Elementwise(None, lambda c, q, r: 2 * q * r - c**2, lambda c, q, r: -2 * c)
+    with pytest.raises(ValueError, match=r"not positive semidefinite.* has a coefficient -1"):
+        hermite_coefficients(no_kernel.rule.dual, 1.0, 3)
+    negative = stax.Elementwise(None, lambda c, q, r: c - 2 * r, lambda c, q, r: 1.0)
+    with pytest.raises(ValueError, match=r"not positive semidefinite: k\(x, x\) is negative"):
+        hermite_coefficients(negative.rule.dual, 1.0, 3)
+    pole = stax.Elementwise(None, lambda c, q, r: jnp.log(r - 1), lambda c, q, r: 0 * c)
+    with pytest.raises(ValueError, match=r"is not finite at norms from 1 to 1\.41"):
+        hermite_coefficients(pole.rule.dual, [1.0, 2**0.5], 3)
     with pytest.raises(ValueError, match=r"infinite from norm 0\.5 on"):
         closed_forms.gaussian_coefficients([0.1, 0.6], 3, b=1.0)
     with pytest.raises(ValueError, match="overflow float64 at norm 50"):

@@ -21,12 +21,15 @@ def last():
     return stax.serial(stax.Relu(), stax.GlobalAvgPool(), stax.Dense(1))
 
 
-def attention():
-    return stax.GlobalSelfAttention(1, 1, 1, 1, linear_scaling=True, b_std=0.1)
+def attention(**options):
+    return stax.GlobalSelfAttention(1, 1, 1, 1, b_std=0.1, **options)
 
 
 NETS = {
-    "attention": lambda: stax.serial(first(), attention(), last()),
+    "attention": lambda: stax.serial(first(), attention(linear_scaling=True), last()),
+    "quadratic attention": lambda: stax.serial(
+        first(), attention(linear_scaling=False, attention_mechanism="IDENTITY"), last()
+    ),
     "aggregate": lambda: stax.serial(first(), stax.Aggregate(), stax.Dense(1, b_std=0.1), last()),
     "pool": lambda: stax.serial(
         *(stax.Conv(1, (3,)), stax.Relu(), stax.GlobalAvgPool()),
@@ -74,6 +77,7 @@ def test_estimated_terms_add_little(name, method, data, monkeypatch, record_prop
         ]
         errors.append(float(np.linalg.norm(z[0] @ z[1].T - right) / np.linalg.norm(right)))
     record_property("estimated and exact", errors)
-    assert errors[1] < 0.2
+    # Sketches of cubic kernels err more than what they are made of.
+    assert errors[1] < (0.6 if name == "quadratic attention" else 0.2)
     # Attention with landmarks, whose features err alike at all positions, is the one above 1.1.
     assert errors[0] < (2 if name == "attention" else 1.1) * errors[1]

@@ -32,12 +32,19 @@ ROWS = (
     "transposed, circular",
     "wide residual",
 )
+#: Samples are those of a function.
+SERIES = [name for name in METHODS if name != "LeverageScore"]
+CASES = {f"{row}-{method}": (row, method) for row in ROWS for method in METHODS}
+CASES |= {f"kernels alone-{method}": ("kernels alone", method) for method in SERIES}
+KEPT = [
+    case for case, (row, _) in CASES.items() if row in ("selected positions", "graph", "attention")
+]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("row", others_slow(ROWS, "selected positions", "graph", "attention"))
-def test_both_kernels(row, method, record_property):
+@pytest.mark.parametrize("case", others_slow(CASES, *KEPT, "kernels alone-PolySketch"))
+def test_both_kernels(case, record_property):
     """Of one key, at a width of 256."""
+    row, method = CASES[case]
     architecture = ARCHITECTURES[row]
     model, options = architecture.model(), dict(architecture.nt_options)
     x = np.random.default_rng(1).normal(size=(6, *architecture.shape)).astype(np.float32)
