@@ -82,10 +82,10 @@ def log_determinant(
     traced); memory for 3 blocks of n x 8 float64 numbers, or with matfree N vectors.
 
     Raises:
-      ValueError: an operator that is not square, symmetric or positive definite, or has NaN; an
-        eigenvalue outside of the interval, once products show it; a condition number that needs
-        more than 10,000 degrees; a least eigenvalue that 400 products do not find.
-      TypeError: no operator; a function without `size`.
+      ValueError: the operator is not square, symmetric or positive definite, or has NaN; products
+        show an eigenvalue outside of the interval; the condition number needs more than 10,000
+        degrees; 400 products do not find the smallest eigenvalue.
+      TypeError: the operator is of an unknown kind, or a function without `size`.
       ImportError: `method="lanczos"` of a traced operator without matfree.
 
     Warns:
