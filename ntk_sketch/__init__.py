@@ -1,5 +1,7 @@
-"""Feature maps for infinitely wide networks: NNGP, NTK and convolutional NTK at a cost linear in
-examples.
+"""Feature maps for the NNGP kernel and the NTK of infinitely wide networks.
+
+`feature_map` makes features whose inner products approximate either kernel; `ridge` and `predict`
+fit and predict with them. All of it costs time linear in the number of examples.
 
     x → Features → Gram → weights → predictions
 """

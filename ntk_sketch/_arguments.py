@@ -1,13 +1,12 @@
-"""What users give: arrays, integers, shares, choices and keys.
+"""Checks of users' arguments: arrays, integers, shares, choices and keys.
 
-Policy: values are looked at where data enter: in `feature_map`, `ridge`, `accumulate`, `stream` and
-`predict`. A call of a map looks at shape and dtype alone, and so does everything under `jit`: a
-value cannot be read there without waiting for the device. NaN that enter such a call come out as
-NaN in the same rows.
+Values are checked where data enter: in `feature_map`, `ridge`, `accumulate`, `stream` and
+`predict`. A call of a map checks only shape and dtype, since reading values would wait for the
+device; so does everything under `jit`. NaN in such a call give NaN in the same rows.
 
-What has `__array__` is taken as NumPy takes it: data frames, tensors on the CPU, HDF5 data sets.
-Numbers in nested lists become floating point. Integer arrays are refused, since whether they are
-pixels, counts or labels is for the user to say.
+Objects with `__array__` are converted by NumPy: data frames, tensors on the CPU, HDF5 data sets.
+Numbers in nested lists become floating point. Integer arrays are refused: only the user knows
+whether they are pixels, counts or labels.
 """
 
 import functools
@@ -22,15 +21,15 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-_CHUNK = 1 << 24  # numbers that are looked at in one go: no temporary of the size of x
+_CHUNK = 1 << 24  # numbers checked at a time, so that no temporary has the size of x
 
 
 def as_array(x: Any, name: str = "x", wanted: str = "(n, ...)") -> Any:
-    """`x` as an array of NumPy or, if it is one already, of JAX.
+    """`x` as an array of NumPy, or of JAX if it is one already.
 
     Raises:
-        TypeError: x is nothing that NumPy makes numbers of; the message says what to do.
-        ValueError: nested lists of different lengths.
+        TypeError: NumPy cannot convert x; the message says what to do.
+        ValueError: nested lists have different lengths.
     """
     kind = type(x).__name__
     if isinstance(x, jax.Array | jax.ShapeDtypeStruct):  # traced ones included
@@ -60,14 +59,14 @@ def as_array(x: Any, name: str = "x", wanted: str = "(n, ...)") -> Any:
 
 
 def on_host(x: Any) -> Any:
-    """An array of JAX on the CPU as one of NumPy, without a copy: slices of it are no programs."""
+    """A JAX array on the CPU as a NumPy array, without a copy: slicing then compiles nothing."""
     if isinstance(x, Tracer) or not isinstance(x, jax.Array) or jax.default_backend() != "cpu":
         return x
     return np.asarray(x)
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """In the byte order of this machine, and no wider than float64: what JAX takes."""
+    """The array in the machine's byte order and at most float64, as JAX needs it."""
     if array.dtype.kind != "f":
         return array
     if array.dtype.itemsize > 8:
@@ -78,13 +77,13 @@ def native(array: np.ndarray) -> np.ndarray:
 def checked_inputs(
     x: Any, name: str = "x", shape: tuple[int, ...] | None = None, values: bool = True
 ) -> Any:
-    """`x` as an array, if it is a non-empty batch of floating point examples.
+    """`x` as an array, checked to be a non-empty batch of floating point examples.
 
     Args:
-        x: what the user gave.
-        name: of the argument, for messages.
+        x: the user's argument.
+        name: of the argument, for errors.
         shape: of one example; `None`: any.
-        values: whether they must be finite.
+        values: whether to check that values are finite.
     """
     wanted = "(n, ...)" if shape is None else f"(n, {', '.join(map(str, shape))})"
     x = as_array(x, name, f"of shape {wanted}")
@@ -130,9 +129,7 @@ def _not_floating(dtype: Any, name: str) -> str:
 
 
 def check_finite(x: Any, name: str) -> float:
-    """Refuses NaN and infinity, with their number and the first row; the largest size of an entry
-    otherwise. x is read once.
-    """
+    """Refuses NaN and infinity; returns the largest absolute value. x is read once."""
     bad, first, largest = 0, None, 0.0
     for start, chunk in _chunks(x):
         # the extremes are NaN or infinite when an entry is, and need no temporary
@@ -153,7 +150,7 @@ def check_finite(x: Any, name: str) -> float:
 
 
 def _check_squares(x: Any, largest: float, name: str) -> None:
-    """The squared norm of an example must be a number of the dtype that features have."""
+    """Refuses entries so large that the squared norm of an example may overflow."""
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     if largest > (float(jnp.finfo(dtype).max) / max(int(np.prod(x.shape[1:])), 1)) ** 0.5:
         raise ValueError(
@@ -163,10 +160,9 @@ def _check_squares(x: Any, largest: float, name: str) -> None:
 
 
 def warn_of_lost_variation(x: Any, name: str = "x", stacklevel: int = 4) -> None:
-    """Warns where float64 columns vary by little more than float32 resolves.
+    """Warns of float64 columns (the last axis) whose variation is lost in float32.
 
-    A column is what the last axis counts. It loses its variation where a unit in the last place is
-    more than a thousandth of its range.
+    That is so if the spacing of float32 numbers there exceeds a thousandth of the column's range.
     """
     if isinstance(x, np.ndarray) and len(x) > 1:
         ranges = column_ranges(x)
@@ -174,7 +170,7 @@ def warn_of_lost_variation(x: Any, name: str = "x", stacklevel: int = 4) -> None
 
 
 def column_ranges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Least and largest of each column, of float64 that is rounded to float32; else None."""
+    """Smallest and largest entry of each column, if float64 is rounded to float32; else None."""
     if x.dtype != np.float64 or jax.dtypes.canonicalize_dtype(x.dtype) == np.float64:
         return None
     columns = [(c.min(0), c.max(0)) for c in (c.reshape(-1, x.shape[-1]) for _, c in _chunks(x))]
@@ -185,7 +181,7 @@ def column_ranges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 def warn_of_lost_ranges(
     ranges: tuple[np.ndarray, np.ndarray] | None, name: str = "x", stacklevel: int = 4
 ) -> None:
-    """As `warn_of_lost_variation`, of `column_ranges`."""
+    """As `warn_of_lost_variation`, from `column_ranges`."""
     if ranges is None:
         return
     low, high = ranges
@@ -204,7 +200,7 @@ def warn_of_lost_ranges(
 
 
 def root_mean_squares(x: Any) -> np.ndarray:
-    """Of the numbers of each example: (n,)."""
+    """The root mean square of each example: (n,)."""
     parts = []
     for _, chunk in _chunks(x):
         rows = np.asarray(chunk).reshape(len(chunk), -1).astype(np.float64)
@@ -220,12 +216,12 @@ def _chunks(x: Any):
 
 
 def checked_examples(x: Any, name: str = "x") -> Any:
-    """Inputs as an array that batches are cut from: on the host unless an accelerator has it."""
+    """Inputs as an array to slice batches from, on the host unless it is on an accelerator."""
     return on_host(checked_inputs(x, name))
 
 
 def checked_key(key: Any) -> Any:
-    """A key of `jax.random`, typed or raw; not a seed."""
+    """Checks for one key of `jax.random`, typed or raw; refuses a seed."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
     if (typed and key.ndim == 0) or raw:
@@ -241,18 +237,18 @@ def checked_key(key: Any) -> Any:
 def checked_integer(
     value: Any, name: str, *, least: int = 1, largest: int | None = None, hint: str = ""
 ) -> int:
-    """An integer of Python or NumPy, or an array that stands for one, in its range.
+    """Checks for an integer (of Python or NumPy, or an array of one) from `least` to `largest`.
 
     Raises:
-        TypeError: not an integer.
-        ValueError: outside of the range; the message ends with the hint.
+        TypeError: it is not an integer.
+        ValueError: it is outside of the range; the message ends with the hint.
     """
     wanted = {1: "a positive integer"}.get(least, f"an integer of {least} or more")
     if largest is not None:
         wanted = f"an integer from {least} to {largest}"
     try:
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:  # also of arrays that are no integers, which have `__index__` nevertheless
+    except TypeError:  # arrays that are not integers have `__index__` too, and raise here
         number = None
     if number is None:
         raise TypeError(f"{name} must be {wanted}, got {value!r} of type {type(value).__name__}.")
@@ -262,10 +258,10 @@ def checked_integer(
 
 
 def checked_share(value: Any, name: str, hint: str = "") -> float | None:
-    """A number from 0 on and below 1, or `None`.
+    """Checks for a number of at least 0 and below 1, or `None`.
 
     Raises:
-        ValueError: anything else; the message ends with the hint.
+        ValueError: it is not; the message ends with the hint.
     """
     if value is None:
         return None
@@ -276,10 +272,10 @@ def checked_share(value: Any, name: str, hint: str = "") -> float | None:
 
 
 def checked_choice(value: Any, name: str, known: Sequence[str]) -> Any:
-    """One of the known words.
+    """Checks for one of the `known` values.
 
     Raises:
-        ValueError: another; the message lists all.
+        ValueError: it is not; the message lists them.
     """
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")

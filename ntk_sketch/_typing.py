@@ -1,4 +1,4 @@
-"""Shape letters and types, one glossary for the whole package.
+"""Shape letters and types of the whole package.
 
 | letter | meaning |
 |---|---|
@@ -6,11 +6,11 @@
 | `*space` | spatial positions, e.g. `height width`; absent for vectors |
 | `c` | channels of the finite network's input |
 | `p` | number of features, the last axis of every feature array |
-| `d` | dimension of the vectors that a nonlinearity projects (patches and bias included) |
+| `d` | dimension of a nonlinearity's input vectors (patches and bias included) |
 | `m` | number of random directions or landmarks, a method's `width` |
 | `k` | outputs of a regression |
-| `l` | degrees of a series, 0 to its largest |
-| `*r` | norms at which a series is taken |
+| `l` | degrees of a series, from 0 on |
+| `*r` | norms at which a series is evaluated |
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,6 @@ Scalar: TypeAlias = Any  # one real number: of Python, or an array without axes;
 PRNGKey: TypeAlias = Any  # a typed key of `jax.random.key` or a raw one of `jax.random.PRNGKey`
 Shape: TypeAlias = Sequence[int]
 
-#: Position offsets per spatial axis; their product is a set of offsets. `None`: no variances
-#: needed.
+#: Position offsets along each spatial axis; the set of offsets is their product. `None`: no
+#: variances are needed.
 Offsets: TypeAlias = tuple[tuple[int, ...], ...] | None

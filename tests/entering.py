@@ -1,4 +1,4 @@
-"""The features that enter the nonlinearities of a model, for tests of what happens inside one."""
+"""The input features of a model's nonlinearities, for tests of a single nonlinearity."""
 
 import jax
 

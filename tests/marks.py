@@ -1,4 +1,4 @@
-"""Rows of tables of tests that run at other times than the rest; see `conftest.py`."""
+"""Marks for rows of test tables that run at other times than the rest; see `conftest.py`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every sketch, as one row: what the contracts of `tests/sketches` run over."""
+"""The table of sketches, on which the contracts of `tests/sketches` run."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What people pass: the right value, or an error or warning that says what to do."""
+"""Users' arguments: the right value, or an error or warning that says what to do."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""Nothing that runs here violates what JAX assumes, by its own checks (`jax_enable_checks`)."""
+"""The package passes JAX's own checks (`jax_enable_checks`)."""
 
 import jax
 import numpy as np

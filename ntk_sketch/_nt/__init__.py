@@ -1,18 +1,18 @@
-"""The one door to Neural Tangents: importing this module makes NT 0.6.5 run on current JAX.
+"""The only module that imports Neural Tangents; its import makes NT 0.6.5 run on current JAX.
 
-NT's last release (December 2023) imports names that JAX has removed since, and TensorFlow. Here
-its modules are loaded, as they are on disk, by a loader that answers their `import` statements:
-where they ask for JAX or SciPy they get a *view* of it, with the few missing names added. NT alone
-sees the views; nothing is set on JAX, not even for the time of the import, so other threads and
-other libraries cannot notice. Functions of NT that rely on internals that are gone are replaced
-in NT's modules as these are loaded. An NT that somebody imported before is repaired in place.
+NT's last release (December 2023) imports TensorFlow, and names that JAX has removed since. Here a
+loader loads its modules from disk unchanged, but answers their `import` statements. For JAX and
+SciPy they get a *view* of the package, with the few missing names added. Only NT has the views:
+nothing is set on JAX, not even during the import, so that other threads and libraries are not
+affected. Functions of NT that rely on removed internals are replaced in NT's modules as these are
+loaded. If NT was imported before, it is repaired in place.
 
 After `import ntk_sketch`, `import neural_tangents` is an ordinary import and never imports
 TensorFlow; only `nt.experimental.<function>` and `import neural_tangents.experimental` do.
 
-`STRUCTURED_DERIVATIVES` and `AUTO` of `nt.empirical_ntk_fn` still lean on the rule tables of
-`jax.interpreters.ad`. The rest of NT, with `JACOBIAN_CONTRACTION` and `NTK_VECTOR_PRODUCTS`, needs
-nothing of JAX but its documented functions.
+`STRUCTURED_DERIVATIVES` and `AUTO` of `nt.empirical_ntk_fn` still use the rule tables of
+`jax.interpreters.ad`. The rest of NT, with `JACOBIAN_CONTRACTION` and `NTK_VECTOR_PRODUCTS`, uses
+only documented functions of JAX.
 """
 
 from typing import Any as _Any

@@ -1,4 +1,4 @@
-"""NT's modules, loaded as they are on disk, with our answers to their imports."""
+"""Loads NT's modules from disk unchanged, and answers their imports."""
 
 import builtins
 import importlib
@@ -27,7 +27,7 @@ def _repair(module: types.ModuleType) -> None:
 
 
 class _Loader(importlib.abc.Loader):
-    """Python's own loader of a module of NT, with our answers to the module's imports."""
+    """Python's loader of a module of NT, with views in place of some of the module's imports."""
 
     def __init__(self, loader):
         self._loader = loader
@@ -39,7 +39,7 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
-        # CPython looks `__import__` up in the builtins of the module that imports.
+        # CPython takes `__import__` from the builtins of the importing module.
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": import_for_nt}
         self._loader.exec_module(module)
         _repair(module)
@@ -59,7 +59,7 @@ def load() -> types.ModuleType:
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     if NT not in sys.modules:
-        # What an import of NT that failed has left behind is not attached to the new package.
+        # Modules left by a failed import of NT would not be attached to the new package.
         for name in [name for name in sys.modules if name.startswith(NT + ".")]:
             del sys.modules[name]
     package = importlib.import_module(NT)

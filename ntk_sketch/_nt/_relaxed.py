@@ -6,8 +6,8 @@ import jax
 
 
 def relaxed(constructor):
-    """A layer of NT whose formulas mix dtypes: they do so under JAX's usual promotion, also for a
-    user who has set `jax_numpy_dtype_promotion` to "strict".
+    """A constructor of NT whose formulas mix dtypes, made to run under JAX's standard promotion
+    even if the user has set `jax_numpy_dtype_promotion` to "strict".
     """
 
     def relaxed_function(fn):

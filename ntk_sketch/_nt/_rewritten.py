@@ -1,4 +1,4 @@
-"""Functions of NT that rely on internals of JAX that are gone, rewritten."""
+"""Rewritten functions of NT that rely on removed internals of JAX."""
 
 import functools
 import inspect
@@ -28,7 +28,7 @@ def _eqn_vjp_fn(eqn, cts_in, *invals):
         return tuple(cts.get(i) for i in range(len(invals)))
 
     cts_out = [cts_in] if primitive.multiple_results else cts_in
-    # The rule rather than `linear_transpose`: NT trims `invals` to shapes that `bind` refuses.
+    # The rule instead of `linear_transpose`: NT trims `invals` to shapes that `bind` refuses.
     if primitive in ad.primitive_transposes:
         return ad.primitive_transposes[primitive](cts_out, *invals, **params)
 
@@ -47,8 +47,7 @@ def _eqn_vjp_fn(eqn, cts_in, *invals):
 def _split_known(jaxpr, consts):
     """Evaluates the equations that do not depend on `jaxpr.invars`.
 
-    JAX leaves such equations in linear jaxprs now; NT takes every equation of the jaxpr it walks
-    for a linear one.
+    JAX now leaves such equations in linear jaxprs, but NT assumes that every equation is linear.
     """
     known = dict(zip(jaxpr.constvars, consts, strict=True))
     linear = set(jaxpr.invars)
@@ -66,7 +65,7 @@ def _split_known(jaxpr, consts):
         known.update(
             zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=True)
         )
-    # Only what NT reads of a jaxpr: the constructor of `Jaxpr` changes between versions.
+    # Only the fields that NT reads: the constructor of `Jaxpr` changes between versions.
     split = types.SimpleNamespace(
         constvars=list(known), invars=jaxpr.invars, outvars=jaxpr.outvars, eqns=eqns
     )
@@ -98,7 +97,7 @@ def _get_primals_out_and_pullback(fn, mode, _j_rules, _s_rules, _fwd, *primals_i
 
 
 def _get_flops(f, optimize, *args, **kwargs):
-    """NT's function of this name; `cost_analysis()` was a list once."""
+    """NT's function of this name; `cost_analysis()` returned a list in older versions."""
     lowered = jax.jit(f).lower(*args, **kwargs)
     analysis = (lowered.compile() if optimize else lowered).cost_analysis()
     if isinstance(analysis, list | tuple):
@@ -112,7 +111,7 @@ def _get_flops(f, optimize, *args, **kwargs):
 
 
 def _pos_emb_pdist(shape, pos_emb_p_norm, pos_emb_decay_fn):
-    """NT's function of this name; distances are floats, which strict promotion can add up."""
+    """NT's function of this name, with distances as floats, for strict promotion."""
     if pos_emb_decay_fn is None:
         return sys.modules[NT + "._src.stax.linear"]._pos_emb_identity(shape)
     ndim, total = len(shape), jnp.zeros((1,) * (2 * len(shape)))
@@ -131,7 +130,7 @@ REWRITTEN = {
         # Both are called on abstract values too, which `jax.numpy` refuses.
         "jnp": View(jnp, size=lambda x: math.prod(jnp.shape(x)), dtype=jnp.result_type),
     },
-    # Pools divide by it: a NumPy integer has a dtype, which strict promotion refuses to mix.
+    # Pools divide by it: strict promotion refuses the dtype of a NumPy integer.
     NT + "._src.stax.linear": {
         "_pos_emb_pdist": _pos_emb_pdist,
         "np": View(np, prod=math.prod),
@@ -140,8 +139,10 @@ REWRITTEN = {
 
 
 def by_position(fn: jax.custom_jvp):
-    """The same function, given its arguments by position: a static one that comes by keyword is
-    counted among the dynamic ones by JAX, which raises under `jax_enable_checks`.
+    """The same function with all arguments passed by position.
+
+    JAX counts a static argument that is passed by keyword as dynamic, and raises under
+    `jax_enable_checks`.
     """
     signature = inspect.signature(fn)
 

@@ -1,4 +1,4 @@
-"""Which Neural Tangents and which JAX work together."""
+"""Versions of Neural Tangents and JAX that work together."""
 
 import importlib.metadata
 import sys
@@ -11,7 +11,7 @@ MIN_JAX = "0.4.35"
 
 
 def check_versions() -> None:
-    """Raises an `ImportError` with the remedy unless JAX and NT are known to work together."""
+    """Raises an `ImportError` with advice unless JAX and NT are known to work together."""
     if jax.__version_info__ < tuple(map(int, MIN_JAX.split("."))):
         raise ImportError(
             f"ntk_sketch needs jax>={MIN_JAX}, got jax {jax.__version__} ({jax.__file__}).\n"

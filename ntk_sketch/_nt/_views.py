@@ -1,4 +1,4 @@
-"""What NT's modules see of other packages."""
+"""Views of other packages for NT's modules."""
 
 import builtins
 import importlib
@@ -18,7 +18,7 @@ from ._versions import NT
 
 
 class View(types.ModuleType):
-    """A module seen with a few names replaced or added; the module itself stays as it is."""
+    """A module with a few names replaced or added; the module itself is not changed."""
 
     def __init__(self, module: types.ModuleType, **names: Any):
         super().__init__(module.__name__)
@@ -42,7 +42,7 @@ def _eigvalsh(a, eigvals=None, **kwargs):
 
 
 def _views() -> dict[str, types.ModuleType]:
-    """Dotted name -> what NT's modules get under it."""
+    """The views by the dotted names under which NT imports them."""
     core = View(
         jax.core,
         **{
@@ -77,7 +77,7 @@ def _views() -> dict[str, types.ModuleType]:
 
 
 class _Experimental(types.ModuleType):
-    """`neural_tangents.experimental`, which imports TensorFlow, until somebody uses it."""
+    """A lazy `neural_tangents.experimental`, which would import TensorFlow."""
 
     def __getattr__(self, name: str) -> Any:
         if name in ("empirical_ntk_fn_tf", "get_apply_fn_and_params"):
@@ -89,7 +89,7 @@ VIEWS = _views()
 
 
 def import_for_nt(name, globals=None, locals=None, fromlist=(), level=0):
-    """`__import__` of NT's modules."""
+    """The `__import__` of NT's modules."""
     if level == 0 and fromlist and name in VIEWS:
         return VIEWS[name]
     if (level, fromlist) == (1, ("experimental",)) and globals and globals["__name__"] == NT:

@@ -1,4 +1,4 @@
-"""A nonlinearity seen as kernels, taken from Neural Tangents' own triple."""
+"""`DualActivation`: the dual kernels of a nonlinearity, from Neural Tangents' triple."""
 
 import functools
 from typing import Any
@@ -18,28 +18,30 @@ from ._entrywise import entrywise, of_one_entry
 class DualActivation(DualKernels):
     """The nonlinearity `σ` of an NT layer and its dual kernels.
 
+    Use this when you write a method, or to evaluate the kernels of a nonlinearity directly.
+
     With `(u, v)` Gaussian of mean zero, variances `q, q'` and covariance `c`,
 
         k_σ(c, q, q') = E[σ(u) σ(v)],        k_σ'(c, q, q') = E[σ'(u) σ'(v)].
 
-    Nothing is written twice: `σ` is the layer's `apply_fn`, `σ'` its derivative, and the kernels
-    are the layer's own `kernel_fn`, applied to an `nt.Kernel` that holds `(nngp, ntk, cov1, cov2) =
-    (c, 1, q, q')`. So a layer that a user registers has them too.
+    All are taken from the layer: `σ` is its `apply_fn`, `σ'` the derivative of that, and the
+    kernels are its `kernel_fn` applied to an `nt.Kernel` with `(nngp, ntk, cov1, cov2) = (c, 1, q,
+    q')`. Layers that users register therefore have dual kernels too.
 
-    A pytree: its leaves are the real numbers among the layer's arguments, such as a slope. Duals of
-    layers made alike are equal, and share compiled code also where those numbers differ.
+    It is a pytree whose leaves are the real-valued arguments of the layer, such as a slope. Duals
+    of equal layers are equal. Duals that differ only in such arguments share compiled code.
 
     Args:
         layer: an elementwise layer of `ntk_sketch.stax`, or the triple of one.
-        derivative: `(factor, specification)` where `σ' = factor · (the nonlinearity specified)`:
-            then `k_σ'` is `factor²` times that layer's `nngp`, instead of what NT differentiates.
-            For layers whose derivative NT computes unstably.
-        interior: keep cosines 4 eps away from ±1, for kernels whose formula breaks down there. That
+        derivative: `(factor, specification)` if `σ' = factor · (the nonlinearity specified)`.
+            `k_σ'` is then `factor²` times that layer's `nngp`. Give it for layers whose derivative
+            NT computes unstably.
+        interior: keep cosines 4 eps away from ±1. Set it for kernels whose formula fails there; it
             costs an error of about `√eps` on pairs of equal positions.
-        degree: p where `σ(s u) = s^p σ(u)` for all s > 0. The kernels are then computed at unit
-            variances and multiplied by powers of `√q` and `√q'`, so that they are right wherever
-            variances are numbers of their dtype. `None`: σ is not homogeneous, or nobody said so.
-        smooth: neither σ nor σ' jumps anywhere, so that nobody need search for jumps.
+        degree: p if `σ(s u) = s^p σ(u)` for all s > 0. The kernels are then computed at unit
+            variances and multiplied by powers of `√q` and `√q'`, which avoids overflow and
+            underflow. `None`: σ is not known to be homogeneous.
+        smooth: whether σ and σ' are known to have no jumps, which saves a search for them.
 
     Example:
         >>> from jax import numpy as jnp
@@ -79,7 +81,7 @@ class DualActivation(DualKernels):
 
     @property
     def name(self) -> str:
-        """How errors call the nonlinearity."""
+        """The name of the nonlinearity, for errors."""
         return self.specification.name
 
     @property
@@ -89,11 +91,11 @@ class DualActivation(DualKernels):
 
     @property
     def unit(self) -> "DualActivation | None":
-        """For kernels without a finite network that are homogeneous of `degree`: a nonlinearity σ₁
-        whose kernels are these at unit variances, or `None`. `k_σ` is then that of the random
-        function `‖φ‖^degree σ₁(w·φ / ‖φ‖)`, and its series is that of σ₁.
+        """A nonlinearity σ₁ whose kernels are these at unit variances, or `None`.
 
-        A rule's attribute `unit` gives it, called with the layer's arguments.
+        Kernels without a finite network that are homogeneous of `degree` have one. `k_σ` is then
+        the kernel of the random function `‖φ‖^degree σ₁(w·φ / ‖φ‖)`, and its series is that of σ₁.
+        It is made by the attribute `unit` of the layer's rule, called with the layer's arguments.
         """
         make = getattr(self.specification.constructor, "unit", None)
         return None if make is None else make(**self.specification.arguments)
@@ -134,8 +136,8 @@ class DualActivation(DualKernels):
     def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
         """`k_σ` and `k_σ'` at covariances `c` and variances `q`, `q_other`, broadcast together.
 
-        Finite at `q = 0` too, where the limit of small variances is taken. Variances whose product
-        is no number of their dtype are right for homogeneous `σ` alone.
+        At `q = 0` they are the limit of small variances. If the product of two variances overflows
+        or underflows, they are right only for homogeneous `σ`.
         """
         if self.degree is None:
             formula, entries = self._kernels, (c, _positive(q), _positive(q_other))
@@ -167,19 +169,20 @@ class DualActivation(DualKernels):
         return value, derivative
 
     def _at_one(self, c: Array, one: Array, same: Array) -> Array:
-        """Covariances with those of cosine one, as far as rounding tells, put in their place.
+        """Covariances, with cosines within rounding of one set to one.
 
-        Two vectors whose cosine is one and whose variances agree, both within rounding, are the
-        same: at a kink, rounding would become its square root. Parallel vectors of other norms are
-        left as they are: along a line many cosines are that close to one.
+        Two vectors are taken as equal if their cosine is one and their variances agree, both within
+        rounding. Otherwise kernels with a kink there would turn an error of eps into one of √eps.
+        Parallel vectors of different norms are not changed: on a line many cosines are that close
+        to one.
         """
-        # Just above one, NT's `sqrt(q q' - c²)` is cut off at 0 exactly.
+        # At a cosine just above one, NT clips its `sqrt(q q' - c²)` to exactly 0.
         largest = (1 + (-4 if self._interior else 4) * _eps(c)) * one
         nearest = jnp.where(same, 1 - 32 * _eps(c), 1.0) * one
         return jnp.where(jnp.abs(c) >= nearest, jnp.sign(c) * largest, c)
 
     def _nt_kernels(self, c: Array, q: Array, q_other: Array, *numbers: Array):
-        """Both kernels by NT's formulas, with these real numbers in the place of its own."""
+        """Both kernels by NT's formulas, with `numbers` in place of the layer's real arguments."""
         own = jax.tree.unflatten(jax.tree.structure(self), numbers)
         value, derivative = _entrywise(own.specification, c, q, q_other)
         if own._derivative is not None:
@@ -189,8 +192,8 @@ class DualActivation(DualKernels):
 
 
 def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array):
-    """`nngp` and `ntk` of a layer's `kernel_fn`, entry by entry."""
-    make: Any = Kernel  # a dataclass of NT's own kind, whose fields type checkers do not see
+    """`nngp` and `ntk` of a layer's `kernel_fn`, elementwise."""
+    make: Any = Kernel  # NT's own kind of dataclass, whose fields type checkers do not know
     kernel = make(
         nngp=c[None, None],
         ntk=jnp.ones_like(c)[None, None],
@@ -200,7 +203,7 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
         is_gaussian=True,
         is_reversed=False,
         is_input=False,
-        diagonal_batch=True,  # these two make NT treat every entry on its own
+        diagonal_batch=True,  # these two make NT treat every entry separately
         diagonal_spatial=True,
         shape1=(1, *c.shape, 1),
         shape2=(1, *c.shape, 1),
@@ -216,7 +219,7 @@ def _entrywise(specification: Specification, c: Array, q: Array, q_other: Array)
 
 @once_per_structure
 def _of_one(dual: DualActivation, formula: str, count: int, dtype: str):
-    """Neural Tangents' formulas are traced once, at single numbers, for arrays of all shapes."""
+    """NT's formulas traced at single numbers, once for arrays of all shapes."""
     one = jax.ShapeDtypeStruct((), dtype)
     return of_one_entry(getattr(dual, formula), *[one] * count, *jax.tree.leaves(dual))
 
@@ -226,7 +229,7 @@ def _eps(x: Array) -> float:
 
 
 def value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array]:
-    """`σ(u)` and `σ'(u)` as one program, for what is computed outside of others."""
+    """`σ(u)` and `σ'(u)` as one compiled program, for calls outside of `jit`."""
     return _value_and_derivative(in_dtype(dual, jax.dtypes.canonicalize_dtype(u.dtype)), u)
 
 
@@ -237,7 +240,7 @@ def _value_and_derivative(dual: DualActivation, u: Inputs) -> tuple[Array, Array
 
 @functools.lru_cache(maxsize=1024)
 def _takes_traced_numbers(specification: Specification) -> bool:
-    """Whether a layer's formulas are arithmetic in its real numbers, and no decisions of Python."""
+    """Whether JAX can trace a layer's formulas with respect to its real arguments."""
 
     def formulas(numbers, u):
         own = eqx.tree_at(lambda s: s.numbers, specification, numbers)
@@ -272,8 +275,6 @@ def _one_number() -> jax.ShapeDtypeStruct:
 
 
 def _positive(q: Array) -> Array:
-    """A variance of 0 (an all-zero patch) as a tiny one: the duals' limit is right, their formulas
-    divide by it.
-    """
+    """The variance, or a tiny one in place of 0 (an all-zero patch), by which formulas divide."""
     q = jnp.asarray(q)
     return jnp.maximum(q, 1e-18 if q.dtype.itemsize < 8 else 1e-100)

@@ -1,4 +1,4 @@
-"""What landmarks need to know of a kernel."""
+"""`DualKernels`: the interface of kernels that landmark methods use."""
 
 import abc
 from typing import ClassVar
@@ -11,13 +11,13 @@ from .._typing import Array
 class DualKernels(eqx.Module):
     """Two kernels as functions of the covariance and the variances of two vectors.
 
-    Those of a nonlinearity (`DualActivation`), or of a whole fully connected net, which makes of
-    the inner product and the norms of two inputs what a nonlinearity makes of those of two vectors.
+    They are those of a nonlinearity (`DualActivation`), or of a whole fully connected net, whose
+    kernels depend on two inputs in the same way.
 
     Attributes:
-        name: how errors call the nonlinearity or the net.
+        name: of the nonlinearity or net, for errors.
         has_function: whether there is a function σ whose values have the first kernel.
-        sees_zero: whether a vector of 0 may be a landmark, where its kernel is not 0.
+        sees_zero: whether a zero vector may be a landmark if its kernel is not 0.
     """
 
     sees_zero: ClassVar[bool] = False
@@ -32,4 +32,4 @@ class DualKernels(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, c: Array, q: Array, q_other: Array) -> tuple[Array, Array]:
-        """`k(c, q, q')`, and the factor `k'(c, q, q')` by which Θ is multiplied."""
+        """`k(c, q, q')`, and the factor `k'(c, q, q')` that multiplies Θ."""

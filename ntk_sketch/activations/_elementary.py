@@ -1,7 +1,7 @@
-"""Inverse trigonometric functions that vectorise.
+"""Vectorised inverse trigonometric functions.
 
-XLA's code for CPUs calls the C library for every element of these three, which dual kernels would
-spend nearly all their time in.
+On a CPU XLA calls the C library for every element of these three functions. Dual kernels would
+spend nearly all their time there.
 """
 
 import math
@@ -27,10 +27,10 @@ _ATAN = (
 def atan2(y: Array, x: Array) -> Array:
     """The angle of (x, y), to a few units in the last place of float32.
 
-    Twice the angle whose tangent is `y / (|x| + √(x² + y²))`, scaled so that squares neither
-    overflow nor vanish.
+    It is twice the angle with tangent `y / (|x| + √(x² + y²))`, scaled so that squares neither
+    overflow nor underflow.
     """
-    # Plain `lax` operations: `jnp` traces a function for each, and this is in every ReLU's kernel.
+    # In plain `lax`: `jnp` traces a function for each operation, in every ReLU's kernel.
     of = x.dtype.type
     largest = lax.max(lax.abs(x), lax.abs(y))
     scale = lax.div(of(1), lax.clamp(of(1e-37), largest, of(1e37)))
@@ -53,5 +53,5 @@ def acos(x: Array, **_) -> Array:
     return atan2(jnp.sqrt((1 - x) * (1 + x)), x)
 
 
-#: By the names of JAX's primitives.
+#: The functions by the names of JAX's primitives.
 VECTORISED = {lax.atan2_p.name: atan2, lax.asin_p.name: asin, lax.acos_p.name: acos}

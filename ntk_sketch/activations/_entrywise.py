@@ -1,4 +1,4 @@
-"""A formula for one entry, applied to all entries of arrays."""
+"""Elementwise formulas, traced at one entry and applied to arrays of any shape."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from jax.extend import core as jex_core
 from .._typing import Array
 from ._elementary import VECTORISED
 
-#: Primitives of JAX that treat every entry on its own.
+#: Elementwise primitives of JAX.
 _ELEMENTWISE_NAMES = """
     abs acos add add_any and asin atan2 convert_element_type cos div eq erf erfc exp exp2 expm1 ge
     gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not one_minus_square or pow
     rem rsqrt select_n sign sin sqrt square sub tan tanh
 """
 
-#: Those that leave a single number what it is.
+#: Primitives that do not change a single number.
 _SHAPE_NAMES = """
     broadcast_in_dim copy expand_dims reduce_max reduce_min reduce_prod reduce_sum reshape slice
     squeeze stop_gradient transpose
@@ -28,7 +28,7 @@ _SHAPE_NAMES = """
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 _SHAPES_ALONE = frozenset(_SHAPE_NAMES.split())
 
-#: What NumPy rounds as XLA does; JAX would compile a program for each.
+#: Primitives that NumPy rounds like XLA. JAX would compile a program for each.
 _BY_NUMPY = {
     "abs": np.abs,
     "add": np.add,
@@ -45,7 +45,7 @@ _CALLS = frozenset(["jit", "pjit", "closed_call", "custom_jvp_call"])
 
 
 class Step(NamedTuple):
-    """One elementwise operation of a formula. An operand is a number or a name."""
+    """One elementwise operation of a formula. Operands are numbers, or names of earlier results."""
 
     equation: Any
     operands: tuple[np.ndarray | str, ...]
@@ -53,7 +53,7 @@ class Step(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A formula for one entry as a list of steps, each of which a result needs."""
+    """A formula for one entry as a list of steps, without those that no result needs."""
 
     arguments: tuple[str, ...]
     steps: tuple[Step, ...]
@@ -62,8 +62,9 @@ class Formula(NamedTuple):
 
 
 def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formula | None:
-    """The steps of `fn` at single numbers, those on numbers alone carried out and those that no
-    result needs left out; `None` if it has steps that are no elementwise ones.
+    """The steps of `fn` at single numbers, or `None` if some are not elementwise.
+
+    Steps on constants are evaluated, and steps that no result needs are left out.
     """
     closed: Any = jax.make_jaxpr(fn)(*avals)
     if not _is_elementwise(closed.jaxpr):
@@ -79,7 +80,7 @@ def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formul
             avals = [variable.aval for variable in equation.invars]
             numbers = [np.asarray(x, a.dtype) for x, a in zip(operands, avals, strict=True)]
             dtype = equation.outvars[0].aval.dtype
-            with np.errstate(all="ignore"):  # infinite constants are a formula's own matter
+            with np.errstate(all="ignore"):  # a formula may have infinite constants
                 return [np.asarray(_BY_NUMPY[equation.primitive.name](*numbers), dtype)]
         steps.append(Step(equation, tuple(operands), f"step {len(steps)}"))
         return [steps[-1].result]
@@ -96,15 +97,14 @@ def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formul
 
 
 def entrywise(fn: Callable[..., Any], of_one: Formula | None = None) -> Callable[..., list[Array]]:
-    """`fn`, with `atan2`, `asin` and `acos` of float32 numbers in plain arithmetic.
+    """`fn` with vectorised `atan2`, `asin` and `acos` of float32 numbers.
 
     Derivatives are those of `fn` itself.
 
     Args:
-        fn: of arrays of one shape and, possibly, of numbers behind them; to arrays of that shape,
-            entry by entry.
-        of_one: from `of_one_entry`. Unless `None`, it stands for `fn` at arrays of any shape, so
-            that a formula is traced once.
+        fn: an elementwise function of arrays of one shape, possibly followed by single numbers.
+        of_one: the steps of `fn` from `of_one_entry`, to be used for arrays of any shape. `None`:
+            trace `fn` at the arrays.
     """
 
     @jax.custom_jvp
@@ -131,7 +131,7 @@ def entrywise(fn: Callable[..., Any], of_one: Formula | None = None) -> Callable
 
 
 def _is_elementwise(jaxpr) -> bool:
-    """Whether there are single numbers only, and steps that treat each entry on its own."""
+    """Whether all variables are single numbers and all steps elementwise."""
 
     def step(equation) -> bool:
         name = equation.primitive.name
@@ -144,7 +144,7 @@ def _is_elementwise(jaxpr) -> bool:
 
 
 def _evaluate(jaxpr, consts, args, apply: Callable[..., Sequence]) -> list:
-    """The results of a jaxpr, each step by `apply(equation, inputs)`."""
+    """The results of a jaxpr, with each step computed by `apply(equation, inputs)`."""
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
     def read(variable):
@@ -179,7 +179,7 @@ def _bound(equation, inputs) -> Sequence:
 
 
 def _at_entries(equation, inputs) -> Array:
-    """A step for one entry, at arrays of entries and at single numbers of shape ()."""
+    """A step for one entry, applied to arrays and to single numbers of shape ()."""
     shape = max((jnp.shape(x) for x in inputs), key=len)
     inputs = [
         _everywhere(x, shape, variable.aval.dtype)

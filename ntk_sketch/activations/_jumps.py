@@ -1,9 +1,9 @@
 """Jumps of a nonlinearity and of its derivative, and their part in derivatives of random features.
 
-At a point t where a function `f` jumps by J, its derivative has a part `J δ(u - t)` that automatic
-differentiation does not see. A random feature is such a function of a Gaussian projection u: `σ'`
-of Relu, `σ` of Sign. Its values average to a smooth kernel, the derivatives that automatic
-differentiation finds average to something else.
+At a point t where a function `f` jumps by J, its derivative has a term `J δ(u - t)` that automatic
+differentiation misses. Some random features are such functions of a Gaussian projection u: `σ'` of
+Relu, `σ` of Sign. Their values average to a smooth kernel, but without that term their derivatives
+do not average to the derivative of the kernel.
 """
 
 from typing import Any
@@ -21,18 +21,18 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._precision import float64
 from ._dual import DualActivation, value_and_derivative
 
-#: Jumps of a function, those nearest to 0, at most.
+#: The largest number of jumps of a function, those nearest to 0.
 _MOST = 64
 
-#: Where jumps are looked for, one in each interval: 1e5 on both sides, finely near 0; of no
-#: symmetry, so that halving an interval does not hit a point where both sides of a jump meet.
+#: One jump is searched in each interval of this grid, which reaches 1e5 on both sides and is fine
+#: near 0. It is not symmetric, so that halving an interval does not hit a jump exactly.
 _GRID = np.sinh(np.linspace(-12.1, 11.9, 4001))
 
 #: Halvings of an interval, to adjacent numbers of float64, and to 1e-20 at 0.
 _HALVINGS = 60
 
-#: On both sides of a jump, relative to where it is (or 1), values are compared at this distance and
-#: at a sixteenth of it: they differ by the same at a jump alone.
+#: Values on both sides are compared at this distance, relative to the point (or 1), and at a
+#: sixteenth of it. Only at a jump are both differences the same.
 _STEP = 1e-6
 
 
@@ -47,17 +47,17 @@ class Jumps(Module):
 
             δ_h(u) = (3 - s²) exp(-s² / 2) / (√(8π) h),     s = u / h,     h = 0.8 m^{-1/9} r,
 
-        where `r² = Σ u² / m` stands for the projections' variance. The kernel is of fourth order.
-        For two vectors at an angle θ that projects unit Gaussian w, the mean over w of the
-        derivative of `E[1(w·x > 0) 1(w·y > 0)]` has the relative bias `-(3/8) (h / sin θ)⁴` as h
-        goes to 0, and m of them the relative variance `3.8 / (m h)`. Their sum is least at an h in
-        proportion to `m^{-1/9}`, where the error falls as `m^{-4/9}`; the factor is best for
-        angles of 30 to 60 degrees, and 10 % from the best at 90.
+        where `r² = Σ u² / m` estimates the variance of the projections. The kernel is of fourth
+        order. Consider the derivative of `E[1(w·x > 0) 1(w·y > 0)]` for two vectors at an angle θ
+        and Gaussian w: its estimate has the relative bias `-(3/8) (h / sin θ)⁴` as h goes to 0, and
+        with m projections the relative variance `3.8 / (m h)`. The error is smallest for h
+        proportional to `m^{-1/9}`, where it falls as `m^{-4/9}`. The factor 0.8 is best for angles
+        of 30 to 60 degrees, and 10 % from the best at 90.
 
-        Smooth in u, so that second derivatives are those of the smoothed function; 0 where all u
-        are 0.
+        The result is smooth in u, so that second derivatives are those of the smoothed function. It
+        is 0 where all u are 0.
         """
-        # Of order one before it is squared.
+        # Scaled to order one before squaring.
         largest = jnp.max(jnp.abs(u), axis=-1, keepdims=True)
         zero = largest <= 0
         largest = jnp.where(zero, 1, largest)
@@ -79,7 +79,7 @@ class Jumps(Module):
 
 @jax.custom_jvp
 def _with_slope(value: Array, u: Array, jumps: Jumps) -> Array:
-    """`value` itself; its derivative is its own and, with respect to u, that of the jumps."""
+    """`value`, whose derivative gets the additional term `jumps.slope(u) du`."""
     del u, jumps
     return value
 
@@ -91,16 +91,16 @@ def _(primals, tangents):
 
 
 class RandomFunction(Module):
-    """`σ` and `σ'` at random projections, with derivatives that are right on average.
+    """`σ` and `σ'` at random projections, with unbiased derivatives.
 
-    Values are those of `dual.value_and_derivative`, to the last bit. Derivatives are the automatic
-    ones and, where `σ` or `σ'` jumps, `Jumps.slope`. Where neither does, nothing is added.
+    Values are those of `dual.value_and_derivative`, to the last bit. Derivatives are those of
+    automatic differentiation, plus `Jumps.slope` if `σ` or `σ'` jumps.
 
-    Where there is σ₁ alone, the kernels' nonlinearity at unit variances (`dual.unit`), `σ(u)` is
-    `r^p σ₁(u / r)` with the radius r of the projected vectors, and `σ'(u)` is `r^(p-1) σ₁'(u / r)`.
+    Some kernels only have a nonlinearity σ₁ at unit variances (`dual.unit`). Then `σ(u)` is
+    `r^p σ₁(u / r)` with the norm r of the projected vectors, and `σ'(u)` is `r^(p-1) σ₁'(u / r)`.
 
-    Jumps are found on the host: of homogeneous functions at 0, of smooth ones nowhere, of others by
-    a search. Where the numbers of these are traced they are looked for at 0 alone.
+    Jumps are found on the host: at 0 for homogeneous functions, by a search for others, and none
+    for smooth functions. If a function's parameters are traced, only jumps at 0 are found.
     """
 
     jumps: tuple[Jumps | None, Jumps | None]
@@ -130,13 +130,13 @@ class RandomFunction(Module):
 
 
 def jumps_of(dual: DualActivation, dtype=None) -> tuple[Jumps | None, Jumps | None]:
-    """The jumps of `σ` and those of `σ'`; `None` for a function without."""
+    """The jumps of `σ` and those of `σ'`; `None` for a function without jumps."""
     if dual.smooth:
         return None, None
     dtype = jnp.result_type(float) if dtype is None else dtype
     with float64(), jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
         if dual.degree is not None:
-            # Of degree 0, σ is a constant on either side of 0; of degree 1, σ' is.
+            # A σ of degree 0 is constant on either side of 0; for degree 1, σ' is.
             heights = _heights_at_zero(dual, 1.0)
             first, second = (
                 _at_zero(height, dtype) if dual.degree == degree else None
@@ -152,7 +152,7 @@ def jumps_of(dual: DualActivation, dtype=None) -> tuple[Jumps | None, Jumps | No
 
 
 def _heights_at_zero(dual: DualActivation, step: float) -> tuple[Array, Array]:
-    """How much `σ` and `σ'` rise from `-step` to `step`."""
+    """The differences of `σ` and of `σ'` from `-step` to `step`."""
     value, derivative = value_and_derivative(dual, np.array([-step, step]))
     return value[1] - value[0], derivative[1] - derivative[0]
 
@@ -165,9 +165,9 @@ def _at_zero(height: Array, dtype) -> Jumps | None:
 
 
 def _jumps(at: np.ndarray, by: np.ndarray, coarse: np.ndarray, level: np.ndarray, dtype):
-    """Those points of one function where it jumps."""
+    """The jumps of one function among the steepest points `at`."""
     with np.errstate(invalid="ignore"):
-        # A steep slope grows with the step and a pole shrinks; a jump is the same.
+        # The difference grows with the step on a slope, shrinks at a pole, and is equal at a jump.
         jumps = (np.abs(by) > _STEP * level) & (np.abs(by - coarse) < 0.05 * np.abs(by))
     kept = np.flatnonzero(jumps)
     kept = kept[np.argsort(np.abs(at[kept]), kind="stable")[:_MOST]]
@@ -175,17 +175,17 @@ def _jumps(at: np.ndarray, by: np.ndarray, coarse: np.ndarray, level: np.ndarray
 
 
 def _values(dual: DualActivation, u: Array) -> Array:
-    """`σ` of the first row and `σ'` of the second."""
+    """`σ` at the first row of u, and `σ'` at the second."""
     value, derivative = dual.value_and_derivative(u)
     return jnp.stack([value[0], derivative[1]])
 
 
 @fitting_jit
 def _search(dual: DualActivation, grid: Any) -> tuple[Array, Array, Array, Array]:
-    """The steepest point of every interval, (2, intervals) for `σ` and `σ'`; how much they rise
-    across it, close by and less close; and their size.
+    """The steepest point of every interval (2, intervals) for `σ` and `σ'`, their differences
+    across it at two distances, and their magnitude.
 
-    `grid` is an argument, since what is computed of constants would be so step by step.
+    `grid` is an argument, so that XLA does not fold the search as an expression of constants.
     """
 
     def halve(_, ends):
@@ -200,7 +200,7 @@ def _search(dual: DualActivation, grid: Any) -> tuple[Array, Array, Array, Array
             jnp.where(first, value, high),
         )
 
-    # Every use of a function is compiled: three, each of all the points that it can be.
+    # Every call of a function is compiled, so that there are only three, each with many points.
     ends = jnp.stack([grid, grid])
     values = _values(dual, ends)
     left, low = ends[:, :-1], values[:, :-1]
@@ -209,7 +209,7 @@ def _search(dual: DualActivation, grid: Any) -> tuple[Array, Array, Array, Array
     close, coarse = (step * jnp.maximum(jnp.abs(at), 1) for step in (_STEP / 16, _STEP))
     around = jnp.concatenate([at + close, at - close, at + coarse, at - coarse], axis=1)
     above, below, far_above, far_below = jnp.split(_values(dual, around), 4, axis=1)
-    # Their size there or near 0: where a function underflows it is a step of tiny numbers.
+    # The magnitude there or near 0: where a function underflows it is a step of tiny numbers.
     near = jnp.where(jnp.abs(left) < 3, jnp.abs(low), 0)
     level = jnp.maximum(jnp.abs(far_above), jnp.max(near, axis=1, keepdims=True))
     return at, above - below, far_above - far_below, level

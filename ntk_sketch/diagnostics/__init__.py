@@ -1,4 +1,4 @@
-"""How near features are to the exact kernels."""
+"""Errors of features against exact kernels."""
 
 from ._approximation_error import approximation_error as approximation_error
 from ._errors import centred_error as centred_error

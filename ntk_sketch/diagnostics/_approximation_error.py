@@ -1,4 +1,4 @@
-"""How far a feature map is from the exact kernel, on a small random subset."""
+"""The error of a feature map against the exact kernel, on a small random subset."""
 
 from typing import NamedTuple
 
@@ -37,26 +37,28 @@ class KernelError(NamedTuple):
 def approximation_error(
     feature_map: FeatureMap, x, *, pairs: int, key: PRNGKey, diag_reg: float = 1e-3
 ) -> dict[str, KernelError]:
-    """Compares the features with the exact `kernel_fn` on a random subset of `x`.
+    """Compares features with the exact `kernel_fn` on a random subset of `x`.
+
+    Use this to choose the method and width for a model before a long computation.
 
     Args:
         feature_map: made by `ntk_sketch.feature_map`.
-        x: inputs (n, *input_shape) to draw the subset from, not the sample that landmarks came
-            from.
-        pairs: about how many exact kernel values to compute: the subset has the most examples m ≥ 3
-            with `m (m + 1) / 2` at most this.
+        x: inputs (n, *input_shape) to draw the subset from. Do not give the sample: the error at
+            landmarks is too small.
+        pairs: about how many exact kernel values to compute. The subset has as many examples m ≥ 3
+            as `m (m + 1) / 2 <= pairs` allows. Raise it for smaller standard errors.
         key: of `jax.random`, for the subset.
-        diag_reg: `λ` of the spectral error, relative to the mean of the exact diagonal.
+        diag_reg: `λ` of the spectral error, relative to the mean of the exact diagonal. Set it to
+            that of the regression.
 
     Returns:
-        For every kernel of the map, a `KernelError`. Standard errors are delete-a-group jackknife
-        estimates over examples, and speak of the choice of examples, not of the map's own
-        randomness.
+        A `KernelError` for every kernel of the map. Standard errors are delete-a-group jackknife
+        estimates over examples. They measure the choice of examples, not the randomness of the map.
 
     Cost: `pairs` exact kernel values, each quartic in the image side for a convolutional net with
         pooling.
 
-    With Dropout the kernels are those of two independent passes, also of an example with itself.
+    With Dropout the kernels are those of two independent passes, also on the diagonal.
 
     Example:
         >>> import jax
@@ -91,7 +93,7 @@ def approximation_error(
 
 def _kernel_error(close: np.ndarray, exact: np.ndarray, diag_reg: float) -> KernelError:
     n = len(exact)
-    penalty = diag_reg * np.trace(exact) / n  # that of all examples, also where some are left out
+    penalty = diag_reg * np.trace(exact) / n  # of all examples, also if some are left out
     groups = np.array_split(np.arange(n), min(n, _JACKKNIFE_GROUPS))
 
     def estimate(measure) -> Estimate:

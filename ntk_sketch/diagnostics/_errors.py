@@ -1,4 +1,4 @@
-"""How far an approximate kernel is from the exact one."""
+"""Error measures of an approximate kernel matrix."""
 
 import numpy as np
 import scipy.linalg
@@ -6,10 +6,12 @@ from jaxtyping import Float
 
 
 def relative_error(close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n n"]) -> float:
-    """`‖K̂ - K‖_F / ‖K‖_F`, the usual figure; a few large directions dominate it.
+    """The relative error in the Frobenius norm, `‖K̂ - K‖_F / ‖K‖_F`.
+
+    Use this to compare with published figures. A few large eigenvalues of K dominate it.
 
     Args:
-        close, exact: `K̂` and `K`, kernels of the same examples.
+        close, exact: `K̂` and `K`, kernel matrices of the same examples.
 
     Example:
         >>> import numpy as np
@@ -21,11 +23,13 @@ def relative_error(close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n 
 
 
 def centred_error(close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n n"]) -> float:
-    """The relative error of `HKH`, `H = I - 11ᵀ / n`: without the mean, which dominates many
-    kernels and which a regression with an intercept does not see.
+    """The relative error of the centred kernel `HKH` with `H = I - 11ᵀ / n`.
+
+    Use this for a regression with an intercept, which does not depend on the mean. The mean
+    dominates many kernels.
 
     Args:
-        close, exact: `K̂` and `K`, kernels of the same two examples at least.
+        close, exact: `K̂` and `K`, kernel matrices of the same examples, at least two.
 
     Example:
         >>> import numpy as np
@@ -40,16 +44,18 @@ def centred_error(close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n n
 def spectral_error(
     close: Float[np.ndarray, "n n"], exact: Float[np.ndarray, "n n"], diag_reg: float = 1e-3
 ) -> float:
-    """The least ε with `(1 - ε)(K + λI) ≼ K̂ + λI ≼ (1 + ε)(K + λI)`, λ = `diag_reg · tr(K) / n`:
-    the error that ridge regression with that `diag_reg` feels.
+    """The spectral error, the smallest ε with `(1 - ε)(K + λI) ≼ K̂ + λI ≼ (1 + ε)(K + λI)`.
 
-    It is `‖(K + λI)^{-1/2} (K̂ - K) (K + λI)^{-1/2}‖₂`. What K̂ lacks altogether brings ε to 1 at
-    most; beyond 1, K̂ has too much somewhere. Eigenvalues of K grow with n, so that more examples
-    leave more of them above λ: only figures of equal n compare.
+    Use this to judge a kernel for ridge regression with `λ = diag_reg · tr(K) / n`: directions
+    count relative to the regulariser.
+
+    It is `‖(K + λI)^{-1/2} (K̂ - K) (K + λI)^{-1/2}‖₂`. Directions that K̂ lacks contribute at most
+    1; an error above 1 means that K̂ is too large in some direction. Eigenvalues of K grow with n,
+    and more of them exceed λ: compare only errors of equal n.
 
     Args:
-        close, exact: `K̂` and `K`, kernels of the same examples.
-        diag_reg: of the regression, relative to the mean of the exact diagonal.
+        close, exact: `K̂` and `K`, kernel matrices of the same examples.
+        diag_reg: that of the regression, relative to the mean of the exact diagonal.
 
     Cost: about 10 n³ FLOPs.
 

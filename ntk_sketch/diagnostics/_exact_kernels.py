@@ -1,4 +1,4 @@
-"""The exact kernel of many examples, a few pairs at a time, which may be interrupted."""
+"""Exact kernel matrices, computed in parts that can be interrupted and resumed."""
 
 import os
 import tempfile
@@ -12,12 +12,12 @@ import numpy as np
 from .._arguments import checked_choice
 from ..streaming._progress import Progress, reporting
 
-#: Entries of one position-position covariance of NT that are computed at a time.
+#: NT computes about this many covariances of pairs of positions at a time.
 _ENTRIES = 2**23
 
 
 class DamagedFile(ValueError):
-    """A file of exact kernels that cannot be gone on with; the message names it and the remedy."""
+    """A file of exact kernels from which `exact_kernels` cannot resume."""
 
 
 def exact_kernels(
@@ -28,27 +28,27 @@ def exact_kernels(
     path: str | os.PathLike | None = None,
     progress: Progress = None,
 ) -> dict[str, np.ndarray]:
-    """Exact kernels of `x` with itself, to compare features with.
+    """Exact kernel matrices of `x`, to compare features with.
 
-    Pairs of examples are computed a few at a time, one row of the lower triangle after the other,
-    so that memory is that of a few covariances of all positions. With Dropout the kernels are those
-    of two independent passes, also of an example with itself.
+    Use this for convolutional nets, whose kernels of many examples take too much time and memory in
+    one call: it computes a few pairs at a time, row by row, and can be interrupted. With Dropout
+    the kernels are those of two independent passes, also on the diagonal.
 
     Args:
         kernel_fn: of Neural Tangents, the third part of a model.
         x: inputs (n, *input_shape), on the host.
         get: "nngp", "ntk" or both.
-        path: an npz file that every finished row goes to, replaced as a whole each time: an
-            interrupted computation with the same arguments goes on where it was. The file does not
-            know kernel and inputs: name it by them. `None`: nothing is kept.
-        progress: as in `ntk_sketch.ridge`; told the number of pairs of each row.
+        path: an npz file that is replaced after every finished row. An interrupted computation with
+            the same arguments resumes from it. The file does not record kernel and inputs: choose a
+            name that does. `None`: keep nothing.
+        progress: as in `ntk_sketch.ridge`; it counts pairs.
 
     Returns:
-        Symmetric arrays (n, n), float64, by name.
+        Symmetric arrays (n, n) in float64, by name.
 
     Raises:
-        DamagedFile: the file at `path` cannot be read, or is of other sizes or kernels.
-        ValueError: another name in `get`.
+        DamagedFile: the file at `path` cannot be read, or has other sizes or kernels.
+        ValueError: an unknown name in `get`.
 
     Cost: n (n + 1) / 2 kernel values, for a net with pooling each quartic in the image side.
 
@@ -64,7 +64,7 @@ def exact_kernels(
     for name in get:
         checked_choice(name, "get", ("nngp", "ntk"))
     n, positions = len(x), int(np.prod(x.shape[1:-1]))
-    # At least two columns: batches of different size are what NT takes for different passes.
+    # At least two columns: NT treats batches of different sizes as different inputs.
     width = int(np.clip(_ENTRIES // positions**2, 2, max(n, 2)))
     done, grams = _stored(path, n, get)
     block = jax.jit(lambda a, b: kernel_fn(a, b, get))
@@ -83,7 +83,7 @@ def exact_kernels(
 
 
 def _stored(path, n: int, get: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
-    """Number of finished rows, and the kernels so far, lower triangles (n, n)."""
+    """The number of finished rows, and the lower triangles (n, n) of the kernels so far."""
     if path is None or not Path(path).exists():
         return 0, {name: np.zeros((n, n)) for name in get}
     try:

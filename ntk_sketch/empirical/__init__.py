@@ -1,4 +1,7 @@
-"""Features of finite networks: the empirical NTK of any JAX function, sketched."""
+"""Sketched features of the empirical NTK of finite networks, for any JAX function.
+
+Use this for a network with given parameters, and `ntk_sketch.feature_map` for infinite width.
+"""
 
 from ._empirical_map import EmpiricalFeatureMap as EmpiricalFeatureMap
 from ._making import empirical_feature_map as empirical_feature_map

@@ -1,4 +1,4 @@
-"""Axes of outputs: traced ones are summed over, the others stay."""
+"""Axes of outputs: the kernel is a mean over traced axes and keeps the others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from .._typing import Array
 
 
 class Axes(eqx.Module):
-    """What becomes of the axes of outputs (n, *out), as in `nt.empirical_ntk_fn`.
+    """How a kernel treats the axes of outputs (n, *out), as in `nt.empirical_ntk_fn`.
 
     Attributes:
-        trace: axes whose mean the kernel is.
-        diagonal: axes of which it has only pairs of equal positions.
+        trace: axes that the kernel is a mean over.
+        diagonal: axes along which it has only pairs of equal positions.
         shape: of the outputs of one example.
     """
 
@@ -26,12 +26,12 @@ class Axes(eqx.Module):
 
     @property
     def traced(self) -> int:
-        """Outputs that the kernel is a mean over."""
+        """The number of outputs that the kernel is a mean over."""
         return int(np.prod([self.shape[axis - 1] for axis in self.trace], dtype=int))
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Axes of outputs that stay axes of features."""
+        """Axes of outputs that are axes of features too."""
         return tuple(axis for axis in range(1, len(self.shape) + 1) if axis not in self.trace)
 
     def features(self, z: Array) -> Array:
@@ -54,7 +54,7 @@ class Axes(eqx.Module):
 
 
 def checked_axes(trace_axes: Any, diagonal_axes: Any, shape: tuple[int, ...]) -> Axes:
-    """Both sets of axes, counted from 0, of outputs (n, *shape)."""
+    """The axes of outputs (n, *shape), checked and counted from 0."""
     trace = _counted(trace_axes, "trace_axes", shape)
     diagonal = _counted(diagonal_axes, "diagonal_axes", shape)
     if both := set(trace) & set(diagonal):

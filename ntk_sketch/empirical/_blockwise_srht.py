@@ -1,4 +1,4 @@
-"""The subsampled randomised Hadamard transform of very long vectors, block by block."""
+"""A subsampled randomised Hadamard transform for very long vectors, block by block."""
 
 import equinox as eqx
 import jax
@@ -14,30 +14,30 @@ _LARGEST_BLOCK = 2**15
 
 
 class BlockwiseSRHT(eqx.Module):
-    r"""`S x = P H D x / √m` as `sketches.SRHT`, in the memory of one block beside x itself.
+    r"""`S x = P H D x / √m` as `sketches.SRHT`, in the memory of one block besides x.
 
-    The Hadamard matrix of length `d̂ = B b` is a Kronecker product, `H = H_B ⊗ H_b`, so that row
-    `(i, j)` of `H D x` is a signed sum over blocks of one entry of each block's transform:
+    The Hadamard matrix of length `d̂ = B b` is a Kronecker product, `H = H_B ⊗ H_b`. Entry `(i, j)`
+    of `H D x` is therefore a signed sum over blocks, of one entry of each block's transform:
 
         (H D x)_{ij} = Σ_β H_B[i, β] (H_b D_β x_β)_j,    H_B[i, β] = (-1)^popcount(i & β).
 
-    Signs are drawn block by block when they are used. A row is a place j and a number i: the first
-    b rows have all places, in random order, the next b again, with numbers that are independent at
-    different places and never the same twice at one place. So
+    Signs are drawn block by block when they are used. A row has a place j and a number i. The first
+    b rows have all places in random order, and so have the next b. Numbers are independent at
+    different places and never repeat at one place. Then
 
         E <Sx, Sx'> = <x, x'>,
         Var <Sx, Sx'> <= (‖x‖² ‖x'‖² + <x, x'>² - 2 Σ_a x_a² x'_a²) / m,
 
-    the right-hand side being that of independent rows. Of it, a sum over pairs of coordinates a, c
-    of `s_ac = (x_a x'_c + x_c x'_a)² / m`, rows r and r' take a share: E of
-    `H_ra H_rc H_r'a H_r'c` is `-1 / (b - 1)` for pairs in one block and 0 for others, if their
-    places differ; if they do not, 1 for pairs in one block and `-1 / (B - 1)` for others. Places
-    are so evenly used that the sum over r, r' is negative for both kinds of pairs;
-    with all rows, m = d̂, S is an isometry.
+    where the right-hand side is the variance of independent rows. The difference is a sum over
+    pairs of coordinates a, c of `s_ac = (x_a x'_c + x_c x'_a)² / m`, times an average over pairs of
+    rows r, r' of E of `H_ra H_rc H_r'a H_r'c`. If the places of the rows differ, that is `-1 / (b -
+    1)` for coordinates in one block and 0 for others. If the places agree, it is 1 for coordinates
+    in one block and `-1 / (B - 1)` for others. Places are used so evenly that the sum over r, r' is
+    negative for both kinds of coordinates. With all rows, m = d̂, S is an isometry.
 
     Args:
         d: length of the vectors.
-        width: rows wanted; there are at most d̂.
+        width: number of rows wanted; there are at most d̂.
         key: of `jax.random`.
         largest_block: a power of two.
 
@@ -65,11 +65,11 @@ class BlockwiseSRHT(eqx.Module):
 
     @property
     def count(self) -> int:
-        """Blocks that a vector has."""
+        """The number of blocks of a vector."""
         return -(-self.d // self.block)
 
     def __call__(self, *parts: Float[Array, " _"]) -> Float[Array, " m"]:
-        """The sketch of one vector, whole or in parts; `jax.vmap` it for several."""
+        """The sketch of one vector, given whole or in parts; use `jax.vmap` for several."""
         dtype = parts[0].dtype
         zeros = jnp.zeros(self.count * self.block - self.d, dtype)
         blocks = jnp.concatenate([*parts, zeros]).reshape(self.count, self.block)

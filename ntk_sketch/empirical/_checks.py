@@ -1,4 +1,4 @@
-"""What empirical feature maps refuse, before any long work."""
+"""Checks of the arguments of `empirical_feature_map`, made before any long work."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _SPLIT = (
 
 
 def check_apply_fn(apply_fn: Any) -> None:
-    """A function without arrays of its own: what it depends on is given, or is its code."""
+    """Checks for a hashable function that holds no arrays."""
     what = "a function apply_fn(params, x, **kwargs) of a batch x (n, ...) to outputs (n, ...)"
     if isinstance(apply_fn, tuple) and len(apply_fn) == 3:
         raise TypeError(f"apply_fn is a network (init_fn, apply_fn, kernel_fn); needed: {what}.")
@@ -40,7 +40,7 @@ def check_apply_fn(apply_fn: Any) -> None:
 
 
 def checked_params(params: Any) -> Any:
-    """The parameters as JAX's arrays, all of them real, floating and finite."""
+    """The parameters as JAX arrays, checked to be real, floating and finite."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
         raise ValueError(f"params has no arrays: {params!r}. The NTK of no parameters is 0.")
@@ -64,7 +64,7 @@ def checked_params(params: Any) -> Any:
 
 
 def checked_outputs(network: Network, params: Any, x: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-    """Shape of the outputs of one example."""
+    """The shape of the outputs of one example, checked."""
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
     try:
         outputs = jax.eval_shape(_applied, network, params, one)
@@ -104,7 +104,7 @@ def _words(kwargs: dict[str, Any]) -> str:
 
 
 def check_kwargs(network: Network) -> None:
-    """What is no array is a part of compiled programs."""
+    """Checks that keyword arguments are arrays or hashable, as parts of compiled programs."""
     try:
         hash((network._others, network._tree))
     except TypeError as error:

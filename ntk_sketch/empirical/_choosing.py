@@ -1,4 +1,4 @@
-"""Which way to the same features takes fewer FLOPs."""
+"""The choice of forward or reverse mode by FLOPs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +17,24 @@ Way = ForwardProducts | SketchedGradients
 
 WAYS = {way.mode: way for way in (ForwardProducts, SketchedGradients)}
 
-#: One product or gradient at a time: the cost is that of all.
+#: A budget for one product or gradient at a time; the total cost does not depend on it.
 _NO_MEMORY = 0
 
 
 def drawn_way(
     mode: str | None, n_params: int, width: int, network: Network, params: Any, x: Any, key: PRNGKey
 ) -> Way:
-    """The way that was asked for, or of fewer FLOPs, drawn."""
+    """Draws the sketch of the mode that was asked for, or of the one with fewer FLOPs."""
     if mode is not None:
         checked_choice(mode, "mode", tuple(WAYS))
         way = WAYS[mode].drawn(n_params, width, key=key)
-        _flops(way, network, params, x)  # what JAX cannot differentiate so is refused here
+        _flops(way, network, params, x)  # raises if JAX cannot differentiate in this mode
         return way
     return _cheapest([w.drawn(n_params, width, key=key) for w in WAYS.values()], network, params, x)
 
 
 def _cheapest(ways: Sequence[Way], network: Network, params: Any, x: Any) -> Way:
-    """Of those that the network has a derivative for."""
+    """The mode with fewest FLOPs among those that can differentiate the network."""
     costs, refusals = {}, []
     for way in ways:
         try:
@@ -47,7 +47,7 @@ def _cheapest(ways: Sequence[Way], network: Network, params: Any, x: Any) -> Way
 
 
 def _flops(way: Way, network: Network, params: Any, x: jax.ShapeDtypeStruct) -> int:
-    """Of the features of one example."""
+    """FLOPs of the features of one example."""
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
     @jax.jit  # traced once for both
@@ -55,7 +55,7 @@ def _flops(way: Way, network: Network, params: Any, x: jax.ShapeDtypeStruct) -> 
         return way(network, params, x, jnp.float32, _NO_MEMORY)
 
     try:
-        if way.mode == "forward":  # functions with a custom_vjp rule refuse no earlier than here
+        if way.mode == "forward":  # functions with a custom_vjp rule raise only when lowered
             features.lower(params, one)
         return product_cost(features, params, one).flops
     except Exception as error:

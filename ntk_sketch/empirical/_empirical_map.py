@@ -1,4 +1,4 @@
-"""`EmpiricalFeatureMap`: from examples to features of a finite network's kernels."""
+"""`EmpiricalFeatureMap`: maps examples to features of a finite network's kernels."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -27,22 +27,24 @@ _LARGEST_BATCH = 4096
 
 
 class EmpiricalFeatureMap(eqx.Module):
-    """Features of a finite network's kernels; made by `empirical_feature_map`.
+    """Computes features of a finite network's kernels; made by `empirical_feature_map`.
 
-    A pytree whose leaves are the parameters and what was drawn: an argument of functions under
-    `jit`, `vmap` and `grad`, and whatever `ntk_sketch.ridge`, `ntk_sketch.predict` and
-    `ntk_sketch.streaming` take for a feature map. Its own call is compiled, once for every batch
-    shape. Other parameters in the same map, `equinox.tree_at(lambda m: m.params, fm, params)`, are
-    the same directions at another time of training. It has no `save`, since a function is no data:
-    keep the parameters and the key, which make it again.
+    Use this like a `FeatureMap`: with `ntk_sketch.ridge`, `ntk_sketch.predict` and
+    `ntk_sketch.streaming`, or by calling it.
+
+    It is a pytree whose leaves are the parameters and the drawn numbers, and may be an argument of
+    functions under `jit`, `vmap` and `grad`. Its own call is compiled once for every batch shape.
+    `equinox.tree_at(lambda m: m.params, fm, params)` is the same sketch at other parameters, for
+    example at another time of training. It has no `save`, since a function cannot be stored: keep
+    the parameters and the key, and make it again.
 
     Attributes:
         network: `apply_fn` and its keyword arguments.
-        params: the parameters that the kernel is of.
-        way: what was drawn; `mode` says which way it is.
-        axes: what becomes of the axes of the outputs.
+        params: the parameters at which the kernel is taken.
+        way: the drawn sketch, of one of the two modes.
+        axes: how the kernel treats the axes of the outputs.
         input_shape: shape of one example.
-        get: the kernels that were asked for.
+        get: the kernels that the map has features of.
         dtype: of the example inputs.
         memory_bytes: the budget of one call, or None.
 
@@ -72,19 +74,18 @@ class EmpiricalFeatureMap(eqx.Module):
     memory_bytes: int | None = eqx.field(static=True)
 
     def __call__(self, x: Inputs) -> Features:
-        """Features of a batch.
+        """Computes the features of a batch.
 
         Args:
-            x: floating point inputs (n, *input_shape), or what has `__array__`. Values are not
-                looked at.
+            x: floating point inputs (n, *input_shape), or an object with `__array__`. Values are
+                not checked.
 
         Returns:
             `Features` with `nngp` and `ntk`: one array (n, *kept, p) each, or `None` if it is not
             in `get`; `kept` are the axes of the outputs that are not traced.
 
         Raises:
-            ValueError: the shape is not that of the examples the map was made for, or the batch is
-                empty.
+            ValueError: `x` does not have the shape (n, *input_shape), or the batch is empty.
             TypeError: integer inputs.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
@@ -92,7 +93,7 @@ class EmpiricalFeatureMap(eqx.Module):
 
     @property
     def mode(self) -> str:
-        """The way of differentiation: 'forward' or 'reverse'."""
+        """The mode of differentiation: 'forward' or 'reverse'."""
         return self.way.mode
 
     @property
@@ -103,12 +104,12 @@ class EmpiricalFeatureMap(eqx.Module):
 
     @property
     def kernel_fn(self) -> Callable:
-        """The approximate kernel `kernel_fn(x1, x2=None, get=None)`, in NT's calling convention: an
-        array for a string, else a namedtuple of arrays.
+        """The approximate kernel `kernel_fn(x1, x2=None, get=None)`.
 
-        Its axes are those of `nt.empirical_kernel_fn`: (n1, n2) where all axes of the outputs are
-        traced; else each other axis twice, those in `diagonal_axes` once. A plain function, which
-        `nt.batch` and `nt.predict` take.
+        Use this when you pass the map to code of Neural Tangents, such as `nt.batch` and
+        `nt.predict`. It returns an array if `get` is a string, else a namedtuple of arrays. Axes
+        are those of `nt.empirical_kernel_fn`: (n1, n2) if all axes of the outputs are traced; else
+        also each other axis twice, or once if it is in `diagonal_axes`.
         """
 
         def kernel_fn(x1: Inputs, x2: Inputs | None = None, get: str | Sequence[str] | None = None):
@@ -118,18 +119,19 @@ class EmpiricalFeatureMap(eqx.Module):
 
     @property
     def exact_kernel_fn(self) -> Callable:
-        """The kernel that the features approximate, `nt.empirical_kernel_fn` of this network:
-        `kernel_fn(x1, x2=None, get=None)`. It holds the Jacobians of both batches.
+        """The exact kernel that the features approximate: `kernel_fn(x1, x2=None, get=None)`.
+
+        It is `nt.empirical_kernel_fn` of this network, and holds the Jacobians of both batches.
         """
         return exact_kernel_fn(self)
 
     def diagonals(self, x: Inputs) -> tuple[Array, Array]:
-        """The exact kernels `k(x, x)` of each example with itself, (n,) each: NNGP and NTK.
+        """The exact diagonals of the NNGP kernel and of the NTK, (n,) each.
 
         Cost: one gradient for every output of every example.
 
         Raises:
-            ValueError: the outputs keep axes, so that features are of more than an example.
+            ValueError: some axes of the outputs are not traced.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
         if self.axes.kept:
@@ -141,11 +143,11 @@ class EmpiricalFeatureMap(eqx.Module):
 
     def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
         """The largest power of two of examples (4,096 at most) whose features fit in
-        `memory_bytes`, with what the mode needs for each of them: in forward mode one product.
+        `memory_bytes`, together with one product per example in forward mode.
 
         Args:
-            memory_bytes: the budget. None: that of the map, or of its device: 2 GiB; on a CPU
-                16 MiB, or four times the parameters if that is more, and 128 MiB at most.
+            memory_bytes: the budget. None: that of the map, or else 2 GiB. On a CPU: four times the
+                parameters, but at least 16 MiB and at most 128 MiB.
             dtype: of the inputs; None: JAX's default.
         """
         budget = self._budget() if memory_bytes is None else memory_bytes
@@ -153,8 +155,7 @@ class EmpiricalFeatureMap(eqx.Module):
         return 1 << (pieces_within(budget, of_one, _LARGEST_BATCH).bit_length() - 1)
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
-        """FLOPs and bytes of the matrix products and convolutions of the features of one batch, as
-        `FeatureMap.cost` counts them.
+        """FLOPs and bytes of the features of one batch, as counted by `FeatureMap.cost`.
 
         Args:
             shape: of the batch, (n, *input_shape).
@@ -166,8 +167,9 @@ class EmpiricalFeatureMap(eqx.Module):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What tells this map from others: digests of the network's program, of the settings, and
-        of parameters and drawn numbers.
+        """Digests of the network's program, of the settings, and of parameters and drawn numbers.
+
+        Use this to check that stored features or statistics belong to this map.
 
         Cost: the network is traced once, and every array is read once on the host.
         """
@@ -209,7 +211,7 @@ def _diagonals(feature_map: EmpiricalFeatureMap, x: Array) -> tuple[Array, Array
 
 @once_per_structure
 def _bytes_of_example(feature_map: Any, dtype: str) -> int:
-    """Features, as they are made and as they are returned, and what the way needs beside."""
+    """Memory per example: its features (twice) and what the mode of differentiation needs."""
     one = jax.ShapeDtypeStruct((1, *feature_map.input_shape), dtype)
     network, params, way = feature_map.network, feature_map.params, feature_map.way
     outputs = jax.eval_shape(network, params, shapes(one, skip=1))

@@ -1,4 +1,4 @@
-"""Random products by forward-mode differentiation."""
+"""Random Jacobian-vector products by forward-mode differentiation."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -16,11 +16,11 @@ from ._signs import seed_of, signs
 
 
 class ForwardProducts(eqx.Module):
-    """`S ∇f` of every output at once, S with rows of independent signs: `J v / √width` for each.
+    """`S ∇f` of all outputs, where the rows of S are random signs divided by `√width`.
 
-    A row is a tangent, drawn when it is used: no matrix of `width` times the number of parameters
-    is ever there. With as many rows as parameters the rows are unit vectors, and products are the
-    Jacobian itself; there are no more.
+    Each row is the tangent of a Jacobian-vector product, drawn when it is used, so that S is never
+    stored. There are at most as many rows as parameters. With that many, rows are unit vectors and
+    the products are the Jacobian itself.
     """
 
     mode: ClassVar[str] = "forward"
@@ -68,5 +68,5 @@ class ForwardProducts(eqx.Module):
         return peak_bytes(product, params, params, shapes(x, skip=1))
 
     def bytes_of_example(self, network: Network, params: Any, x: Any) -> int:
-        """What memory grows by with each example of a batch, beside its features."""
+        """Memory per example of a batch, besides its features."""
         return self.bytes_of_one(network, params, x)

@@ -1,4 +1,4 @@
-"""Kernels of finite networks, in NT's calling convention: of features, and exact ones."""
+"""Approximate and exact kernels of finite networks, in NT's calling convention."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from ..maps._kernel import named
 def kernel_of_features(
     feature_map: Any, x1: Inputs, x2: Inputs | None, get: str | Sequence[str] | None
 ):
-    """As `EmpiricalFeatureMap.kernel_fn` documents it."""
+    """See `EmpiricalFeatureMap.kernel_fn`."""
     names = feature_map.get if get is None else (get,) if isinstance(get, str) else tuple(get)
     missing = [name for name in names if name not in feature_map.get]
     if missing:
@@ -27,7 +27,7 @@ def kernel_of_features(
 
 
 def exact_kernel_fn(feature_map: Any) -> Callable:
-    """As `EmpiricalFeatureMap.exact_kernel_fn` documents it."""
+    """See `EmpiricalFeatureMap.exact_kernel_fn`."""
     axes, params = feature_map.axes, feature_map.params
     exact: Callable = nt.empirical_kernel_fn(
         feature_map.network.batch, axes.trace, axes.diagonal, vmap_axes=0
@@ -48,5 +48,5 @@ def squared_norm(*gradient: Array) -> Array:
 
 
 def mean_over_outputs(values: Array) -> Array:
-    """(n, *out) as (n,)."""
+    """The mean of `values` (n, *out) over outputs: (n,)."""
     return jnp.mean(values.reshape(len(values), -1), axis=1)

@@ -1,4 +1,4 @@
-"""`empirical_feature_map`: a network and its parameters become a map from examples to features."""
+"""`empirical_feature_map`: makes a feature map from a network and its parameters."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,89 +30,91 @@ def empirical_feature_map(
     memory_bytes: int | None = None,
     **kwargs,
 ) -> EmpiricalFeatureMap:
-    r"""Features of the empirical kernels of a finite network, of any JAX function.
+    r"""Makes a map to features of the empirical NTK and NNGP kernel of any JAX function.
 
-    Use it for a network that is there, at its initialisation or trained: to predict what
-    linearised training (fine-tuning) from these parameters gives, on more examples than an n x n
-    kernel or a Jacobian allows; for kernels of architectures that Neural Tangents has no formula
-    for. For infinitely wide networks use `ntk_sketch.feature_map`.
+    Use this for a network with given parameters, trained or not: to predict the result of
+    linearised training (fine-tuning) from these parameters with more examples than an n x n kernel
+    or a Jacobian allows, or for architectures whose kernel has no formula in Neural Tangents. For
+    infinitely wide networks use `ntk_sketch.feature_map`.
 
-    With T traced outputs `f_t` and a random matrix S of `width` rows, features of an example are
+    With T traced outputs `f_t` and a random matrix S of `width` rows, the features of an example
+    are
 
         z(x) = [S ∇f_1(x), ..., S ∇f_T(x)] / √T,    <z(x), z(x')> ≈ Θ(x, x'),
         Θ(x, x') = (1/T) Σ_t <∇f_t(x), ∇f_t(x')>,
 
-    gradients being those by all parameters: `nt.empirical_ntk_fn(apply_fn)`. `nngp` features are
-    the outputs over √T, exactly those of `nt.empirical_nngp_fn`. S is one of two, and neither the
-    Jacobian of a batch nor S is ever there as a matrix:
+    where gradients are with respect to all parameters, as in `nt.empirical_ntk_fn(apply_fn)`. The
+    `nngp` features are the outputs over √T, exactly those of `nt.empirical_nngp_fn`. There are two
+    kinds of S. Neither S nor the Jacobian of a batch is ever stored.
 
-    * `mode='forward'`: rows of independent signs, as `width` Jacobian-vector products of all
-      outputs at once (`jax.linearize`). With `width` as many as the parameters the rows are unit
-      vectors and the features are exact, the Jacobian itself.
-    * `mode='reverse'`: a subsampled randomised Hadamard transform of the gradients of one output
-      after the other (`jax.vjp`), in blocks of 32,768 parameters. With `width` as many as the
-      parameters, filled up to a power of two, it is orthogonal and the features are exact.
+    * `mode='forward'`: rows are independent random signs, used in `width` Jacobian-vector products
+      of all outputs (`jax.linearize`). If `width` reaches the number of parameters, rows are unit
+      vectors and features are the exact Jacobian.
+    * `mode='reverse'`: a subsampled randomised Hadamard transform of the gradient of one output
+      after the other (`jax.vjp`), in blocks of 32,768 parameters. If `width` reaches the number of
+      parameters, rounded up to a power of two, it is orthogonal and features are exact.
 
-    More rows than that there are none.
+    A larger `width` gives no more rows.
 
-    *Error.* With `Θ_ts(x, x') = <∇f_t(x), ∇f_s(x')>` both are unbiased, and for both
+    *Error.* Let `Θ_ts(x, x') = <∇f_t(x), ∇f_s(x')>`. Both modes are unbiased, and
 
         Var <z(x), z(x')> <= (1 / width) (1/T²) Σ_ts [Θ_ts(x, x) Θ_ts(x', x')
                                                       + Θ_ts(x, x') Θ_st(x, x')],
 
-    for one output `(Θ(x, x) Θ(x', x') + Θ(x, x')²) / width`. The kernel K of some examples then has
-    an expected squared Frobenius error of at most `(tr(K)² + ‖K‖²) / width`, a relative one of
-    `√((1 + tr(K)² / ‖K‖²) / width)`. With more outputs the former is below `2 tr(K)² / width`, and
-    T times smaller where their gradients are orthogonal. For p features in all ask for a `width` of
-    p / T.
+    which for one output is `(Θ(x, x) Θ(x', x') + Θ(x, x')²) / width`. The kernel matrix K of some
+    examples then has an expected squared Frobenius error of at most `(tr(K)² + ‖K‖²) / width`, and
+    a relative error of `√((1 + tr(K)² / ‖K‖²) / width)`. With more outputs the former is below `2
+    tr(K)² / width`, and T times smaller if their gradients are orthogonal. For p features in total
+    choose a `width` of p / T.
 
-    *Cost* for each example, in forward passes of the network: about `width` in forward mode, and
-    in reverse mode 3 for each output, plus 192 FLOPs for each output and parameter for the sketch.
-    *Memory* beside parameters and features: in forward mode that of a gradient of the batch (the
-    network's intermediate values), plus some products at a time; in reverse mode a few gradients
-    of one output of one example, whatever the batch: about four times the parameters at least.
+    *Cost* for each example, in forward passes of the network: about `width` in forward mode; in
+    reverse mode 3 for each output, plus 192 FLOPs for each output and parameter for the sketch.
+    *Memory* besides parameters and features: in forward mode that of a gradient of the batch (the
+    network's intermediate values) and of some products; in reverse mode that of a few gradients of
+    one output of one example, at least about four times the parameters.
 
     Args:
-        apply_fn: `apply_fn(params, x, **kwargs)`, outputs (n, ..., outputs) of a batch of examples
-            x (n, ...): of `stax`, `model.apply` of a `flax.linen` module, or as below. Each example
-            is evaluated alone, as with `vmap_axes=0` in Neural Tangents; batch normalisation has
-            to be in its test mode. Integer inputs (tokens) are given as floats and cast in it.
+        apply_fn: `apply_fn(params, x, **kwargs)`, which maps a batch of examples x (n, ...) to
+            outputs (n, ..., outputs): that of a `stax` network, `model.apply` of a `flax.linen`
+            module, or as below. Each example is evaluated separately, as with `vmap_axes=0` in
+            Neural Tangents, so that batch normalisation must be in test mode. Give integer inputs
+            (tokens) as floats and cast them in `apply_fn`.
         params: a pytree of floating point arrays, all of which are differentiated.
-        width: rows of S. More cost time in proportion in forward mode, and next to nothing in
-            reverse mode. Wider features make whatever uses them dearer.
+        width: number of rows of S. Raise it for a smaller error. Time grows with it in forward
+            mode, hardly in reverse mode; the cost of everything that uses the features grows too.
         key: of `jax.random`. The same key gives the same S.
-        x: example inputs (n, ...), or their `jax.ShapeDtypeStruct`: shape and dtype are looked at.
+        x: example inputs (n, ...) or their `jax.ShapeDtypeStruct`; only shape and dtype are used.
         trace_axes: axes of the outputs (n, ..., outputs) that the kernel is a mean over, as in
-            `nt.empirical_ntk_fn`: `-1`, the outputs of a classifier. `ntk_sketch.ridge` needs all
-            of them but axis 0. `()`: none, and features (n, ..., outputs, width).
-        diagonal_axes: axes of which kernels have only pairs of equal positions. Features are the
-            same: it is what `kernel_fn` pairs.
+            `nt.empirical_ntk_fn`: `-1` for the outputs of a classifier. `ntk_sketch.ridge` needs
+            all axes but 0. With `()` features are (n, ..., outputs, width).
+        diagonal_axes: axes along which `kernel_fn` has only pairs of equal positions. Features do
+            not depend on it.
         get: 'ntk', 'nngp' or both.
-        mode: 'forward' or 'reverse'; None: what takes fewer FLOPs, which is reverse mode for few
-            outputs, or what the network has a derivative for.
-        memory_bytes: what products or gradients that are computed at one time may take, and what
-            `batch_size()` goes by. None: as said there. One at a time is the least.
-        **kwargs: of `apply_fn`, the same for all examples: `rng=key` for a network with dropout,
-            `train=False`.
+        mode: 'forward' or 'reverse'. None: the mode that the network can be differentiated in and,
+            of both, the one with fewer FLOPs, which is reverse mode for few outputs.
+        memory_bytes: the budget for products or gradients that are computed at one time, and the
+            default of `batch_size()`. None: as there. At least one is computed at a time.
+        **kwargs: keyword arguments of `apply_fn`, the same for all examples, such as `rng=key` for
+            a network with dropout, or `train=False`.
 
     Returns:
         An `EmpiricalFeatureMap`: `z = feature_map(x)`,
         `z.ntk @ z.ntk.T ≈ nt.empirical_ntk_fn(apply_fn)(x, None, params)`.
 
     Raises:
-        TypeError: parameters that are not floating point arrays, with their place; an `apply_fn`
-            that holds arrays or returns no array; examples that are not floating point.
-        ValueError: outputs or axes that do not fit; parameters that are NaN or infinite.
-        NotImplementedError: axis 0, that of examples, among the axes.
-        What `apply_fn` itself raises is passed on, with a note on how it was called.
+        TypeError: parameters are not floating point arrays (the message has their path); `apply_fn`
+            holds arrays or returns no array; examples are not floating point.
+        ValueError: outputs or axes do not fit; parameters are NaN or infinite.
+        NotImplementedError: axis 0, that of examples, is among the axes.
+        Errors of `apply_fn` itself have a note on how it was called.
 
     Source: Novak, Sohl-Dickstein and Schoenholz, Fast Finite Width Neural Tangent Kernel, ICML 2022
-    (arXiv 2206.08720) for the two ways of differentiation; Tropp 2011 (arXiv 1011.1595) for the
+    (arXiv 2206.08720) for the two modes of differentiation; Tropp 2011 (arXiv 1011.1595) for the
     transform.
 
-    Example: a network of Neural Tangents; one of equinox is `params, static = eqx.partition(model,
-    eqx.is_inexact_array)` with `lambda params, x: jax.vmap(eqx.combine(params, static))(x)`, one of
-    `flax.nnx` `graph, params = nnx.split(model)` with `lambda params, x: nnx.merge(graph,
+    Example: a network of Neural Tangents. For equinox use `params, static = eqx.partition(model,
+    eqx.is_inexact_array)` and `lambda params, x: jax.vmap(eqx.combine(params, static))(x)`; for
+    `flax.nnx` use `graph, params = nnx.split(model)` and `lambda params, x: nnx.merge(graph,
     params)(x)`.
 
         >>> import jax

@@ -1,4 +1,4 @@
-"""A network as a function of its parameters and of one example."""
+"""`Network`: a function of parameters and one example."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,14 @@ from .._typing import Array
 
 
 class Network(eqx.Module):
-    """`apply_fn(params, x, **kwargs)` of one example: outputs (*out) of x (*shape).
+    """`apply_fn(params, x, **kwargs)` for one example: outputs (*out) of x (*shape).
 
-    Examples are evaluated one by one, under `jax.vmap`: what the others of a batch are changes
-    nothing.
+    Batches are evaluated under `jax.vmap`, so that the outputs of an example do not depend on the
+    others.
 
     Attributes:
-        apply_fn: of a batch.
-        arrays: those among `kwargs`, and None for the rest.
+        apply_fn: a function of a batch.
+        arrays: the arrays among `kwargs`, and None for the others.
     """
 
     apply_fn: Callable = eqx.field(static=True)

@@ -1,4 +1,4 @@
-"""Gradients by reverse-mode differentiation, each sketched before the next ones are there."""
+"""Sketched gradients by reverse-mode differentiation, a few at a time."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -35,18 +35,19 @@ class SketchedGradients(eqx.Module):
         return of_gradients(self.sketch, network, params, x, dtype, memory_bytes)
 
     def bytes_of_example(self, network: Network, params: Any, x: Any) -> int:
-        """What memory grows by with each example of a batch, beside its features: gradients are
-        made of a few examples at a time, whatever the batch."""
+        """Memory per example of a batch, besides its features: none, since gradients are computed
+        for a few examples at a time."""
         return 0
 
 
 def of_gradients(
     f: OfGradient, network: Network, params: Any, x: Array, dtype, memory_bytes: int
 ) -> tuple[Array, Array]:
-    """`f` of the gradient of every output of every example, given as a vector for each array of
-    parameters, and the outputs: arrays (n, *out, ...) and (n, *out).
+    """`f` of the gradient of every output of every example (n, *out, ...), and the outputs (n,
+    *out).
 
-    As many gradients are there at a time as fit in the memory.
+    `f` takes the gradient as one vector for each array of parameters. As many gradients as fit in
+    memory are computed at a time.
     """
     outputs = jax.eval_shape(network, params, shapes(x, skip=1))
     one = _bytes_of_gradient(f, network, params, x, dtype)
@@ -62,7 +63,7 @@ def of_gradients(
 
 
 def _bytes_of_gradient(f: OfGradient, network: Network, params: Any, x: Array, dtype) -> int:
-    """Memory of one output's gradient of one example, and of what `f` needs."""
+    """Memory for the gradient of one output of one example, including that of `f`."""
 
     def gradient(params: Any, x: Array) -> Array:
         y, pull = jax.vjp(lambda params: network(params, x), params)

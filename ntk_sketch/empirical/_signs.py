@@ -1,4 +1,4 @@
-"""Random signs that are drawn again whenever they are used, in place of being kept."""
+"""Random signs that are drawn again at each use instead of stored."""
 
 import jax
 from jax import numpy as jnp
@@ -10,12 +10,12 @@ _BITS = 32
 
 
 def seed_of(key: PRNGKey) -> UInt32[Array, " 2"]:
-    """What a map keeps of the key: plain numbers, the same for keys of every implementation."""
+    """A seed of plain numbers from a key of any implementation."""
     return jax.random.bits(key, (2,), "uint32")
 
 
 def signs(seed: UInt32[Array, " 2"], number: Int[Array, ""], n: int) -> Int8[Array, " n"]:
-    """The n signs of block `number`: 32 of each random word."""
+    """The n signs of block `number`, 32 from each random word."""
     key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), number)
     words = jax.random.bits(key, (-(-n // _BITS), 1), "uint32")
     bits = (words >> jnp.arange(_BITS, dtype="uint32")[None]) & jnp.uint32(1)

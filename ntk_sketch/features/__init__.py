@@ -1,6 +1,4 @@
-"""What flows from layer to layer, feature vectors of every position with their exact variances; and
-what comes out in the end.
-"""
+"""Features of examples: `HiddenFeatures` between layers, `Features` at the output of a map."""
 
 from ._features import Features as Features
 from ._hidden import HiddenFeatures as HiddenFeatures

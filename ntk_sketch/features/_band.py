@@ -1,4 +1,4 @@
-"""Arrays over a band of position offsets: something of `s` and `s + δ` for every `s` and `δ`.
+"""Arrays over a band of position offsets: one number for every pair of positions `s`, `s + δ`.
 
 Shapes are (n, D1, D2, ..., S1, S2, ...): offsets, then positions. Pairs whose second position lies
 outside are 0.
@@ -24,7 +24,7 @@ def band_mask(space: tuple[int, ...], offsets: tuple[tuple[int, ...], ...]) -> n
 
 
 def here(q: Array) -> Array:
-    """`q` (n, *space) at `s`, beside any offset."""
+    """`q` (n, *space) at `s`, with axes for offsets."""
     return q.reshape((q.shape[0], *(1,) * (q.ndim - 1), *q.shape[1:]))
 
 
@@ -47,15 +47,15 @@ def shifted(x: Array, axis: int, offset: int) -> Array:
     return jnp.pad(kept, pads)
 
 
-#: Positions of the last axis that one matrix product compares with those around them.
+#: Positions of the last axis in one tile of `band_products`.
 _TILE = 32
 
 
 def band_products(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
     """`<x_s, x_{s+δ}>` of vectors `x` (n, *space, c).
 
-    Along the last axis by matrix products of tiles with what lies around them, of which the band is
-    kept. Most of each product is thrown away, and it still takes less time than shifted sums.
+    Along the last axis, matrix products multiply tiles of positions with the positions around them,
+    and only the band is kept. That takes less time than sums of shifted products.
     """
     *before, last = offsets
     k, width, low = len(offsets), x.shape[-2], min(last)
@@ -78,7 +78,7 @@ def band_products(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
         there = around
         for axis, index in enumerate(shift):
             there = shifted(there, 1 + axis, before[axis][index])
-        # Row w of a product meets columns w to w + span of it: one more column skews the rows.
+        # The band of row w is in columns w to w + span: one more column aligns the rows.
         product = jnp.einsum("...wc,...vc->...wv", own, there, precision="highest")
         flat = product.reshape(*product.shape[:-2], -1)
         flat = jnp.pad(flat, ((0, 0),) * (flat.ndim - 1) + ((0, tile),))
@@ -89,17 +89,15 @@ def band_products(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
 
 
 def entries(values: Array, offsets, axis: int, want) -> Array:
-    """A band at `offsets`, at the offsets `want` of one axis instead; 0 for what is not there."""
+    """A band at `offsets`, with the offsets `want` of one axis instead; 0 where one is missing."""
     if axis == 0:
         return _with_mirrored(values, offsets, want)
     return columns(values, 1 + axis, offsets[axis], want)
 
 
 def _with_mirrored(values: Array, offsets, want) -> Array:
-    """The entries of `want` along the first axis of offsets; what is not there is the mirror image
-    of its negative, or else 0.
-
-    `K(s, s + (-a, b)) = K(t, t + (a, -b))` at `t = s + (-a, b)`.
+    """The entries of `want` along the first axis of offsets. A missing offset is the mirror image
+    of its negative, `K(s, s + (-a, b)) = K(t, t + (a, -b))` at `t = s + (-a, b)`, or else 0.
     """
     first, *others = offsets
     missing = [o for o in want if o not in first and -o in first]
@@ -122,7 +120,7 @@ def _with_mirrored(values: Array, offsets, want) -> Array:
 
 
 def columns(values: Array, axis: int, have, want) -> Array:
-    """The entries of `want` along an axis that holds `have`; 0 for what is not there."""
+    """The entries of `want` along an axis that holds `have`; 0 where one is missing."""
     if tuple(want) == tuple(have):
         return values
     where = {o: i for i, o in enumerate(have)}

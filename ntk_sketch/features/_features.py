@@ -8,10 +8,13 @@ from .._typing import Array
 class Features(eqx.Module):
     """Features of a batch: `nngp @ nngp.T` and `ntk @ ntk.T` approximate the two kernels.
 
+    Returned by a call of a feature map. Use `ntk` for networks trained by gradient descent, `nngp`
+    for Gaussian processes of networks at initialisation.
+
     Attributes:
-        nngp: of the NNGP kernel (n, *space, p), (n, p) after a Flatten or a global pool; `None` if
-            the map was made without it.
-        ntk: likewise of the NTK; its part that the last Dense adds is included.
+        nngp: features of the NNGP kernel (n, *space, p), or (n, p) after a Flatten or a global
+            pool; `None` if the map was made without it.
+        ntk: features of the NTK, likewise. They include the NNGP part that the last Dense adds.
 
     Example:
         >>> import jax

@@ -1,4 +1,4 @@
-"""`HiddenFeatures`: what flows through the rules, the per-example counterpart of `nt.Kernel`."""
+"""`HiddenFeatures`: the input and output of rules, the per-example counterpart of `nt.Kernel`."""
 
 import dataclasses
 import math
@@ -20,12 +20,12 @@ class Affine(eqx.Module):
     """A Dense or Conv layer recorded but not yet applied; the next nonlinearity folds it into its
     own matrix product.
 
-    With `P` the patches of a convolution (the identity if `operator` is `None`), it stands for
+    With `P` the patches of a convolution (the identity if `operator` is `None`), it is the map
 
-        φ' = [weight Pφ, bias],        ψ' = [weight Pψ, ntk_weight Pφ, ntk_bias]
+        φ' = [weight Pφ, bias],        ψ' = [weight Pψ, ntk_weight Pφ, ntk_bias],
 
-    that is `K' = weight² P(K) + bias²` and `Θ' = weight² P(Θ) + ntk_weight² P(K) + ntk_bias²`. A
-    bias of `None` is none.
+    so that `K' = weight² P(K) + bias²` and `Θ' = weight² P(Θ) + ntk_weight² P(K) + ntk_bias²`. A
+    bias of `None` means that there is none.
     """
 
     weight: Scalar
@@ -36,28 +36,28 @@ class Affine(eqx.Module):
 
 
 class HiddenFeatures(eqx.Module):
-    """Feature vectors of every position of every example, and their exact variances: what a rule's
-    transform is given and returns.
+    """Feature vectors of every position of every example, with their exact variances.
 
-    `<nngp(x)_s, nngp(x')_t> ≈ K(x_s, x'_t)` and `<ntk(x)_s, ntk(x')_t> ≈ Θ(x_s, x'_t)`.
+    Use this when you write a `Rule`: its transform takes and returns such an object. Inner products
+    are `<nngp(x)_s, nngp(x')_t> ≈ K(x_s, x'_t)` and `<ntk(x)_s, ntk(x')_t> ≈ Θ(x_s, x'_t)`.
 
     Attributes:
-        nngp: features of the NNGP kernel: a tuple of arrays (n, *space, p), blocks of one longer
-            vector; (n, p) after a Flatten or a global pool. A block may be `Rooted`: kernel values
-            that wait for a root, which `concrete` applies.
-        ntk: likewise for the NTK, or `None` if the map was made without it. An empty tuple stands
-            for `Θ = 0`, as at the input.
-        variances: exact variances and covariances of nearby positions, or `None` where no later
-            layer needs them.
-        channels: the number of channels of the finite network here ('standard' parameterization and
-            concatenation need it).
-        pending: an affine layer not yet carried out, which `variances` already include.
-        mask: which positions (n, *space) stand for nothing, such as those behind the end of a
-            sentence, the pending layer carried out; `None` without masks. Features and variances
-            are 0 there; `masked` makes them so.
+        nngp: features of the NNGP kernel: a tuple of blocks of one long vector, arrays (n, *space,
+            p), or (n, p) after a Flatten or a global pool. A block may be `Rooted`: kernel values
+            whose multiplication by a root is pending. `concrete` applies it.
+        ntk: features of the NTK, likewise, or `None` if the map was made without it. An empty tuple
+            means `Θ = 0`, as at the input.
+        variances: exact variances and covariances of nearby positions, or `None` if no later layer
+            needs them.
+        channels: the number of channels of the finite network, which 'standard' parameterization
+            and concatenation need.
+        pending: an affine layer not yet applied to the blocks. `variances` and `mask` are those
+            after it.
+        mask: which positions (n, *space) are masked, such as the padding of a sentence; `None`
+            without masks. Features and variances are 0 there.
         patched: whether blocks hold patches that were formed since the last nonlinearity.
 
-    Example: what the rule of a layer that passes everything on is given, and returns.
+    Example: the transform of a layer that leaves features as they are.
 
         >>> from ntk_sketch import stax
         >>> class Passing(stax.Rule):
@@ -65,7 +65,7 @@ class HiddenFeatures(eqx.Module):
         ...         return lambda features, **kwargs: features.concrete()
     """
 
-    # Tuples of arrays; of shapes alone while a map is planned.
+    # Tuples of arrays, or of shapes while a map is planned.
     nngp: Any
     ntk: Any
     variances: Any = None
@@ -76,7 +76,7 @@ class HiddenFeatures(eqx.Module):
 
     @property
     def space(self) -> tuple[int, ...]:
-        """Spatial shape, with the pending layer carried out."""
+        """Spatial shape after the pending layer."""
         space = self.nngp[0].shape[1:-1]
         if self.pending is None or self.pending.operator is None:
             return space
@@ -84,8 +84,9 @@ class HiddenFeatures(eqx.Module):
 
     @property
     def are_patches(self) -> bool:
-        """Whether the vectors are patches, formed or not, in which every position has entries of
-        its neighbours. Those of weights that are not shared do not count.
+        """Whether vectors are patches, formed or not, with entries of neighbouring positions.
+
+        Patches of unshared weights do not count.
         """
         operator = None if self.pending is None else self.pending.operator
         unshared = isinstance(operator, UnsharedWindows)
@@ -99,14 +100,14 @@ class HiddenFeatures(eqx.Module):
         return self.nngp[0].dtype
 
     def nngp_vectors(self) -> "Vectors":
-        """φ with the pending layer applied, to be projected without being formed."""
+        """φ after the pending layer, as `Vectors` that can be projected without being formed."""
         if self.pending is None:
             return Vectors(tuple((block, 1.0) for block in self.nngp), None, None)
         a = self.pending
         return Vectors(tuple((block, a.weight) for block in self.nngp), a.bias, a.operator)
 
     def ntk_vectors(self) -> "Vectors":
-        """ψ with the pending layer applied; φ is among its blocks after an affine layer."""
+        """ψ after the pending layer, whose blocks then include those of φ."""
         if self.pending is None:
             return Vectors(tuple((block, 1.0) for block in self.ntk), None, None)
         a = self.pending
@@ -115,8 +116,10 @@ class HiddenFeatures(eqx.Module):
         return Vectors(blocks, a.ntk_bias, a.operator)
 
     def raw(self, columns: int, columns_ntk: int | None = None) -> "HiddenFeatures":
-        """What a projection on so many columns multiplies: roots are left out where they cost less
-        in its filters, to which `fold` adds them, and multiplied out elsewhere.
+        """The features to multiply in a projection on this number of columns.
+
+        A root is left out if it costs less as a part of the filters, which `fold` multiplies it
+        into; otherwise it is applied.
         """
         operator = None if self.pending is None else self.pending.operator
         size = 1 if operator is None else operator.size
@@ -127,9 +130,7 @@ class HiddenFeatures(eqx.Module):
         return self.replace(nngp=tuple(raw(block, size, shared) for block in self.nngp), ntk=ntk)
 
     def fold(self, w: Any, s: Any, numpy: Any = jnp) -> tuple[Any, Any]:
-        """Columns for the vectors of `raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for
-        ψ.
-        """
+        """Columns for the vectors of `raw`, from those for φ, `w` (d, m), and ψ, `s` (d_ψ, m')."""
         columns_ntk = None if s is None else s.shape[1]
         shared = (w.shape[1] + self._shared(columns_ntk),) * len(self.nngp)
         w = self.nngp_vectors().fold(w, shared, numpy)
@@ -140,16 +141,18 @@ class HiddenFeatures(eqx.Module):
         return w, s
 
     def _shared(self, columns_ntk: int | None) -> int:
-        """Columns for ψ that φ meets too: behind an affine layer it is among its blocks."""
+        """The number of columns for ψ that multiply φ too, which is a block of ψ after an affine
+        layer.
+        """
         return 0 if self.pending is None else columns_ntk or 0
 
     def project(
         self, w: Array, s: Array | None, precision: Precision = "full"
     ) -> tuple[Array, Array | None]:
-        """Inner products of φ with the columns of `w` (d, m) and of ψ with those of `s` (d_ψ, m');
-        0 at masked positions.
+        """Inner products of φ with the columns of `w` (d, m), and of ψ with those of `s` (d_ψ, m').
 
-        Behind an affine layer φ is among the blocks of ψ: it meets both sets of columns at once.
+        They are 0 at masked positions. After an affine layer φ is among the blocks of ψ, and is
+        multiplied by both sets of columns in one product.
         """
         u, v = self._project(w, s, precision)
         return self.masked(u), None if v is None else self.masked(v)
@@ -188,7 +191,7 @@ class HiddenFeatures(eqx.Module):
 
     @property
     def rooted(self) -> bool:
-        """Whether a root waits to be applied."""
+        """Whether the root of a block is pending."""
         return any(isinstance(block, Rooted) for block in (*self.nngp, *(self.ntk or ())))
 
     def formed(self) -> "HiddenFeatures":
@@ -199,9 +202,10 @@ class HiddenFeatures(eqx.Module):
         return self.replace(nngp=tuple(map(formed, self.nngp)), ntk=ntk)
 
     def applied(self) -> "HiddenFeatures":
-        """The same features with the pending layer carried out, whose patches need roots applied.
+        """The same features with the pending layer applied.
 
-        Blocks may still be `Rooted`: `map` acts on them as they are.
+        Roots are applied only if it has patches. Blocks may therefore still be `Rooted`, and `map`
+        acts on them as they are.
         """
         if self.pending is None:
             return self
@@ -215,7 +219,7 @@ class HiddenFeatures(eqx.Module):
         )
 
     def concrete(self) -> "HiddenFeatures":
-        """The same features with the pending layer carried out and all roots applied: arrays."""
+        """The same features as arrays, with the pending layer and all roots applied."""
         return self.applied().formed()
 
     def map(self, fn) -> "HiddenFeatures":
@@ -227,10 +231,10 @@ class HiddenFeatures(eqx.Module):
 
 
 def of_examples(fn, features, *others):
-    """`fn` on what `features` (of one branch or a list of them) hold for each example."""
+    """`fn` applied to all arrays of `features` (one branch or a list) that have an example axis."""
 
     def leaf(first, *others):
-        if isinstance(first, Rooted):  # the root is of no example
+        if isinstance(first, Rooted):  # the root has no example axis
             return first.map(lambda values: fn(values, *(other.values for other in others)))
         return fn(first, *others)
 
@@ -245,7 +249,7 @@ def of_examples(fn, features, *others):
 
 
 def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:
-    """One array from blocks; a single zero feature stands for the zero kernel of an empty tuple."""
+    """The blocks as one array; for an empty tuple, the zero kernel, a single zero feature."""
     if blocks is None:
         return None
     if not blocks:
@@ -254,7 +258,7 @@ def joined(blocks: tuple[Array, ...] | None, like: Array) -> Array | None:
 
 
 def is_abstract(features) -> bool:
-    """Whether these are shapes only, as for methods that do not look at data."""
+    """Whether `features` are only shapes, as for data-independent methods."""
     return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(features))
 
 

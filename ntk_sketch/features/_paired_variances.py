@@ -1,4 +1,4 @@
-"""Exact covariances of pairs of inputs, carried through the rules as variances are."""
+"""Exact covariances of pairs of inputs, propagated through the rules like variances."""
 
 import math
 
@@ -13,14 +13,13 @@ from ._variances import Variances
 class PairedVariances(eqx.Module):
     """Covariances of inputs of one set with those of another, and the variances of both.
 
-    It stands in the place of `Variances` where inputs have no positions: what the rules of layers
-    do to variances is then done to every pair too, and at the output the covariances are the exact
-    kernel of the network.
+    It replaces `Variances` for inputs without positions. Rules then act on every pair as they act
+    on variances, and at the output the covariances are the exact kernel of the network.
 
     Attributes:
-        own: variances of the first set and, behind them, of the second.
-        pairs: each pair like an example: covariances of two passes, and Θ.
-        shapes: of the arrays of pairs and of the variances of either set; broadcast together.
+        own: variances of the first set, followed by those of the second.
+        pairs: each pair as an example: its covariance of two passes, and Θ.
+        shapes: of the arrays of pairs, and of the variances of either set, which broadcast.
     """
 
     own: Variances
@@ -54,12 +53,12 @@ class PairedVariances(eqx.Module):
         return self._with(self.own.affine(*scales), self.pairs.affine(*scales))
 
     def masked(self, mask: None) -> "PairedVariances":
-        """Inputs without positions have no masks."""
+        """Unchanged: inputs without positions have no masks."""
         del mask
         return self
 
     def dropout(self, factor) -> "PairedVariances":
-        """Those of one pass grow; a pair is of two."""
+        """Variances grow; pairs, which are covariances of two passes, do not change."""
         return self._with(self.own.dropout(factor), self.pairs)
 
     def plus(self, others: "list[PairedVariances]") -> "PairedVariances":
@@ -83,7 +82,7 @@ class PairedVariances(eqx.Module):
         return self._with(self.own.scaled(factor, offsets), pairs)
 
     def _sides(self, values: Array) -> tuple[Array, Array]:
-        """Numbers of the inputs of either set, to be broadcast to the pairs."""
+        """`values` of either set, in shapes that broadcast to the pairs."""
         pairs, first, second = self.shapes
         count = math.prod(first)
         axes = (1,) * len(pairs)
@@ -95,7 +94,7 @@ class PairedVariances(eqx.Module):
 
 
 def paired_variances(c: Array, q: Array, q_other: Array) -> PairedVariances:
-    """Of inputs of covariances `c` and variances `q`, `q'`, broadcast together; with Θ = 0."""
+    """The pairs of inputs with covariances `c` and variances `q`, `q'`, broadcast; with Θ = 0."""
     shape = jnp.broadcast_shapes(c.shape, q.shape, q_other.shape)
     own = jnp.concatenate([q.reshape(-1), q_other.reshape(-1)])
     pairs = jnp.broadcast_to(c, shape).reshape(-1)

@@ -1,4 +1,4 @@
-"""What a linear layer does to positions before its weights."""
+"""Patch operators: the vectors that the weights of a linear layer multiply."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from ..numerics._precision import Precision, matmul
 
 @runtime_checkable
 class PatchOperator(Protocol):
-    """`P`: one vector for each output position, made of `size` entries for every channel of a block
-    (n, *space, c), linearly and for all channels alike.
+    """A linear map `P` from a block (n, *space, c) to one vector for each output position.
 
-    The windows of a convolution are one (`Windows`). Others fit if they are hashable and equal
-    where they do the same, since compiled programs are looked up by them.
+    A vector has `size` entries for every channel, made alike for all channels. The windows of a
+    convolution are an example (`Windows`). Operators must be hashable, and equal if they do the
+    same, since compiled programs are looked up by them.
     """
 
     @property
@@ -26,7 +26,7 @@ class PatchOperator(Protocol):
         ...
 
     def output_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        """Positions that come out, of those that go in."""
+        """Output positions for input positions."""
         ...
 
     def project(self, x: Array, matrix: Array, precision: Precision = "full") -> Array:
@@ -34,27 +34,27 @@ class PatchOperator(Protocol):
         ...
 
     def patches(self, x: Array) -> Array:
-        """All vectors, formed: (n, *outputs, d)."""
+        """All vectors (n, *outputs, d)."""
         ...
 
     def patches_at(self, x: Array, index: tuple[Inputs, ...]) -> Array:
-        """The vectors at `index` = (example, *output position), each (m,): (m, d)."""
+        """The vectors (m, d) at m positions `index` = (example, *output position)."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Patches:
-    """A patch operator from one function: `fn(x)` makes the vectors (n, *outputs, size c) of x (n,
-    *space, c), for the rule `Weights` of a layer of your own.
+    """A patch operator made of one function.
 
-    The function is linear, treats examples one by one, and the same for every channel: entries
-    number `i c + j`, for `i < size`, depend on channel j alone. Write it at the top of a module, so
-    that maps can be saved and equal ones be recognised.
+    Use this for the rule `Weights` of a layer of your own. `fn(x)` maps x (n, *space, c) to vectors
+    (n, *outputs, size c). It must be linear and treat examples one by one and channels alike: the
+    entries number `i c + j`, for `i < size`, depend on channel j only. Define it at the top level
+    of a module, so that maps can be saved and compared.
 
-    Cost: patches are formed, `size` times the memory of x, where windows (`Conv`) do not form them.
+    Cost: patches are formed and take `size` times the memory of x, unlike those of `Conv`.
 
     Args:
-        fn: of JAX arrays.
+        fn: a function of JAX arrays.
         size: entries of a vector for each channel.
 
     Example:

@@ -1,4 +1,4 @@
-"""What patches make of variances."""
+"""Variances after patches are taken."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from ._windows import Windows
 
 
 def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: Offsets) -> Offsets:
-    """Input offsets that output offsets `out` need behind patches."""
+    """Input offsets that output offsets `out` of patches need."""
     if operator is not None:
-        operator.output_space(space)  # may refuse
+        operator.output_space(space)  # raises for a space that does not fit
     if operator is None or out is None:
         return out
     if isinstance(operator, Windows):
@@ -24,7 +24,7 @@ def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: O
 
 
 def through_patches(operator: PatchOperator | None, variances: Any, out) -> Any:
-    """Sums of covariances over equal entries of two patches."""
+    """Covariances after patches: sums over equal entries of two patches."""
     if operator is None:
         return jax.tree.map(stored, variances.select(out))
     if isinstance(operator, Windows):

@@ -1,4 +1,4 @@
-"""Linear maps of positions that treat channels alike, and what they make of variances."""
+"""Linear maps of positions that treat channels alike, and the variances after them."""
 
 import functools
 import itertools
@@ -15,18 +15,18 @@ from ..numerics._precision import float64
 from ._patch_operator import PatchOperator
 from ._variances import Variances
 
-#: Numbers that a map is applied to at once, while it is found which inputs its outputs are sums of.
+#: `sources_of` applies a map to about this many numbers at a time.
 _PART = 2**22
 
 
 class Sources(NamedTuple):
-    """The inputs that outputs are sums of: entry u of the vector at output S is `Σ_k weight[u, S,
-    k] x[source[u, S, k]]`.
+    """A sparse linear map: entry u of the vector at output S is `Σ_k weight[u, S, k] x[source[u, S,
+    k]]`.
 
     Attributes:
         space, outputs: spatial shapes before and after.
-        source: flat input positions (taps, outputs, terms), -1 where there are fewer terms.
-        weight: of each of them, 0 there; NumPy's, or an array while it is differentiated.
+        source: flat input positions (taps, outputs, terms), -1 if there are fewer terms.
+        weight: of each term, 0 where source is -1; of NumPy, or traced by JAX.
     """
 
     space: tuple[int, ...]
@@ -35,7 +35,7 @@ class Sources(NamedTuple):
     weight: Any
 
     def weighted(self, fn: Callable[[Array], Array], dtype) -> "Sources":
-        """The same inputs with the weights that `fn` gives them now."""
+        """The same sources with the weights of `fn`."""
         count = math.prod(self.space)
         matrix = fn(jnp.eye(count, dtype=dtype).reshape(count, *self.space, 1))
         matrix = matrix.reshape(count, *self.source.shape[1::-1])
@@ -45,8 +45,9 @@ class Sources(NamedTuple):
         return self._replace(weight=jnp.where(self.source >= 0, weight, 0))
 
     def masks(self, mask: Array) -> Array:
-        """Which outputs are masked (n, *outputs), those of inputs that are masked alone, as NT has
-        it; of a mask (n, *space).
+        """Which outputs are masked (n, *outputs), from `mask` (n, *space).
+
+        As in NT, an output is masked if all of its inputs are.
         """
         seen = ~mask.reshape(len(mask), -1)[:, np.maximum(self.source, 0)]
         met = jnp.any(seen & (self.weight != 0)[None], axis=(1, 3))
@@ -54,10 +55,10 @@ class Sources(NamedTuple):
 
 
 def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
-    """Those of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps), found by applying it to one
-    position after the other, in float64.
+    """The sources of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps), found by applying it
+    to unit vectors of positions in float64.
 
-    Cost: `|space|² taps` numbers pass through, `2^22` at a time.
+    Cost: `fn` of `|space|²` numbers, in parts whose results have about `2^22` numbers.
     """
     count = math.prod(space)
     with float64(), jax.ensure_compile_time_eval():
@@ -87,12 +88,12 @@ def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
 
 @functools.lru_cache(maxsize=64)
 def operator_sources(operator: PatchOperator, space: tuple[int, ...]) -> Sources:
-    """Those of a patch operator, whatever it does."""
+    """The sources of any patch operator."""
     return sources_of(operator.patches, space)
 
 
 def map_offsets(sources: Sources, out: Offsets) -> Offsets:
-    """Input offsets that output offsets `out` need: of the first axis none below 0."""
+    """Input offsets that output offsets `out` need. Those of the first axis are not negative."""
     if out is None:
         return None
     pairs = _pairs(sources, out)
@@ -108,10 +109,10 @@ def map_offsets(sources: Sources, out: Offsets) -> Offsets:
 def through_map(
     variances: Variances, sources: Sources, out: tuple[tuple[int, ...], ...]
 ) -> Variances:
-    """Covariances after the map, its taps summed: `K(S, S+δ) = Σ_u Σ_st W_u[S, s] W_u[S+δ, t]
-    K(s, t)`. The scale is the caller's.
+    """Covariances after the map, summed over its taps: `K(S, S+δ) = Σ_u Σ_st W_u[S, s] W_u[S+δ, t]
+    K(s, t)`.
 
-    Cost: as many products as there are pairs of inputs that meet, for each output and offset.
+    Cost: one product for each pair of inputs, of every output and offset.
     """
     pairs, have = _pairs(sources, out), variances.offsets
     index = _band_index(pairs, sources.space, have)
@@ -136,9 +137,9 @@ def through_map(
 
 
 class _Pairs(NamedTuple):
-    """Pairs of inputs that meet, for every output offset and output: (offsets, outputs, pairs).
+    """The pairs of inputs of every output offset and output: (offsets, outputs, pairs).
 
-    `first` and `second` are flat inputs, `places` where their weights are.
+    `first` and `second` are flat inputs, `places` the indices of their weights.
     """
 
     first: np.ndarray
@@ -173,8 +174,8 @@ def _pairs(sources: Sources, out: tuple[tuple[int, ...], ...]) -> _Pairs:
 
 
 def _band_index(pairs: _Pairs, space: tuple[int, ...], have) -> np.ndarray:
-    """Where the covariances of pairs are in a flat band at offsets `have`; a pair whose offset is
-    not there is its mirror image.
+    """Indices of the pairs' covariances in a flat band at offsets `have`. A pair whose offset is
+    missing is found by its mirror image.
     """
     first, second = _coordinates(pairs.first, space), _coordinates(pairs.second, space)
     step, at = second - first, first
@@ -192,7 +193,7 @@ def _band_index(pairs: _Pairs, space: tuple[int, ...], have) -> np.ndarray:
 
 
 def _coordinates(flat: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
-    """Of flat positions (...): (axes, ...)."""
+    """Coordinates (axes, ...) of flat positions (...)."""
     parts = []
     for size in reversed(space):
         flat, part = np.divmod(flat, size)

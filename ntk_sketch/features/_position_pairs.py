@@ -1,7 +1,7 @@
 """Covariances of all pairs of positions along some spatial axes, as matrices.
 
-A layer that mixes the P positions along these axes with weights W (n, P, P) makes `W K Wᵀ` of the
-covariances K of one example. Arrays have the shape (n, *D, *S, P, P), with the offsets D and the
+A layer that mixes the P positions along these axes with weights W (n, P, P) maps the covariances K
+of an example to `W K Wᵀ`. Arrays have the shape (n, *D, *S, P, P), with the offsets D and the
 positions S of the other axes.
 """
 
@@ -22,8 +22,8 @@ Axes = tuple[int, ...]
 
 
 def pair_offsets(space: tuple[int, ...], axes: Axes, out: Offsets, *, exact: bool) -> Offsets:
-    """Input offsets that output offsets `out` need: along `axes` all, or 0 alone where cross terms
-    come from the features.
+    """Input offsets that output offsets `out` need: along `axes` all of them, or only 0 if
+    covariances of different positions are estimated from the features.
     """
     if out is None:
         return None
@@ -38,13 +38,13 @@ def pair_offsets(space: tuple[int, ...], axes: Axes, out: Offsets, *, exact: boo
 def pair_matrices(
     features: HiddenFeatures, axes: Axes, out: tuple[tuple[int, ...], ...], *, exact: bool
 ) -> Variances:
-    """The covariances of `features`, in matrices.
+    """The covariances of `features` as matrices.
 
     Args:
-        features: concrete ones unless `exact`.
-        out: offsets that are wanted behind the layer.
-        exact: all of them are carried. Otherwise those of equal positions are, and those of
-            different positions along `axes` are products of feature vectors.
+        features: with no layer pending unless `exact`.
+        out: the offsets wanted after the layer.
+        exact: whether all covariances are exact. Otherwise those of different positions along
+            `axes` are inner products of feature vectors.
     """
     variances, others = features.variances, _others(len(out), axes)
     if not exact:
@@ -65,7 +65,7 @@ def pair_matrices(
 def pair_bands(
     matrices: Variances, space: tuple[int, ...], axes: Axes, out: tuple[tuple[int, ...], ...]
 ) -> Variances:
-    """The band at offsets `out` of covariances in matrices, those of other axes being at them."""
+    """The band at offsets `out` of covariances in matrices; other axes are at these offsets."""
     sizes = [space[a] for a in axes]
     places = np.indices(sizes)
     steps = np.stack(np.meshgrid(*(np.array(out[a]) for a in axes), indexing="ij"))
@@ -104,7 +104,7 @@ def _order(k: int, axes: Axes) -> tuple[int, ...]:
 
 
 def _estimated(features: HiddenFeatures, axes: Axes, along: tuple[tuple[int, ...], ...]):
-    """Products of feature vectors; of a position with itself its exact variance."""
+    """Inner products of feature vectors, with exact variances on the diagonal."""
     variances, others = features.variances, _others(len(features.space), axes)
     middle = np.ones((), bool)
     for offsets in along:

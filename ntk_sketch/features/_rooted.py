@@ -1,4 +1,4 @@
-"""Vectors that wait for one linear map of their channels."""
+"""`Rooted`: vectors whose multiplication by a matrix is pending."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from ..numerics._precision import matmul
 class Rooted(eqx.Module):
     """The vectors `values @ root`, not multiplied out.
 
-    Landmarks give kernel values, and the root of their Gram matrix makes features of these. The
-    root mixes channels and leaves positions alone, so that it commutes with pools, with resizing
-    and with everything that treats channels alike. It is multiplied into the filters of the next
-    projection, or applied where positions are fewest.
+    Kernel values with landmarks become features when the inverse root of the landmarks' Gram matrix
+    multiplies them. The root acts on channels and so commutes with pools, resizing and every other
+    layer that treats channels alike. It is multiplied into the filters of the next projection, or
+    applied where there are fewest positions.
 
     Attributes:
         values: (n, *space, m).
         root: (m, r).
     """
 
-    values: Any  # an array; a shape alone while a map is planned
+    values: Any  # an array, or a shape while a map is planned
     root: Any
 
     @property
@@ -39,23 +39,23 @@ class Rooted(eqx.Module):
         return self.values.dtype
 
     def map(self, fn) -> "Rooted":
-        """`fn`, which acts on positions and treats channels alike, applied to the vectors."""
+        """The vectors after `fn`, which acts on positions and treats channels alike."""
         return Rooted(fn(self.values), self.root)
 
     def formed(self) -> Array:
-        """The vectors: `2 n |space| m r` FLOPs."""
+        """The vectors as an array. Cost: `2 n |space| m r` FLOPs."""
         return matmul(self.values, self.root, "full")
 
     def folds(self, window: int, columns: int) -> bool:
-        """Whether a projection of windows of so many positions on so many columns costs less with
-        the root in its filters, where it is multiplied in once, than with the vectors formed.
+        """Whether a projection costs less with the root multiplied into its filters than with the
+        vectors formed, for windows of `window` positions and for `columns` columns.
         """
         m, r = self.root.shape
         return window * m * columns <= m * r + window * r * columns
 
     def fold(self, rows: Inputs, numpy: Any = jnp) -> Any:
-        """Rows of filters for `values` (window m, columns), from those for the vectors (window r,
-        columns), computed by NumPy or by JAX.
+        """Filters (window m, columns) for `values`, from filters (window r, columns) for the
+        vectors, computed by NumPy or JAX.
         """
         precision = {} if numpy is np else {"precision": "highest"}
         taps = rows.reshape(-1, self.root.shape[1], rows.shape[-1])
@@ -64,17 +64,19 @@ class Rooted(eqx.Module):
 
 
 def formed(block: Any) -> Any:
-    """The array of a block."""
+    """A block as an array, with its root applied."""
     return block.formed() if isinstance(block, Rooted) else block
 
 
 def mapped(fn, block: Any) -> Any:
-    """`fn`, which acts on positions and treats channels alike, of a block."""
+    """A block after `fn`, which acts on positions and treats channels alike."""
     return block.map(fn) if isinstance(block, Rooted) else fn(block)
 
 
 def raw(block: Any, window: int, columns: int) -> Any:
-    """What a projection of a block on so many columns multiplies: its values, if they fold."""
+    """The array that a projection on `columns` columns multiplies: the values if the root folds
+    into the filters, else the formed block.
+    """
     if isinstance(block, Rooted) and block.folds(window, columns):
         return block.values
     return formed(block)

@@ -14,8 +14,9 @@ from ._windows import Windows
 
 @dataclasses.dataclass(frozen=True)
 class TransposedWindows:
-    """What an output of a transposed convolution sees of its inputs, as `jax.lax.conv_transpose`
-    pads them: windows of `shape` over inputs that stand `strides` apart, with zeros in between.
+    """Windows of `shape` over inputs spread `strides` apart, with zeros in between.
+
+    These are the patches of a transposed convolution, padded as in `jax.lax.conv_transpose`.
 
     `padding` is `"SAME"` (stride times as many outputs as inputs), `"VALID"` (all outputs that an
     input reaches) or `"CIRCULAR"` (periodic, sizes as `"SAME"`).
@@ -42,8 +43,9 @@ class TransposedWindows:
         )
 
     def masks(self, mask: Array | None) -> Array | None:
-        """Which outputs are masked (n, *outputs): as NT has it, those that see a masked one of
-        `mask` (n, *space).
+        """Which outputs are masked (n, *outputs), from `mask` (n, *space).
+
+        As in NT, an output is masked if its window holds a masked input.
         """
         if mask is None:
             return None
@@ -72,7 +74,7 @@ class TransposedWindows:
         """Zeros before the first input."""
         if self.padding == "VALID":
             return window - 1
-        if self.padding == "CIRCULAR":  # of the outputs of "VALID" the middle ones, others added
+        if self.padding == "CIRCULAR":  # the middle outputs of "VALID"; the others wrap around
             return window - 1 - max(window - stride, 0) // 2
         return window - 1 if stride > window - 1 else -(-(window + stride - 2) // 2)
 

@@ -15,16 +15,16 @@ from ._windows import Windows
 
 @dataclasses.dataclass(frozen=True)
 class UnsharedWindows:
-    """Windows whose vectors at different positions are orthogonal: that of position S is the S-th
-    block of a vector of `|outputs|` blocks, of which the others are 0.
+    """Windows whose vectors at different positions are orthogonal.
 
-    Random directions for such vectors are independent ones for every position, and the covariance
-    of different positions is 0. A projection multiplies the block that is not 0 alone: it has the
+    The patch at position S is block S of a vector of `|outputs|` blocks; all other blocks are 0.
+    Random directions for such vectors are independent at different positions, and covariances of
+    different positions are 0. A projection multiplies only the block that is not 0: it has the
     FLOPs of a convolution and `|outputs|` times the memory of its filters.
 
     Args:
         windows: of the layer.
-        space: positions that go in.
+        space: input positions.
     """
 
     windows: Windows
@@ -55,7 +55,7 @@ class UnsharedWindows:
         return product(blocks, filters).reshape(*patches.shape[:-1], -1)
 
     def patches(self, x: Float[Array, "n *space p"]) -> Float[Array, "n *outputs d"]:
-        """Formed: `|outputs|` times the memory of shared ones."""
+        """All vectors, which take `|outputs|` times the memory of shared patches."""
         patches = self.windows.patches(x)
         blocks = patches.reshape(len(x), self.places, 1, -1)
         own = jnp.asarray(np.eye(self.places)[None, ..., None], x.dtype)
@@ -68,12 +68,12 @@ class UnsharedWindows:
         )
 
     def constants(self, dtype) -> Float[Array, "*outputs places"]:
-        """A constant coordinate of its own for every position."""
+        """One constant coordinate for every position."""
         own = np.eye(self.places).reshape(*self.output_space(self.space), -1)
         return jnp.asarray(own, dtype)
 
     def constants_at(self, index: tuple[Inputs, ...], dtype) -> Float[Array, "m places"]:
-        """That of the output positions `index` = (example, *position)."""
+        """The constant coordinates of the output positions `index` = (example, *position)."""
         place = jnp.zeros(index[0].shape, int)
         for at, size in zip(index[1:], self.output_space(self.space), strict=True):
             place = place * size + at

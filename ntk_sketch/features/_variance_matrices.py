@@ -1,4 +1,4 @@
-"""Linear maps of positions, one matrix for each spatial axis, seen by the variances."""
+"""Variances after a linear map of positions with one matrix for each spatial axis."""
 
 import numpy as np
 from jax import numpy as jnp
@@ -10,8 +10,8 @@ from ._variances import Variances
 
 
 def matrix_offsets(matrices: tuple[np.ndarray, ...], out: Offsets) -> Offsets:
-    """Input offsets that output offsets `out` need, behind `x_S = Σ_s W[S, s] x_s` with a matrix
-    `W` (outputs, inputs) for each spatial axis: of the first axis none below 0.
+    """Input offsets that output offsets `out` need, for the map `x'_S = Σ_s W[S, s] x_s` with a
+    matrix `W` (outputs, inputs) for each spatial axis. Those of the first axis are not negative.
     """
     if out is None:
         return None
@@ -33,7 +33,7 @@ def through_matrices(
     inside = band_mask(tuple(len(matrix) for matrix in matrices), wanted)
 
     def apply(values):
-        # The first axis last: what it needs mirrored is least then.
+        # The first axis comes last, when the arrays to mirror along it are smallest.
         for axis in reversed(range(len(wanted))):
             before = (*have[: axis + 1], *wanted[axis + 1 :])
             values = _along(values, matrices[axis], axis, before, wanted[axis])
@@ -56,8 +56,9 @@ def _steps(matrix: np.ndarray, along: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _along(values: Array, matrix: np.ndarray, axis: int, offsets, along) -> Array:
-    """`through_matrices` along one spatial axis, from a band at `offsets` to `along` of this one:
-    a matrix product with `W[S, s] W[S+δ, s+o]`, for all pairs `(o, s)` at once.
+    """`through_matrices` along one spatial axis, whose offsets become `along`.
+
+    It is one matrix product with `W[S, s] W[S+δ, s+o]`, for all pairs `(o, s)` at once.
     """
     outputs, inputs = matrix.shape
     steps = _steps(matrix, along)

@@ -1,4 +1,4 @@
-"""Convolutions and pools seen by the variances: covariances of windows of positions."""
+"""Variances after convolutions and pools: covariances of windows of positions."""
 
 import functools
 
@@ -13,8 +13,8 @@ from ._windows import Windows
 
 
 def window_offsets(windows: Windows, space, out: Offsets, *, pool: bool) -> Offsets:
-    """Input offsets that output offsets `out` need, behind a convolution or a pool: of the first
-    axis none below 0.
+    """Input offsets that output offsets `out` of a convolution or pool need. Those of the first
+    axis are not negative.
     """
     if out is None:
         return None
@@ -41,7 +41,9 @@ def _tap_offsets(windows: Windows, axis: int, offsets: tuple[int, ...], pool: bo
 
 
 def _laps(windows: Windows, size: int, offset: int) -> tuple[int, ...]:
-    """What `offset` amounts to: on a circle, also one lap less; of these pairs one is inside."""
+    """`offset` itself; with periodic padding both offsets that are equal to it modulo `size`, of
+    which one has its pair inside.
+    """
     if windows.padding != "CIRCULAR":
         return (offset,)
     return (offset % size, offset % size - size)
@@ -50,11 +52,11 @@ def _laps(windows: Windows, size: int, offset: int) -> tuple[int, ...]:
 def through_convolution(
     variances: Variances, windows: Windows, out: tuple[tuple[int, ...], ...]
 ) -> Variances:
-    """Covariances after a convolution: `K` summed over pairs of equal taps of two windows; the
-    scale is the caller's.
+    """Covariances after a convolution: `K` summed over pairs of equal taps of two windows.
 
-    The taps u of the windows at `s` and `s + δ` are `stride s + u - low` and what lies `stride δ`
-    further: for every δ a sum over windows of positions. Pairs that lie outside are 0 already.
+    Tap u of the window at `s` is the position `stride s + u - low`; that of the window at `s + δ`
+    is `stride δ` further. For every δ this is a sum over windows of the band at offset `stride δ`,
+    in which pairs outside are 0.
     """
     space, have, wanted = variances.space, variances.offsets, mirrorable(out)
     inside = band_mask(windows.output_space(space), wanted)
@@ -80,15 +82,16 @@ def through_convolution(
 def through_pool(
     variances: Variances, windows: Windows, out: tuple[tuple[int, ...], ...], *, weights: str
 ) -> Variances:
-    """Covariances after a pool, one spatial axis after the other: `K` summed over all pairs of taps
-    of two windows (`"sum"`), or averaged, over all taps (`"average"`) or those that lie inside
-    (`"average inside"`).
+    """Covariances after a pool, one spatial axis after the other.
+
+    `K` is summed over all pairs of taps of two windows (`"sum"`), or averaged over all taps
+    (`"average"`) or those inside of the image (`"average inside"`).
     """
     have, wanted = variances.offsets, mirrorable(out)
     inside = band_mask(windows.output_space(variances.space), wanted)
 
     def apply(values):
-        # The first axis last: what it needs mirrored is least then.
+        # The first axis comes last, when the arrays to mirror along it are smallest.
         for axis in reversed(range(len(wanted))):
             before = (*have[: axis + 1], *wanted[axis + 1 :])
             values = _pooled(values, windows, axis, before, wanted[axis], weights)
@@ -101,8 +104,8 @@ def _pooled(values: Array, windows: Windows, axis: int, offsets, out, weights: s
     """`through_pool` along one spatial axis, from a band at `offsets` to `out` of this axis.
 
     The taps `(u, v)` of the windows at `s` and `s + δ` are the positions `(i, i + o)` with
-    `i = stride s + u - low` and `o = stride δ + v - u`: for all `s` and `δ` at once a strided slice
-    of the band. Pairs that lie outside are 0 already.
+    `i = stride s + u - low` and `o = stride δ + v - u`. For all `s` and `δ` together these are a
+    strided slice of the band, in which pairs outside are 0.
     """
     at, stride = 1 + len(offsets) + axis, windows.strides[axis]
     space = values.shape[1 + len(offsets) :]
@@ -131,8 +134,8 @@ def _pooled(values: Array, windows: Windows, axis: int, offsets, out, weights: s
 
 
 def _at_steps(values: Array, windows: Windows, axis: int, offsets, steps) -> Array:
-    """The band at offsets `steps` of one axis; on a circle the sum of both laps, one of which is
-    0.
+    """The band at offsets `steps` of one axis. With periodic padding it is the sum over both
+    offsets of `_laps`, one of which is 0.
     """
     size = values.shape[1 + len(offsets) + axis]
     laps = zip(*(_laps(windows, size, o) for o in steps), strict=True)

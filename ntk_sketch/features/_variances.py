@@ -1,10 +1,10 @@
-"""Exact variances beside the features: covariances of nearby positions of one example.
+"""Exact variances, computed next to the features: covariances of nearby positions of one example.
 
-Nonlinearities divide by the variances `K(x_s, x_s)`. A feature map only approximates them, and the
-energy that each layer loses compounds, so they are carried by their own exact recursion. After a
-pool, `K(s, s)` needs `K(s, t)` of nearby positions: what is carried is therefore a *band* `K(x_s,
-x_{s+δ})` over a set of position offsets `δ`, planned backwards from the last nonlinearity. The cost
-is linear in positions.
+Nonlinearities divide by the variances `K(x_s, x_s)`. Squared norms of features only approximate
+them, with errors that add up over layers, so that variances have an exact recursion of their own.
+After a pool, `K(s, s)` depends on `K(s, t)` of nearby positions. The recursion therefore has a
+*band* `K(x_s, x_{s+δ})` over a set of position offsets `δ`, planned backwards from the last
+nonlinearity. The cost is linear in positions.
 """
 
 import functools
@@ -18,27 +18,25 @@ from jax import numpy as jnp
 from .._typing import Array, Scalar
 from ._band import band_mask, band_products, entries, here, there
 
-#: Where every pair of positions is needed (a global pool before a nonlinearity) and there are more
-#: positions than this, cross-position terms are estimated from the features.
+#: Largest number of positions with exact covariances of all pairs, which some layers need, such as
+#: a global pool before a nonlinearity. Beyond it they are estimated from the features.
 MAX_POSITIONS_ALL_PAIRS = 256
 
 
 class Variances(eqx.Module):
-    """Covariances of positions `s` and `s + δ` of each example, for every `δ` of a product of
-    offsets.
+    """Covariances of positions `s` and `s + δ` of each example, for a product of offsets `δ`.
 
-    Arrays have the shape (n, D1, D2, ..., S1, S2, ...): offsets, then positions, which lie side by
-    side in memory. Pairs whose second position lies outside are 0. A covariance is symmetric, `K(s,
-    s - δ)` that of `s - δ` and its offset `δ`: offsets of the first axis are planned from 0 on, and
-    `select` finds the others in them.
+    Arrays have the shape (n, D1, D2, ..., S1, S2, ...): offsets, then positions. Pairs whose second
+    position lies outside are 0. Covariances are symmetric, `K(s, s - δ) = K(t, t + δ)` with `t = s
+    - δ`. Offsets of the first axis are therefore planned from 0 on, and `select` finds their
+    negatives.
 
     Attributes:
-        same: `K` within one pass of the network (NT's `cov1`): the variances that cosines divide
-            by.
-        other: `K` of two passes with independent Dropout masks, which is what features estimate;
-            `None` while equal to `same`.
-        ntk: `Θ` of two such passes; `()` stands for `Θ = 0`, as at the input, which no layer then
-            sums; `None` if the NTK was not asked for.
+        same: `K` within one pass of the network (NT's `cov1`): the variances in cosines.
+        other: `K` of two passes with independent Dropout masks, which features estimate; `None`
+            while equal to `same`.
+        ntk: `Θ` of two such passes; `()` means `Θ = 0`, as at the input; `None` if the NTK was not
+            asked for.
         offsets: the offsets `δ` of each spatial axis.
     """
 
@@ -80,7 +78,7 @@ class Variances(eqx.Module):
         )
 
     def select(self, offsets: tuple[tuple[int, ...], ...]) -> "Variances":
-        """Only these offsets, each of which, or its negative, must be there."""
+        """The variances at these offsets; each of them or its negative must be there."""
         if offsets == self.offsets:
             return self
 
@@ -92,17 +90,17 @@ class Variances(eqx.Module):
         return self.linear(pick, offsets)
 
     def total(self) -> "Variances":
-        """Sums over all pairs of positions, where all offsets are there."""
+        """Sums over all pairs of positions, if all offsets are there."""
         k = len(self.offsets)
         first = self.offsets[0]
-        # A pair that stands for its mirror image too counts twice.
+        # A pair whose mirror image is not stored counts twice.
         times = np.array([2.0 if o > 0 and -o not in first else 1.0 for o in first])
         times = times.reshape(1, len(first), *(1,) * (2 * k - 1))
         axes = tuple(range(1, 1 + 2 * k))
         return self.linear(lambda values: jnp.sum(values * times.astype(values.dtype), axes), ())
 
     def plus(self, others: "list[Variances]") -> "Variances":
-        """Of a sum of independent branches, all at the same offsets."""
+        """The variances of a sum of independent branches, all at the same offsets."""
         branches = [self, *others]
 
         def total(values):
@@ -118,8 +116,9 @@ class Variances(eqx.Module):
         )
 
     def times(self, others: "list[Variances]") -> "Variances":
-        """Of a product of independent branches, all at the same offsets: `K' = Π_i K_i`, `Θ' = Σ_i
-        Θ_i Π_{j≠i} K_j`.
+        """The variances of a product of independent branches, all at the same offsets.
+
+        `K' = Π_i K_i`, `Θ' = Σ_i Θ_i Π_{j≠i} K_j`.
         """
         branches = [self, *others]
         dropped = any(branch.other is not None for branch in branches)
@@ -178,14 +177,14 @@ class Variances(eqx.Module):
         return self.select(offsets).linear(lambda values: pairs * values, offsets)
 
     def masked(self, mask: Array | None) -> "Variances":
-        """0 for pairs with a position that `mask` (n, *space) marks, unless it is `None`."""
+        """The variances with 0 for pairs with a masked position; `mask` (n, *space) or `None`."""
         if mask is None:
             return self
         seen = here(~mask) & there(~mask, self.offsets)
         return self.linear(lambda values: jnp.where(seen, values, 0), self.offsets)
 
     def dropout(self, factor: Scalar) -> "Variances":
-        """Variances of one pass grow by a factor; two independent passes do not see it."""
+        """Variances within one pass grow by a factor; covariances of two passes do not change."""
         centre = np.ones((), bool)
         for offsets in self.offsets:
             centre = np.multiply.outer(centre, np.array([o == 0 for o in offsets]))
@@ -196,7 +195,7 @@ class Variances(eqx.Module):
 
 def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -> Variances:
     """`K(s, s+δ) = <x_s, x_{s+δ}> / c` of inputs (n, *space, c); `Θ = 0`."""
-    if x.shape[-1] <= 4:  # colours: one after the other, in loops over pixels
+    if x.shape[-1] <= 4:  # few channels, such as colours: one product after the other
         terms = [x[..., c] for c in range(x.shape[-1])]
         values = sum(here(term) * there(term, offsets) for term in terms) / len(terms)
     elif len(offsets) and len(offsets[-1]) > 1:

@@ -1,4 +1,4 @@
-"""Vectors of positions that linear layers act on before anything is formed."""
+"""Vectors of positions after a pending layer, projected without being formed."""
 
 import functools
 from typing import Any
@@ -15,14 +15,13 @@ from ._unshared_windows import UnsharedWindows
 
 
 class Vectors(eqx.Module):
-    """One vector per position, given by scaled blocks behind a patch operator and a constant
-    coordinate.
+    """One vector per position: patches of scaled blocks, and a constant coordinate.
 
-    The vector is the concatenation of `scale · patch(block)` over the blocks and, unless `None`, of
-    `constant`; behind unshared windows, of one constant coordinate for every position, its own.
+    The vector is the concatenation of `scale · patch(block)` over the blocks and, unless it is
+    `None`, of `constant`. With unshared windows there is one constant coordinate per position.
     """
 
-    # Arrays, or `Rooted`; shapes alone while a map is planned.
+    # Arrays or `Rooted`, or shapes while a map is planned.
     blocks: tuple[tuple[Any, Scalar], ...]
     constant: Scalar | None
     operator: PatchOperator | None = eqx.field(static=True)
@@ -39,7 +38,7 @@ class Vectors(eqx.Module):
 
     @property
     def places(self) -> int:
-        """Constant coordinates."""
+        """The number of constant coordinates."""
         return self.operator.places if isinstance(self.operator, UnsharedWindows) else 1
 
     @property
@@ -48,7 +47,7 @@ class Vectors(eqx.Module):
         return space if self.operator is None else self.operator.output_space(space)
 
     def terms(self, matrix: Float[Inputs, "d m"]) -> list[tuple[Array, Array]]:
-        """Blocks, each with the rows of `matrix` (d, m) that it meets, scales included."""
+        """Each block with the rows of `matrix` (d, m) that multiply it, times its scale."""
         terms, row = [], 0
         for (block, scale), size in zip(self.blocks, self.sizes, strict=True):
             terms.append((block, scale * matrix[row : row + size]))
@@ -56,8 +55,10 @@ class Vectors(eqx.Module):
         return terms
 
     def fold(self, matrix: Inputs, columns: tuple[int, ...], numpy: Any = jnp) -> Any:
-        """Rows that meet the values of those `Rooted` blocks that fold, from the rows `matrix`
-        (d, m) that meet the vectors; `columns` says how many each block is projected on in all.
+        """`matrix` (d, m) with pending roots multiplied into its rows, where that costs less.
+
+        Args:
+            columns: for each block the total number of columns that it is projected on.
         """
         size = 1 if self.operator is None else self.operator.size
         parts, row = [], 0
@@ -71,23 +72,24 @@ class Vectors(eqx.Module):
     def project(
         self, matrix: Float[Inputs, "d m"], precision: Precision = "full"
     ) -> Float[Array, "n *space m"]:
-        """Inner products with the columns of `matrix` (d, m): (n, *space, m), in 2 n |space| d m
-        FLOPs.
+        """Inner products (n, *space, m) with the columns of `matrix` (d, m).
 
-        Behind a convolution this is a convolution with the columns as filters.
+        After a convolution this is a convolution with the columns as filters.
+
+        Cost: `2 n |space| d m` FLOPs.
         """
         vectors = self.formed()
         terms = vectors.terms(matrix)
         return self.summed([vectors.through(*term, precision) for term in terms], matrix)
 
     def through(self, block: Array, rows: Array, precision: Precision) -> Array:
-        """Products of one block's patches with rows of a matrix."""
+        """Products of one block's patches with some rows of a matrix."""
         if self.operator is None:
             return matmul(block, rows, precision)
         return self.operator.project(block, rows, precision)
 
     def summed(self, parts: list[Any], matrix: Inputs) -> Array:
-        """The blocks' products together, the constant coordinate's included."""
+        """The sum of the blocks' products and of the constant coordinate's."""
         if self.constant is not None:
             constant = self.constant * matrix[-self.places :]
             shared = self.places == 1
@@ -96,7 +98,7 @@ class Vectors(eqx.Module):
         return functools.reduce(jnp.add, parts)
 
     def at(self, index: tuple[Inputs, ...]) -> Array:
-        """The vectors at `index` = (example, *position), each (m,): (m, d)."""
+        """The vectors (m, d) at m positions `index` = (example, *position)."""
         parts = []
         for block, scale in self.blocks:
             array = block.values if isinstance(block, Rooted) else block
@@ -110,13 +112,14 @@ class Vectors(eqx.Module):
         return jnp.concatenate(parts, axis=-1)
 
     def formed(self) -> "Vectors":
-        """The same vectors with roots applied before any patch is taken."""
+        """The same vectors with all roots applied, before patches are taken."""
         blocks = tuple((formed(block), scale) for block, scale in self.blocks)
         return Vectors(blocks, self.constant, self.operator)
 
     def blocks_formed(self) -> tuple[Any, ...]:
-        """The vectors themselves, block by block; roots stay where there are no patches. Patches
-        multiply the memory by the size of the window.
+        """The vectors, formed block by block. Roots stay pending if there are no patches.
+
+        Patches multiply the memory by the size of the window.
         """
         formed: list[Any] = [
             mapped(lambda values, scale=scale: scale * values, block)
@@ -129,7 +132,7 @@ class Vectors(eqx.Module):
         return tuple(formed)
 
     def constants(self, shape: tuple[int, ...], dtype) -> Array:
-        """Constant coordinates of all positions (n, *space): (n, *space, places)."""
+        """Constant coordinates (n, *space, places) of all positions; `shape` is (n, *space)."""
         constant: Any = self.constant
         if isinstance(self.operator, UnsharedWindows):
             own = constant * self.operator.constants(dtype)
@@ -137,7 +140,7 @@ class Vectors(eqx.Module):
         return jnp.full((*shape, 1), constant, dtype)
 
     def constants_at(self, index: tuple[Inputs, ...], dtype) -> Array:
-        """Constant coordinates of the positions `index` = (example, *position): (m, places)."""
+        """Constant coordinates (m, places) at m positions `index` = (example, *position)."""
         constant: Any = self.constant
         if isinstance(self.operator, UnsharedWindows):
             return constant * self.operator.constants_at(index, dtype)

@@ -1,4 +1,4 @@
-"""Sliding windows: the one geometry that convolutions, pools, patches and variances share."""
+"""Sliding windows, the geometry of convolutions, pools, patches and their variances."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ class Windows:
         return tuple(len(self.taps(space, axis)) for axis in range(len(space)))
 
     def taps(self, space: tuple[int, ...], axis: int) -> np.ndarray:
-        """Input position under each tap of each window: (outputs, taps), -1 where there is none."""
+        """Input position of each tap of each window: (outputs, taps), -1 in the padding."""
         return _taps(
             space[axis],
             self.shape[axis],
@@ -48,8 +48,10 @@ class Windows:
         )
 
     def masks(self, mask: Array | None) -> Array | None:
-        """Which windows are masked (n, *outputs): as NT has it, those in whose middle (of an even
-        number of positions the first of two) is a masked one of `mask` (n, *space).
+        """Which windows are masked (n, *outputs), from `mask` (n, *space).
+
+        As in NT, a window is masked if the position in its middle is (the first of two, if the
+        window is even).
         """
         if mask is None or self.output_space(mask.shape[1:]) == mask.shape[1:]:
             return mask
@@ -62,7 +64,7 @@ class Windows:
         return mask
 
     def pad(self, x: Array) -> Array:
-        """`x` (n, *space, p) with its positions padded, ready for a `"VALID"` pass."""
+        """`x` (n, *space, p) with padded positions, for windows with padding `"VALID"`."""
         pads = self.pads(x.shape[1:-1])
         if not any(low or high for low, high in pads):
             return x
@@ -100,8 +102,8 @@ class Windows:
         matrix: Float[Array, "d m"],
         precision: Precision = "full",
     ) -> Float[Array, "n *outputs m"]:
-        """Inner products of every patch, as a vector, with the columns of `matrix`: a convolution
-        with them as filters.
+        """Inner products of every patch with the columns of `matrix`, which are the filters of a
+        convolution.
         """
         return self.convolve(x, matrix.reshape(*self.shape, x.shape[-1], -1), precision)
 
@@ -116,7 +118,7 @@ class Windows:
         return jnp.concatenate(taps, axis=-1)
 
     def patches_at(self, x: Array, index: tuple[Inputs, ...]) -> Array:
-        """Patches at `index` = (example, *output position), each (m,): (m, |window| p)."""
+        """Patches (m, |window| p) at m positions `index` = (example, *output position)."""
         x = self.pad(x)
         example, *position = index
         offsets = np.indices(self.shape).reshape(len(self.shape), 1, -1)

@@ -1,3 +1,1 @@
-"""What layers, maps and programs are made of: equality, copies, JSON, fingerprints; and what is
-computed once for all that are built alike.
-"""
+"""The identity of layers, maps and programs: equality, copies, JSON, fingerprints and caches."""

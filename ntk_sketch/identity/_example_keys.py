@@ -1,4 +1,4 @@
-"""Examples recognised by their content, wherever and in whatever order they come."""
+"""Keys that recognise examples by their values, in any order."""
 
 from typing import Any
 
@@ -9,15 +9,14 @@ from jaxtyping import Bool, UInt32
 from .._typing import Array, Inputs
 from ..numerics._precision import on_device
 
-_CHUNK = 1 << 20  # numbers that are hashed in one go
+_CHUNK = 1 << 20  # numbers hashed at a time
 
 
 def landmark_keys(transform: Any, x: Inputs) -> UInt32[Array, "m 2"] | None:
-    """Keys of the examples of the sample `x` that became landmarks of the last nonlinearity.
+    """Keys of the examples of the sample `x` that are landmarks of the last nonlinearity.
 
-    Its kernel values are what a regression sees: landmarks of earlier layers, whose features are
-    mixed before, have leverages like those of other examples (`experiments/selection`). `None`
-    for a transform without landmarks.
+    Only those matter to a regression: landmarks of earlier layers have leverages like other
+    examples (`experiments/selection`). `None` for a transform without landmarks.
     """
     parts = jax.tree.leaves(transform, is_leaf=lambda part: hasattr(part, "examples"))
     chosen = [part.examples for part in parts if hasattr(part, "examples")]
@@ -39,23 +38,23 @@ def is_among(x: Inputs, keys: UInt32[Array, "m 2"]) -> Bool[np.ndarray, " n"]:
 
 
 def example_keys(x: Inputs) -> UInt32[np.ndarray, "n 2"]:
-    """64 bits for each example, equal for examples that are equal in float32.
+    """A hash of 64 bits for each example, equal for examples that are equal in float32.
 
-    Multilinear hashing: the sum of the words of an example, each times a random number, modulo
-    2⁶⁴. Two examples that differ agree with probability 2⁻³² or less over the random numbers
-    (D. Lemire, O. Kaser, *Strongly universal string hashing is fast*, 2014).
+    It is a multilinear hash: the sum modulo 2⁶⁴ of the 32-bit words of an example, each times a
+    random number. Different examples have equal hashes with probability at most 2⁻³² over the
+    random numbers (D. Lemire, O. Kaser, *Strongly universal string hashing is fast*, 2014).
     """
     size = int(np.prod(x.shape[1:]))
     factors = np.random.default_rng(0).integers(0, 2**64, size, np.uint64)
     keys = np.empty(len(x), np.uint64)
     rows = _rows(x)
     for start in range(0, len(x), rows):
-        # adding 0 makes one zero of the two
+        # adding 0 turns -0 into 0
         part = np.asarray(x[start : start + rows]).astype(np.float32).reshape(-1, size) + 0.0
         keys[start : start + rows] = part.view(np.uint32).astype(np.uint64) @ factors
     return keys.view(np.uint32).reshape(-1, 2)
 
 
 def _rows(x: Inputs) -> int:
-    """Examples that are hashed in one go."""
+    """The number of examples hashed at a time."""
     return max(1, _CHUNK // max(int(np.prod(x.shape[1:])), 1))

@@ -1,4 +1,4 @@
-"""What tells feature maps apart, in a few numbers."""
+"""Fingerprints: short digests that identify feature maps."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ _BYTES = 8
 
 
 class Fingerprint(NamedTuple):
-    """Digests of the parts of a feature map, in hexadecimal: equal maps have equal ones.
+    """Digests of the parts of a feature map, in hexadecimal. Equal maps have equal digests.
 
     Attributes:
-        model: the layers and their arguments.
-        method: the method, the kernels and the shape and dtype of examples.
-        arrays: what was drawn: it depends on the key and on the sample.
+        model: of the layers and their arguments.
+        method: of the method, the kernels, and the shape and dtype of examples.
+        arrays: of the drawn or fitted parameters, which depend on key and sample.
     """
 
     model: str
@@ -28,13 +28,13 @@ class Fingerprint(NamedTuple):
         return "-".join(self)
 
     def numbers(self) -> np.ndarray:
-        """As (3, 2) integers of 32 bits, which any device holds."""
+        """The digests as (3, 2) integers of 32 bits, which every device supports."""
         digests = [np.frombuffer(bytes.fromhex(digest), np.uint32) for digest in self]
         return np.stack(digests)
 
 
 def fingerprint(model: Any, method: Any, arrays: Any) -> Fingerprint:
-    """Of a model's specification, of settings, and of a pytree of drawn parameters."""
+    """The fingerprint of a model's specification, its settings, and a pytree of parameters."""
     return Fingerprint(*map(_digest, (model, method, arrays)))
 
 

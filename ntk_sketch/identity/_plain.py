@@ -1,4 +1,4 @@
-"""Arguments of constructors as values that can be compared, hashed and written down."""
+"""Arguments of constructors as values that can be compared, hashed and stored."""
 
 import dataclasses
 import numbers
@@ -12,8 +12,8 @@ from jax.core import Tracer
 
 @dataclasses.dataclass(frozen=True)
 class Sliced:
-    """A `slice` that can be hashed, which Python's own cannot before 3.12; without a `slice` in it
-    it is an ellipsis.
+    """A hashable `slice` (Python's own is hashable only from 3.12 on), or an ellipsis if `bounds`
+    is `None`.
     """
 
     bounds: tuple | None
@@ -38,7 +38,7 @@ def _index(value: Any) -> int | None:
 
 
 def plain(value, real: bool):
-    """Numbers as arrays of float64, arrays of integers as tuples, the rest as it is."""
+    """Numbers as arrays of float64, arrays of integers as tuples, and other values unchanged."""
     if isinstance(value, dict):
         return {key: plain(inner, real) for key, inner in value.items()}
     if type(value) in (list, tuple):

@@ -1,7 +1,7 @@
-"""What something was made from: a constructor and its arguments.
+"""Specifications: a constructor and its arguments.
 
-Layers are closures, which cannot be compared, hashed, pickled or written down. Their specification
-can: equal ones make equal layers.
+Layers are closures, which cannot be compared, hashed, pickled or stored. Their specifications can:
+equal specifications make equal layers.
 """
 
 import enum
@@ -21,7 +21,7 @@ from ._plain import Sliced, nested_tuple, plain
 
 
 class _Placeholder(enum.Enum):
-    """Stands for a number among the static parts of a specification."""
+    """Marks the place of a number among the static parts of a specification."""
 
     NUMBER = "number"
 
@@ -30,15 +30,15 @@ _NUMBER = _Placeholder.NUMBER
 
 
 class Specification(eqx.Module):
-    """`constructor(**arguments)`, not yet called.
+    """A call `constructor(**arguments)` that `build` makes.
 
-    A pytree whose leaves are the *real numbers* among the arguments (`W_std`, a slope), in float64;
-    everything else is static. Functions of two specifications that differ in numbers alone share
-    their compiled code, and a traced number is differentiated like any other leaf.
+    It is a pytree whose leaves are the real numbers among the arguments (`W_std`, a slope), in
+    float64; everything else is static. Functions of two specifications that differ only in these
+    numbers share compiled code, and JAX differentiates with respect to them.
 
     Attributes:
         constructor: returns a layer (or a triple of Neural Tangents).
-        numbers: the real numbers among the arguments, nested specifications included.
+        numbers: the real numbers among the arguments, including those of nested specifications.
     """
 
     constructor: Callable = eqx.field(static=True)
@@ -48,7 +48,7 @@ class Specification(eqx.Module):
 
     @classmethod
     def of(cls, constructor: Callable, arguments: dict[str, Any]) -> "Specification":
-        """Of a call whose `arguments` have the names of the constructor's parameters."""
+        """The specification of a call with `arguments` by name."""
         leaves, tree = jax.tree.flatten(arguments, is_leaf=lambda leaf: leaf is None)
         real = [_is_number(leaf) for leaf in leaves]
         return cls(
@@ -67,7 +67,7 @@ class Specification(eqx.Module):
 
     @property
     def name(self) -> str:
-        """The call as one would write it, without what is left at its default."""
+        """The call as code, without arguments at their defaults."""
         return call_name(self.constructor, self.arguments)
 
     @property
@@ -75,12 +75,12 @@ class Specification(eqx.Module):
         return any(isinstance(number, Tracer) for number in self.numbers)
 
     def like(self) -> "Specification":
-        """The same structure with every number 1, for questions about structure alone."""
+        """The same structure with every number 1, for questions that depend only on structure."""
         ones = tuple(np.ones(np.shape(number)) for number in self.numbers)
         return Specification(self.constructor, ones, self._others, self._tree)
 
     def frozen(self) -> "Specification":
-        """The same with its numbers static, for a constructor that decides by them in Python."""
+        """The same with static numbers, for a constructor that branches on them in Python."""
         if self.is_traced:
             raise TypeError(
                 f"{self.name}: its formulas decide in Python by its arguments' values, so that"
@@ -91,13 +91,13 @@ class Specification(eqx.Module):
         return Specification(self.constructor, (), others, self._tree)
 
     def build(self) -> Any:
-        """What the constructor returns; the same object each time, unless a number is traced."""
+        """The constructor's result; the same object each time, unless a number is traced."""
         return _call(self.constructor, self) if self.is_traced else _cached_call(self)
 
     def triple(self) -> tuple[Callable, Callable, Callable]:
         """Neural Tangents' `(init_fn, apply_fn, kernel_fn)` of the layer, as plain functions.
 
-        Built once for each specification; anew where a number is traced.
+        They are built once for each specification, or every time if a number is traced.
         """
         return _triple(self) if self.is_traced else _cached_triple(self)
 
@@ -127,7 +127,7 @@ def _of(constructor: Callable, arguments: dict[str, Any]) -> Specification:
 
 
 class Given:
-    """The constructor of a layer that nobody knows the constructor of: it returns the layer."""
+    """A stand-in for an unknown constructor, which returns the given object."""
 
     def __init__(self, make: Callable, name: str, *parts: Any):
         self.make, self.parts, self.__name__ = make, parts, name
@@ -143,10 +143,10 @@ class Given:
 
 
 def bound_arguments(constructor: Callable, args, kwargs) -> dict[str, Any]:
-    """Arguments of a call by name, defaults included, with numbers as a specification holds them.
+    """Arguments of a call by name, defaults included, with numbers in the form of a specification.
 
-    Integers become real numbers where the constructor's signature asks for those. A default that is
-    a function stays a default.
+    Integers become real numbers if the constructor's signature has a real parameter. Defaults that
+    are functions are left out.
     """
     signature = inspect.signature(constructor)
     bound = signature.bind(*args, **kwargs)
@@ -170,26 +170,26 @@ def _is_number(leaf) -> bool:
 
 
 def as_leaves(tree):
-    """Python numbers of a pytree as arrays of float64, so that compiled code takes them as data."""
+    """Python numbers of a pytree as arrays of float64, so that they are data to compiled code."""
     return jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64) if isinstance(leaf, float | int) else leaf, tree
     )
 
 
 def in_dtype(tree, dtype):
-    """The real numbers of a pytree in the dtype of what they will meet."""
+    """The leaves of a pytree as JAX arrays of a dtype."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
 def _scalar(leaf):
-    """A number as constructors expect it: a Python float, unless it is traced; a slice likewise."""
+    """A number or slice as constructors expect it: of Python, unless it is traced."""
     if isinstance(leaf, Sliced):
         return leaf.value
     return leaf.item() if isinstance(leaf, np.ndarray) and leaf.ndim == 0 else leaf
 
 
 def bound(constructor: Callable, arguments: dict[str, Any]) -> inspect.BoundArguments:
-    """`arguments` as a call takes them, numbers as Python floats unless they are traced."""
+    """`arguments` bound for a call, with numbers as Python floats unless they are traced."""
     plain = jax.tree.map(_scalar, arguments)
     found = inspect.BoundArguments(inspect.signature(constructor), dict(plain))  # pyright: ignore[reportArgumentType]
     found.apply_defaults()
@@ -197,7 +197,7 @@ def bound(constructor: Callable, arguments: dict[str, Any]) -> inspect.BoundArgu
 
 
 def _call(constructor: Callable, specification: Specification):
-    """The constructor's result; nested specifications are built first."""
+    """Calls the constructor, after nested specifications are built."""
     arguments = jax.tree.map(
         lambda leaf: leaf.build() if isinstance(leaf, Specification) else leaf,
         specification.arguments,
@@ -209,15 +209,15 @@ def _call(constructor: Callable, specification: Specification):
 
 @functools.lru_cache(maxsize=4096)
 def _cached_call(specification: Specification):
-    # A constructor may make arrays of its arguments, which no trace may own.
+    # A constructor may make arrays, which must not belong to a trace.
     with warnings.catch_warnings(), jax.ensure_compile_time_eval():
-        warnings.simplefilter("ignore")  # given when the layer was made
+        warnings.simplefilter("ignore")  # there was a warning when the layer was made
         return _call(specification.constructor, specification)
 
 
 def _triple(specification: Specification) -> tuple[Callable, Callable, Callable]:
     constructor = getattr(specification.constructor, "plain", specification.constructor)
-    with warnings.catch_warnings():  # given when the layer was made
+    with warnings.catch_warnings():  # there was a warning when the layer was made
         warnings.simplefilter("ignore")
         init_fn, apply_fn, kernel_fn = _call(constructor, specification)[:3]
     return init_fn, apply_fn, kernel_fn
@@ -230,7 +230,7 @@ def _cached_triple(specification: Specification) -> tuple[Callable, Callable, Ca
 
 
 def call_name(constructor: Callable, arguments: dict[str, Any]) -> str:
-    """`Conv(8, (3, 3), b_std=0.1)`: a call without what is at its default."""
+    """A call as code without arguments at their defaults: `Conv(8, (3, 3), b_std=0.1)`."""
     name = getattr(constructor, "__name__", "layer")
     parameters = inspect.signature(constructor).parameters
     parts, positional = [], True
@@ -251,14 +251,14 @@ def call_name(constructor: Callable, arguments: dict[str, Any]) -> str:
 def _same(value, default) -> bool:
     if default is inspect.Parameter.empty:
         return False
-    if isinstance(value, Tracer):  # nobody knows
+    if isinstance(value, Tracer):  # its value is not known
         return True
     value = _scalar(value)
     return type(value) is not np.ndarray and value == default
 
 
 def short(value: Any) -> str:
-    """An argument in a message: itself if that is short."""
+    """An argument as text for a message, or "..." if it is long."""
     value = _scalar(value) if isinstance(value, np.ndarray) else value
     if isinstance(value, slice):
         value = Sliced.of(value)

@@ -1,4 +1,4 @@
-"""What follows from the structure of a pytree alone is computed once."""
+"""Caching of results that depend only on the structure of a pytree."""
 
 import functools
 from collections.abc import Callable
@@ -7,19 +7,20 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-#: Settings of JAX that decide about dtypes, devices and precision of what is traced.
+#: Settings of JAX that change dtypes, devices or precision of traced functions.
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device")
 
 
 def once_per_structure(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn(tree, *args)` for an `fn` that reads no number of the arrays in `tree`.
+    """Caches `fn(tree, *args)` for an `fn` that reads no values of the arrays in `tree`.
 
-    It is called with `jax.ShapeDtypeStruct`s in place of the arrays. The result is kept and serves
-    every tree of the same structure, shapes and dtypes, such as a copy or a map of the same
-    architecture with other numbers, under the same settings of JAX.
+    `fn` is called with `jax.ShapeDtypeStruct`s in place of arrays. The result is used for every
+    tree with the same structure, shapes and dtypes, such as a map of the same architecture with
+    other weights, under the same settings of JAX.
 
     Args:
-        fn: its other arguments are hashable. What it returns may be used from several threads.
+        fn: a function whose other arguments are hashable, and whose result may be used from several
+            threads.
     """
 
     @functools.lru_cache(maxsize=64)

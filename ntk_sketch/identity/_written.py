@@ -1,4 +1,4 @@
-"""Objects written down as JSON and a list of arrays, and read again."""
+"""Serialisation of objects as JSON and a list of arrays."""
 
 import dataclasses
 import enum
@@ -14,25 +14,24 @@ from jax.core import Tracer
 
 from ._specification import Specification
 
-#: Where functions of JAX are public, whatever module they are defined in.
+#: Modules in which functions of JAX are public, whatever module defines them.
 _PUBLIC = ("jax", "jax.numpy", "jax.nn", "jax.lax", "jax.scipy.special")
 
-#: Packages whose functions do what their names say, in every version.
+#: Packages whose functions are identified by their names, whatever the version.
 _KNOWN_BY_NAME = ("ntk_sketch.", "neural_tangents.", "jax.", "numpy.")
 
 
 def written(value: Any, arrays: list, strict: bool = True) -> Any:
-    """`value` as what JSON knows; its arrays are appended to `arrays` and referred to by number.
+    """`value` as JSON. Its arrays are appended to `arrays` and referred to by number.
 
-    Written down are pytrees of `equinox.Module`s and other dataclasses, specifications of layers,
-    functions and classes by their import path, keys of `jax.random`, and Python's plain values.
+    It supports pytrees of `equinox.Module`s and other dataclasses, specifications of layers,
+    functions and classes by import path, keys of `jax.random`, and plain Python values.
 
     Args:
-        strict: refuse what could not be read again. Otherwise a name stands for it.
+        strict: refuse values that `read` could not restore. Otherwise write their names.
 
     Raises:
-        TypeError: something that cannot be imported again, with the name of the layer it belongs
-            to.
+        TypeError: a function or class cannot be imported; a note names its layer.
     """
     inner = functools.partial(written, arrays=arrays, strict=strict)
     items: Any = value
@@ -74,7 +73,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def _implementation(key: jax.Array) -> str:
-    """The name that `jax.random.key(seed, impl=name)` takes; `key_impl` is no name in JAX 0.4."""
+    """The name for `jax.random.key(seed, impl=name)`; in JAX 0.4 `key_impl` is not that name."""
     for name in ("threefry2x32", "rbg", "unsafe_rbg"):
         if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == key.dtype:
             return name
@@ -87,7 +86,7 @@ def _number_of(array: Any, arrays: list) -> int:
 
 
 def _written_layer(specification: Specification, inner, path_of) -> dict:
-    """Numbers are written out: they are what a reader looks for."""
+    """A layer's constructor and arguments, with numbers written out to be readable."""
     arguments = specification.arguments
 
     def plain(value):
@@ -109,13 +108,13 @@ def _written_layer(specification: Specification, inner, path_of) -> dict:
 
 
 def read(data: Any, arrays) -> Any:
-    """The object that `written` wrote, with arrays of either NumPy or JAX in the place of its own.
+    """Restores the object that `written` wrote, with arrays of NumPy or JAX.
 
-    Nothing is run but imports: classes are filled, not called.
+    Only imports run code: the fields of classes are set without a call.
 
     Raises:
-        ImportError: a function or class is not here.
-        ValueError: a class here has other fields, or JAX here has no float64.
+        ImportError: a function or class cannot be imported.
+        ValueError: a class has other fields, or JAX has no float64.
     """
     inner = functools.partial(read, arrays=arrays)
     if not isinstance(data, dict):
@@ -167,8 +166,8 @@ def _class(path: str, base: type = object) -> Any:
 
 
 def _filled(kind: type, path: str, fields: dict, inner) -> Any:
-    """An object with these fields, without a call of its class. A field that is new since then has
-    its default.
+    """An object with these fields, made without a call of its class. Fields that were added since
+    have their defaults.
     """
     known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     names = {f.name for f in known}
@@ -198,10 +197,10 @@ def _named_tuple(kind: type, data: dict, inner) -> Any:
 
 
 def import_path(value: Any) -> str:
-    """`module:name` of a function or class that can be imported by it, public if there is one.
+    """The path `module:name` of a function or class, a public one if there is one.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: it cannot be imported.
     """
     name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
     own = (getattr(value, "__module__", None) or "").split(".")
@@ -224,8 +223,8 @@ def import_path(value: Any) -> str:
 
 
 def _any_path(value: Any) -> str:
-    """A name, also of what cannot be imported; for a function of users with a digest of its code,
-    which differs between versions of Python.
+    """A name for any value. That of a user's function has a digest of its code, which differs
+    between versions of Python.
     """
     name = getattr(value, "__qualname__", getattr(value, "__name__", type(value).__name__))
     path = f"{getattr(value, '__module__', None)}:{name}"
@@ -236,14 +235,14 @@ def _any_path(value: Any) -> str:
 
 
 def imported(path: str) -> Any:
-    """What `import_path` names.
+    """Imports the function or class of an `import_path`.
 
     Raises:
-        ImportError: there is no such thing here.
+        ImportError: it cannot be imported.
     """
     try:
         return _import(path)
-    except Exception as error:  # whatever a module does when it is imported
+    except Exception as error:  # modules may raise anything when they are imported
         raise ImportError(
             f"{path} was written down, but cannot be imported here"
             f" ({type(error).__name__}: {error})"

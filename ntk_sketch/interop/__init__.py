@@ -1,3 +1,4 @@
-"""Faces to other libraries. Each is imported by its own name, as its library is optional:
-`ntk_sketch.interop.sklearn`, `ntk_sketch.interop.flax`.
+"""Interfaces to other libraries: `ntk_sketch.interop.sklearn` and `ntk_sketch.interop.flax`.
+
+Import each by its own name, since the libraries are optional.
 """

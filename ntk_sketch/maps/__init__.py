@@ -1,4 +1,4 @@
-"""From a model and a method to a `FeatureMap`."""
+"""`feature_map` makes a `FeatureMap` from a model and a method."""
 
 from ._feature_map import FeatureMap as FeatureMap
 from ._making import feature_map as feature_map

@@ -1,4 +1,4 @@
-"""How many examples a batch may have."""
+"""Choosing the number of examples of a batch."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ from ..numerics._memory import array_bytes, peak_bytes
 
 _LARGEST_BATCH = 4096
 
-#: A number of examples: what it divides the size of grows with the batch.
+#: A batch size to trace a map with: an array whose size it divides grows with the batch.
 _LARGE_PRIME = 8191
 
 
 def usual_budget(transform: Any) -> int:
-    """Bytes. On a CPU few, for the caches, unless the map's own arrays are large."""
+    """The default memory budget of a batch, in bytes; small on a CPU, to stay in the caches."""
     if jax.default_backend() != "cpu":
         return 2**31
     arrays = jax.tree.leaves(eqx.filter(transform, eqx.is_array))
@@ -25,14 +25,14 @@ def usual_budget(transform: Any) -> int:
 
 
 def batch_within(memory_bytes: int, feature_map: Any, dtype) -> int:
-    """The largest power of two of examples whose features need about `memory_bytes`."""
+    """The largest power of two of examples whose features take about `memory_bytes` to compute."""
     per_example = _bytes_per_example(feature_map, dtype)
     return 2 ** int(math.log2(np.clip(memory_bytes / per_example, 1, _LARGEST_BATCH)))
 
 
 @once_per_structure
 def _bytes_per_example(feature_map: Any, dtype) -> float:
-    """Peak memory for each example of a large batch."""
+    """Peak memory per example of a large batch."""
     dynamic, static = eqx.partition(feature_map, is_abstract_array)
 
     def features(dynamic, x):

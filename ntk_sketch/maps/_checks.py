@@ -1,4 +1,4 @@
-"""What `feature_map` and its maps refuse, before any long work."""
+"""Checks of the arguments of `feature_map` and of its maps, made before any long work."""
 
 import inspect
 import warnings
@@ -16,10 +16,10 @@ from ..stax._rule import Rule
 
 KERNELS = ("nngp", "ntk")
 
-#: Matrices of all pairs of positions that are there at once: weights, K, Θ and a product.
+#: Matrices over all pairs of positions held at once: attention weights, K, Θ and a product.
 _MATRICES = 4
 
-#: Bytes of them, for one example, beyond which it is said beforehand.
+#: `warn_of_pairs` warns if these matrices take more bytes than this for one example.
 _USUAL_BYTES = 2**28
 
 
@@ -33,8 +33,9 @@ def check_model(model) -> None:
 
 
 def check_with_nt(model: Layer, shape, dtype, get, kwargs, mask_constant=None) -> None:
-    """Whatever NT refuses is refused here, by NT's own checks on shapes alone: of two examples, or
-    with call-time arguments of all of them.
+    """Runs NT's own checks by tracing its `kernel_fn`, and raises NT's error with the layer's name.
+
+    Shapes are those of two examples, or of all examples if there are call-time arguments.
     """
     examples = jax.ShapeDtypeStruct((shape[0] if kwargs else 2, *shape[1:]), dtype)
     constant = None if mask_constant is None else float(mask_constant)
@@ -73,7 +74,7 @@ def check_with_nt(model: Layer, shape, dtype, get, kwargs, mask_constant=None) -
 
 
 def _remedy(where: str, examples: jax.ShapeDtypeStruct, kernels, pattern) -> str:
-    """What to do about frequent refusals that do not say so themselves."""
+    """Advice for frequent errors of NT that give none; empty for others."""
     if "In layer Elementwise(" in where:
         return (
             ". A function alone has no kernel in closed form: use stax.ElementwiseNumerical(fn,"
@@ -90,7 +91,7 @@ def _remedy(where: str, examples: jax.ShapeDtypeStruct, kernels, pattern) -> str
 
 
 def _layer_of(error: Exception) -> str:
-    """The note that says in which layer an error arose; empty if there is none."""
+    """The note naming the layer in which an error arose; empty if there is none."""
     notes = getattr(error, "__notes__", ())
     return next((note for note in notes if note.startswith("In layer ")), "")
 
@@ -109,7 +110,7 @@ def check_method(method) -> None:
 
 
 def checked_call_arguments(kwargs: dict, taken: frozenset[str]) -> dict:
-    """NT's call-time arguments, those of `None` left out: some layer must take each."""
+    """NT's call-time arguments without those that are `None`; some layer must take each of them."""
     given = {name: value for name, value in kwargs.items() if value is not None}
     if unknown := sorted(set(given) - taken):
         names = ", ".join(sorted(taken)) or "none"
@@ -121,7 +122,7 @@ def checked_call_arguments(kwargs: dict, taken: frozenset[str]) -> dict:
 
 
 def warn_of_pairs(rule: Rule, shape, dtype, stacklevel: int) -> None:
-    """Warns of more bytes than usual for covariances of all pairs of positions of an example."""
+    """Warns if covariances of all pairs of positions of an example take more than 256 MiB."""
     compared = rule.compared_positions(tuple(shape))
     needed = _MATRICES * compared**2 * jnp.dtype(dtype).itemsize
     if needed > _USUAL_BYTES:

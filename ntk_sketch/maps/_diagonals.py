@@ -1,4 +1,4 @@
-"""The kernels of each example with itself, by their own recursion."""
+"""The exact diagonals `k(x, x)` and `Θ(x, x)`, computed layer by layer without features."""
 
 import functools
 
@@ -23,11 +23,11 @@ def exact_diagonals(
     mask_constant: str | None = None,
     **kwargs,
 ) -> tuple[Array, Array | None]:
-    """`k(x, x)` and, or `None`, `Θ(x, x)` of each example, (n,) each; of each of its positions, (n,
-    *space), if the model leaves any.
+    """`k(x, x)` and `Θ(x, x)` of each example, (n,) each, or (n, *space) if the output of the model
+    has positions. `Θ` is `None` if `get` does not ask for it.
     """
     make = variance_program if kwargs or model.is_traced else _cached_program
-    examples = {"examples": len(x)} if kwargs else {}  # call-time arguments are of so many
+    examples = {"examples": len(x)} if kwargs else {}  # call-time arguments fix the batch size
     transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
     variances = variances_at_output(
         transform, jnp.asarray(x), offsets, get, dtype, kwargs, mask_constant
@@ -57,8 +57,8 @@ def variance_program(
     examples: int = 2,
     **kwargs,
 ):
-    """A transform that carries exact variances to the output, and the offsets that it starts
-    from. At the output they are of each position with itself.
+    """A transform that propagates exact variances from inputs to outputs, and the position offsets
+    that it needs at the input. At the output it gives the variance of each position.
     """
     layer, method, shape = model.build(), VariancesOnly(), (examples, *input_shape)
     rule, last = layer.rule, ((0,),) * (len(output_shape(layer, shape)) - 2)

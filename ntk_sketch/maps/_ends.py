@@ -1,4 +1,4 @@
-"""What enters the rules of a network, and what leaves them."""
+"""The input and the output of a network's rules."""
 
 from typing import Any
 
@@ -16,10 +16,11 @@ from ._views import Views
 def enter(
     x: Array, ntk: bool, offsets, mask_constant: str | None = None, dtype: Any = None
 ) -> HiddenFeatures:
-    """Features of the inputs themselves: `K(x_s, x'_t) = <x_s, x'_t> / c`, `Θ = 0`.
+    """Features of the inputs: `K(x_s, x'_t) = <x_s, x'_t> / c` with c channels, and `Θ = 0`.
 
     Args:
-        dtype: of the inputs as they came, in which they hold the constant; `None`: theirs.
+        dtype: that in which the user gave the inputs, and in which they hold `mask_constant`;
+            `None`: that of `x`.
     """
     x, mask = split(x, mask_constant, x.dtype if dtype is None else dtype)
     return HiddenFeatures(
@@ -41,7 +42,7 @@ def output(
     kwargs: dict,
     mask_constant: str | None = None,
 ):
-    """Features at the output, between rules, in the map's dtype or one of more digits."""
+    """Hidden features at the network's output, in the wider of the map's and the inputs' dtype."""
     given = x.dtype
     x = x.astype(promoted(x.dtype, dtype))
     views, transform = jax.tree.map(
@@ -51,7 +52,7 @@ def output(
     x = views(x)
     features = enter(x, "ntk" in get, offsets, mask_constant, given)
     features = transform(features, **kwargs)
-    if views.transforms:  # before the last root
+    if views.transforms:  # averaged before the last root, which then runs once an example
         features = features if mask_constant is None else features.applied().replace(mask=None)
         features = of_examples(views.mean, features)
     return features.concrete()

@@ -24,24 +24,26 @@ from ._views import Views, check_averaged, exact_kernel_of_views, in_floats
 
 
 class FeatureMap(Parts):
-    """Features of an infinitely wide network; made by `ntk_sketch.feature_map`.
+    """Computes features of inputs: `z = feature_map(x)`, with `z.ntk @ z.ntk.T ≈ Θ(x, x)`.
 
-    A pytree: an argument of functions under `jit`, `vmap` and `grad`. Its own call is compiled,
-    once for every batch shape, and needs no `jit`; `ntk_sketch.streaming.stream` pads the last
-    batch.
+    Made by `ntk_sketch.feature_map`. Use this when you want the features themselves; `ridge` and
+    `predict` take the map and call it batch by batch.
 
-    It can be compared (`equinox.tree_equal`), copied and pickled if the functions of the model can.
+    A map is a pytree, and may be an argument of functions under `jit`, `vmap` and `grad`. Its own
+    call is compiled once for every batch shape and needs no `jit`; `ntk_sketch.streaming.stream`
+    pads the last batch to keep one shape. Maps can be compared (`equinox.tree_equal`), copied and
+    pickled if the functions of the model can.
 
     Attributes:
-        transform: the drawn parameters, layer by layer.
-        views: what is done to examples before: preprocessing, and transforms to average over.
-        model: what the model was made from.
-        method: how nonlinearities are expanded.
+        transform: the drawn or fitted parameters of every layer.
+        views: what is applied to examples first: preprocessing, and transforms to average over.
+        model: how the model was made.
+        method: how nonlinearities become features.
         input_shape: shape of one example.
-        get: the kernels that were asked for.
+        get: the kernels that the map has features of.
         call_arguments: names of NT's call-time arguments that layers of the model take.
-        dtype: what features are computed in, or in that of the inputs if it has more digits: the
-            dtype of the example inputs, float32 at least.
+        dtype: the dtype of the example inputs, float32 at least. Features are computed in it, or in
+            the dtype of the inputs if that is wider.
 
     Example:
         >>> import jax
@@ -59,22 +61,21 @@ class FeatureMap(Parts):
     """
 
     def __call__(self, x: Inputs, **kwargs) -> Features:
-        """Features of a batch.
+        """Computes the features of a batch.
 
         Args:
-            x: floating point inputs (n, *input_shape), or what has `__array__`. Values are not
-                looked at: rows with NaN, or so large that the map overflows their dtype, have
-                features that are NaN or infinite. `ntk_sketch.streaming.stream` refuses both.
-            **kwargs: NT's call-time arguments, as given to `ntk_sketch.feature_map`: `pattern`, the
-                graphs of these examples. `mask_constant` is the map's and may be left out.
+            x: floating point inputs (n, *input_shape), or an object with `__array__`. Values are
+                not checked: rows with NaN, or so large that they overflow, get features that are
+                NaN or infinite. `ntk_sketch.streaming.stream` refuses both.
+            **kwargs: NT's call-time arguments, such as `pattern`, the graphs of these examples.
+                `mask_constant` is known to the map and may be left out.
 
         Returns:
             `Features` with `nngp` and `ntk`: one array (n, *space, p) each, or `None` if it is not
             in `get`.
 
         Raises:
-            ValueError: the rank or shape of `x` is not that of the examples the map was made for,
-                or the batch is empty.
+            ValueError: `x` does not have the shape (n, *input_shape), or the batch is empty.
             TypeError: integer inputs.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
@@ -90,9 +91,10 @@ class FeatureMap(Parts):
 
     @property
     def exact_kernel_fn(self) -> Callable:
-        """The exact kernel that the features approximate: the model's `kernel_fn`, of Neural
-        Tangents; of preprocessed examples, and the mean over pairs of transforms, where the map has
-        them.
+        """The exact kernel that the features approximate: the `kernel_fn` of Neural Tangents.
+
+        It applies the map's preprocessing. If the map is averaged over transforms, it is the mean
+        over all pairs of transformed examples.
         """
         kernel_fn = self.model.build()[2]
         if self._mask_constant is not None:
@@ -103,24 +105,24 @@ class FeatureMap(Parts):
     def averaged(self, transforms: Callable | Sequence[Callable]) -> "FeatureMap":
         """The map whose features are the mean over an example and its transforms.
 
-        With `T` the identity and the transforms, `z(x) = mean of z(t(x))` over `t` in `T` is the
-        feature map of the kernel `mean of k(t(x), t'(x'))` over pairs. Where `T` is a group, such
-        as an image and its mirror image, predictions do not change under it, and are those of a
-        regression on all transforms of all examples at an absolute regulariser `|T|` times as
-        large: what augmentation does, with n examples instead of `|T| n`.
+        Use this when the target does not change under the transforms, as for mirror images of
+        photographs, but not of letters. It replaces data augmentation: n examples, not `|T| n`.
 
-        Use it where the answer does not depend on the transform: mirror images of photographs, not
-        of letters.
+        With `T` the identity and the transforms, `z(x) = mean of z(t(x))` over `t` in `T` is the
+        feature map of the kernel `mean of k(t(x), t'(x'))` over pairs. If `T` is a group, such as
+        the identity and mirroring, predictions are invariant under it. They are then those of a
+        regression on all transforms of all examples, at an absolute regulariser `|T|` times as
+        large.
 
         Args:
-            transforms: functions of a batch of examples (n, *input_shape) that keep its shape; the
-                identity is always among them and need not be given.
+            transforms: functions of a batch of examples (n, *input_shape) that keep its shape. The
+                identity is always included and need not be given.
 
-        Cost: `1 + len(transforms)` times that of the map, but for the last root behind a global
-        pool.
+        Cost: `1 + len(transforms)` times that of the map, except that after a global pool the last
+        root is applied once for each example.
 
         Raises:
-            ValueError: a transform changes the shape, or the map is averaged already.
+            ValueError: a transform changes the shape, or the map is already averaged.
             NotImplementedError: layers of the model take call-time arguments.
 
         Example:
@@ -148,38 +150,35 @@ class FeatureMap(Parts):
         return {name: getattr(features, name).shape[-1] for name in self.get}
 
     def _program(self, transform, x: Array) -> Features:
-        """The features as a function of the drawn parameters, to be looked at, not run: without
-        call-time arguments, which layers are told by `None`.
-        """
+        """The features as a function to trace, not to run: call-time arguments are `None`."""
         static = (self._input_offsets, self.get, self.dtype)
         none = dict.fromkeys(self.call_arguments)
         return _features.__wrapped__(transform, self.views, x, *static, none, self._mask_constant)
 
     @property
     def kernel_fn(self) -> Callable:
-        """The approximate kernel `kernel_fn(x1, x2=None, get=None, **kwargs)`, in NT's calling
-        convention.
+        """The approximate kernel `kernel_fn(x1, x2=None, get=None, **kwargs)`.
 
-        A plain function, hashable where a method of a pytree is not, so that `nt.batch` and
-        `nt.predict` take it.
+        Use this when you pass the map to code of Neural Tangents, such as `nt.batch` and
+        `nt.predict`. It follows NT's calling convention and is a plain, hashable function.
 
         Args:
             x1: inputs (n1, *input_shape).
             x2: inputs (n2, *input_shape); `None` means `x1`.
             get: `"nngp"`, `"ntk"` or a sequence of them; `None` means all that the map has.
-            exact_diagonal: with `x2=None`, kernels of an example with itself are the exact ones.
-                Features miss a part of them, `k(x, x) - |z(x)|²`, which is most of what a
-                predictive variance is made of: without it `nt.predict` gives variances that are far
-                too small. Off the diagonal the features' kernel stays. A training matrix with it is
-                that of another regression, with the missing part as noise (Snelson and Ghahramani
-                2005): leave it out there, as below.
+            exact_diagonal: with `x2=None`, replace the diagonal by the exact one. Set it for test
+                inputs whose predictive variances you need: the part that features miss, `k(x, x) -
+                |z(x)|²`, is most of such a variance. Leave it out for the training matrix: there it
+                defines another regression, in which the missing part is noise (Snelson and
+                Ghahramani 2005).
             **kwargs: NT's call-time arguments, such as `pattern=(pattern1, pattern2)`.
 
         Returns:
-            An array (n1, n2) for a string, else a namedtuple of arrays. Cost: `2 n1 n2 p` FLOPs
-            beside the features.
+            An array (n1, n2) if `get` is a string, else a namedtuple of arrays.
 
-        Example: predictive variances by `nt.predict`, mean and weights those of the features.
+        Cost: `2 n1 n2 p` FLOPs besides the features.
+
+        Example: predictive variances by `nt.predict`. Mean and weights are those of the features.
         `ntk_sketch.predict` gives the same at a cost linear in examples.
 
             kernel_fn = feature_map.kernel_fn
@@ -205,11 +204,14 @@ class FeatureMap(Parts):
         return kernel_fn
 
     def diagonals(self, x: Inputs, **kwargs) -> tuple[Array, Array | None]:
-        """The exact kernels `k(x, x)` of each example with itself, (n,) each: NNGP, and NTK or
-        `None`. Of each of its positions, (n, *space), where the model leaves any.
+        """The exact diagonals of the NNGP kernel and of the NTK (`None` without it), (n,) each.
 
-        By their own recursion, in the time of a few features; all pairs of positions where the
-        model pools them. With `Dropout` those of two independent passes.
+        Use this when you need prior variances. If the output of the model has positions, they are
+        (n, *space), one for each position.
+
+        They are computed layer by layer, in about the time of a few features; where the model pools
+        positions, from covariances of all their pairs. With `Dropout` they are those of two
+        independent passes.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
         kwargs = self._call_arguments(kwargs)
@@ -219,15 +221,15 @@ class FeatureMap(Parts):
         )
 
     def batch_size(self, memory_bytes: int | None = None, dtype=None) -> int:
-        """The largest power of two of examples (4,096 at most) whose features need about
+        """The largest power of two of examples (4,096 at most) whose features take about
         `memory_bytes` to compute.
 
-        The estimate adds up all intermediate arrays while they are used. It is on the safe side,
-        since XLA never forms what it fuses. It is made once for each structure of a map and dtype.
+        The estimate is the largest sum of intermediate arrays that are live at one time. It is on
+        the safe side, since XLA does not form the arrays that it fuses.
 
         Args:
-            memory_bytes: the budget. `None`: 2 GiB; on a CPU 16 MiB, so that batches stay in the
-                caches, or four times the map's own arrays if that is more, and 128 MiB at most.
+            memory_bytes: the budget. `None`: 2 GiB. On a CPU: four times the map's own arrays, but
+                at least 16 MiB, so that batches stay in the caches, and at most 128 MiB.
             dtype: of the inputs; `None`: JAX's default.
         """
         if memory_bytes is None:
@@ -237,22 +239,24 @@ class FeatureMap(Parts):
     def cost(self, shape: Shape, dtype=None) -> Cost:
         """FLOPs and bytes of the features of one batch: a namedtuple `(flops, bytes)` of integers.
 
-        Matrix products and convolutions are counted, where a map spends most of its time: the
-        projections on random directions or landmarks and the products with inverse roots. A sum of
-        d products is 2 d FLOPs; a convolution sums `taps · input channels` of them for each output,
-        those in the padding included. Bytes are those of operands and results of these products,
-        each read or written once.
+        Use this when you compare widths or methods before you run them.
 
-        Not counted: elementwise work (the nonlinearities, normalisation), pools, the sums that
-        carry the exact variances (unless they are matrix products themselves, as in the quadrature
-        of `ElementwiseNumerical`), and making the map.
+        Only matrix products and convolutions are counted, in which a map spends most of its time:
+        the projections on random directions or landmarks, and the products with inverse roots. An
+        inner product of length d is 2 d FLOPs. A convolution has one of length `taps · input
+        channels` for each output, padding included. Bytes are those of operands and results of
+        these products, each read or written once.
+
+        Not counted: elementwise work (nonlinearities, normalisation), pools, the recursion of the
+        exact variances (unless it has matrix products, as in the quadrature of
+        `ElementwiseNumerical`), and making the map.
 
         Args:
             shape: of the batch, (n, *input_shape).
             dtype: of the inputs; `None`: JAX's default.
 
         Raises:
-            ValueError, TypeError: as a call with such inputs.
+            ValueError, TypeError: as a call of the map with such inputs.
         """
         if not isinstance(shape, Sequence):
             raise TypeError(f"shape is that of a batch, such as x.shape; got {shape!r}.")

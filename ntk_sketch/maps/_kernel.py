@@ -18,7 +18,7 @@ def kernel_of_features(
     exact_diagonal: bool,
     **kwargs,
 ):
-    """As `FeatureMap.kernel_fn` documents it."""
+    """See `FeatureMap.kernel_fn`."""
     names = feature_map.get if get is None else (get,) if isinstance(get, str) else tuple(get)
     missing = [name for name in names if name not in feature_map.get]
     if missing:
@@ -48,8 +48,8 @@ def kernel_of_features(
 
 
 def _sides(kwargs: dict, same: bool) -> tuple[dict, dict]:
-    """Call-time arguments of either batch: the graphs come as a pair, as in NT; those of one batch
-    may come alone.
+    """Call-time arguments of either batch. Graphs come as a pair, as in NT; if both batches are the
+    `same`, one `pattern` is enough.
     """
     pattern = kwargs.get("pattern")
     if pattern is None:

@@ -1,4 +1,4 @@
-"""`feature_map`: a model and a method become a map from inputs to features."""
+"""`feature_map`: makes a feature map from a model and a method."""
 
 import contextlib
 import functools
@@ -48,44 +48,47 @@ def feature_map(
     mask_constant: float | None = None,
     **kwargs,
 ) -> FeatureMap:
-    """Features whose inner products approximate the kernels of `model`.
+    """Makes a map to features whose inner products approximate the kernels of `model`.
+
+    Use this when the exact kernel matrix is too large or too slow: the cost of features is linear
+    in the number of examples and of pixels.
 
     Args:
-        model: a layer of `ntk_sketch.stax`, usually of `serial`.
-        x: example inputs (n, *shape), from which methods that look at data take their sample; for
-            the others their shape is enough, as an array or a `jax.ShapeDtypeStruct`.
-        method: how nonlinearities are expanded, for example `RandomFeatures(1024)`.
-            `stax.with_method` overrides it layer by layer.
+        model: a layer of `ntk_sketch.stax`, usually made by `serial`.
+        x: example inputs (n, *shape), the sample. Data-dependent methods such as `Nystroem` choose
+            landmarks from it: give a few hundred typical examples. For the other methods the shape
+            is enough, as an array or a `jax.ShapeDtypeStruct`.
+        method: how nonlinearities become features, for example `RandomFeatures(1024)`.
+            `stax.with_method` overrides it for single layers.
         key: of `jax.random`. The same key gives the same map.
-        get: `"nngp"`, `"ntk"` or both. What is not asked for costs nothing.
-        preprocess: a function of a batch of examples that makes the inputs of the network of them,
-            example by example: a fitted scaling, whitening, patches of images. It becomes a part of
-            the map, compiled with it and saved with it, so that the map takes examples as they are.
-            Best an `equinox.Module` whose arrays are the fitted numbers. `None`: the examples are
-            the inputs.
-        mask_constant: a number that marks entries of the inputs as masked, as in NT: what lies
-            behind the end of a short sentence, for example. Positions all of whose channels are
-            masked have features and variances 0 in every layer, are never landmarks, and
-            `GlobalAvgPool` does not count them. The map keeps the constant: batches at its calls
-            are masked by it too. May be NaN, but solvers and streams refuse NaN in examples:
-            choose a number that no entry has and that floats hold exactly, such as -1000.
-        **kwargs: NT's call-time arguments of `kernel_fn`, those of the example inputs: `pattern`,
-            one graph for each, for `Aggregate`.
+        get: `"nngp"`, `"ntk"` or both. A kernel that is left out costs nothing.
+        preprocess: a function of a batch of examples that returns the network's inputs, one for
+            each example: a fitted scaling, whitening, patches of images. The map applies it, and
+            is compiled and saved with it. An `equinox.Module` that holds the fitted numbers as
+            arrays is best. `None`: the examples are the inputs.
+        mask_constant: a number that marks entries of the inputs as masked, as in NT: for example
+            the padding of short sentences. Positions whose channels are all masked have features
+            and variances 0 in every layer, are never landmarks, and `GlobalAvgPool` does not count
+            them. Later batches are masked by the same constant. It may be NaN, but solvers and
+            streams refuse NaN in examples: choose a number that no entry has and that floats hold
+            exactly, such as -1000.
+        **kwargs: NT's call-time arguments of `kernel_fn` for the example inputs, such as `pattern`
+            for `Aggregate`: one graph for each example.
 
     Returns:
         A `FeatureMap`: `z = feature_map(x)`, `z.ntk @ z.ntk.T ≈ kernel_fn(x, None, "ntk")`.
 
     Warns:
-        RuntimeWarning: examples so large or small that a nonlinearity's formula loses its digits.
+        RuntimeWarning: examples so large or small that the formula of a nonlinearity's kernel is
+            inaccurate in their dtype.
         UserWarning: attention or aggregation over so many positions that weights and covariances of
-            all pairs of them take more than 256 MiB for one example, with the bytes.
+            all their pairs take more than 256 MiB for one example. The message has the bytes.
 
     Raises:
-        ValueError, NotImplementedError: whatever NT's `kernel_fn` raises for this model and input
-            shape, with the name of the layer; layers and options that have no feature rule; bad
-            inputs, those whose exact variances overflow their dtype included. All before any long
-            work.
-        TypeError: not a model, method, preprocessing or input of the right kind.
+        ValueError, NotImplementedError: the error of NT's `kernel_fn` for this model and input
+            shape, with the name of the layer; a layer or option without a feature rule; bad inputs,
+            such as those whose exact variances overflow. All are raised before any long work.
+        TypeError: `model`, `method`, `preprocess`, `x` or `key` is of the wrong kind.
 
     Example:
         >>> import jax

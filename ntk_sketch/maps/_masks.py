@@ -1,4 +1,4 @@
-"""Examples with parts that stand for nothing, marked by a number: `mask_constant`."""
+"""Masked entries of examples, marked by the number `mask_constant`."""
 
 import numbers
 from typing import Any
@@ -16,11 +16,11 @@ from ..stax._masking import check_masks
 
 
 def checked_constant(value: Any, model: Layer, method: Method) -> str | None:
-    """The constant as text, which NaN is equal to itself as; `None` without one.
+    """The constant as text, so that NaN equals itself; `None` without one.
 
     Raises:
-        TypeError: not a number.
-        NotImplementedError: a layer or a method that features have no masks for, by its name.
+        TypeError: it is not a number.
+        NotImplementedError: a layer or the method does not support masks.
     """
     if value is None:
         return None
@@ -39,7 +39,7 @@ def checked_constant(value: Any, model: Layer, method: Method) -> str | None:
 
 
 def check_same(value: Any, constant: str | None) -> None:
-    """That of a call is that of the map, which knows it and needs not be told."""
+    """Refuses a `mask_constant` at a call that differs from that of the map."""
     if value is None or (constant is not None and str(float(value)) == constant):
         return
     if constant is None:
@@ -54,11 +54,12 @@ def check_same(value: Any, constant: str | None) -> None:
 
 
 def split(x: Array, constant: str | None, dtype: Any) -> tuple[Array, Array | None]:
-    """Inputs with 0 in the place of the constant, and which positions (n, *space) are masked: those
-    all of whose channels are, as NT's first layer with weights has it.
+    """Inputs with 0 in place of the constant, and the mask (n, *space) of positions.
+
+    A position is masked if all of its channels are, as in NT's first layer with weights.
 
     Args:
-        dtype: that of the examples as they came, in which they hold the constant.
+        dtype: that in which the user gave the examples, and in which they hold the constant.
     """
     if constant is None:
         return x, None
@@ -67,10 +68,10 @@ def split(x: Array, constant: str | None, dtype: Any) -> tuple[Array, Array | No
 
 
 def without_marks(x: Any, constant: str | None) -> Any:
-    """Example inputs with 0 in the place of the constant, to be looked at.
+    """Example inputs with 0 in place of the constant, for checks of their values.
 
     Raises:
-        ValueError: NaN, infinity or squares that overflow among the others, or no others.
+        ValueError: all entries are masked, or another entry is NaN, infinite or too large.
     """
     if constant is None or isinstance(x, jax.ShapeDtypeStruct | Tracer):
         return x

@@ -1,4 +1,4 @@
-"""What a feature map is made of: written down, made again, and told from others."""
+"""The fields of a feature map, their JSON form, their fingerprint and their file."""
 
 import os
 from collections.abc import Sequence
@@ -42,14 +42,15 @@ class Parts(eqx.Module):
 
     @property
     def specification(self) -> dict:
-        """Everything but the arrays, as JSON can hold it: layers, method, shapes and their order.
+        """The map without its arrays, as JSON: layers, method, shapes and the order of arrays.
 
-        `FeatureMap.from_specification(specification, arrays)` makes the same map again, of the same
-        version of this package. Functions and classes of users are written by import path.
+        Use this when you store maps in a format of your own; `save` writes a file.
+        `FeatureMap.from_specification(specification, arrays)` makes the same map again, with the
+        same version of this package. Functions and classes of users are written by import path.
 
         Raises:
-            TypeError: a function or class that cannot be imported, such as a lambda; a note says
-                which layer it belongs to.
+            TypeError: a function or class cannot be imported, such as a lambda. A note names its
+                layer.
         """
         return written(self, [])
 
@@ -62,16 +63,18 @@ class Parts(eqx.Module):
 
     @classmethod
     def from_specification(cls: type[M], specification: dict, arrays: Sequence) -> M:
-        """The map that `specification` and `arrays` are of.
+        """Makes a map from the `specification` and `arrays` of another.
 
         Raises:
-            ImportError: a function or class of the specification is not there.
+            ImportError: a function or class of the specification cannot be imported.
         """
         return read(specification, arrays)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What tells this map from others: digests of its model, method and arrays.
+        """Digests of the map's model, method and arrays.
+
+        Use this to check that stored features or statistics belong to this map.
 
         Cost: every array is read once on the host.
         """
@@ -81,22 +84,23 @@ class Parts(eqx.Module):
         return fingerprint(self.model, settings, self.transform)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the map to a file, which `ntk_sketch.load` reads: in another process, without the
-        sample and without drawing or fitting anything.
+        """Writes the map to a file, which `ntk_sketch.load` reads in any process.
 
-        One safetensors file holds the arrays and, in its header, `specification` and `fingerprint`.
-        It is written beside `path`, then takes its place at once: an error leaves what was there.
+        Loading needs no sample, and draws and fits nothing. The safetensors file holds the arrays
+        and, in its header, `specification` and `fingerprint`. It is written to a temporary file
+        that then replaces `path`, so that an error leaves an older file as it was.
 
         Args:
-            path: of the file. Its folder must be there.
+            path: of the file. Its folder must exist.
 
         Raises:
-            TypeError: a function or class that cannot be imported, such as a lambda in
-                `preprocess`; a note says which layer it belongs to.
-            OSError: the folder is not there, or the disk is full.
+            TypeError: a function or class cannot be imported, such as a lambda in `preprocess`. A
+                note names its layer.
+            OSError: the folder does not exist, or the disk is full.
 
         Warns:
-            RuntimeWarning: a function or class of the script that runs, which others do not have.
+            RuntimeWarning: a function or class is defined in the script that runs, from which other
+                processes cannot import it.
 
         Example:
             >>> import os
@@ -119,12 +123,14 @@ class Parts(eqx.Module):
     def is_landmark(self, x: Inputs) -> np.ndarray:
         """Which examples of x the last nonlinearity has landmarks from: booleans (n,).
 
-        A regression fits those better than new examples, since they have features of their own;
-        selection of a regulariser leaves them out. They are recognised by their content, in any
-        order, at the cost of one pass over x on the host.
+        Use this to leave them out of a validation error: they have features of their own, so that a
+        regression fits them better than new examples. They are recognised by their values, in any
+        order.
 
         Args:
             x: inputs (n, *input_shape).
+
+        Cost: one pass over x on the host.
         """
         x = checked_inputs(x, shape=self.input_shape, values=False)
         if self._landmark_keys is None:

@@ -1,4 +1,4 @@
-"""Examples so large or small that formulas of kernels lose their digits."""
+"""A check for examples so large or small that formulas of kernels are inaccurate."""
 
 import warnings
 from typing import Any
@@ -14,26 +14,27 @@ from ..numerics._precision import USE_FLOAT64, float64
 from ..stax import Layer
 from ._diagonals import variance_program, variances_at_output
 
-#: Root mean squares of examples beyond these are looked at; standardised ones are near 1.
+#: Examples with root mean squares outside of this range are checked; standardised ones are near 1.
 _USUAL = (1 / 30, 30)
 
-#: Relative error of an exact variance that is warned about: it is that of all kernels there.
+#: Relative error of an exact variance from which on there is a warning.
 _WRONG = 0.01
 
 
 def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklevel: int) -> None:
-    """Warns of, or refuses, examples so large or small that a nonlinearity's formula fails.
+    """Warns of examples so large or small that the formula of a kernel is inaccurate.
 
-    That of Gelu, with `1 / √((1 + q)(1 + q') - c²)`, loses all digits of float32 at variances of
-    10⁸. The examples of largest and smallest norm, if far from a root mean square of 1, have their
-    exact variances computed in `dtype` and in float64, and the difference is what is warned about.
-    Homogeneous nonlinearities (Relu) are right at any scale.
+    The formula of Gelu, for example, has `1 / √((1 + q)(1 + q') - c²)` and loses all digits of
+    float32 at variances of 10⁸. The check computes the exact variances of the examples of largest
+    and smallest norm in `dtype` and in float64, and warns if they differ. It is skipped if root
+    mean squares are near 1, or if all nonlinearities are homogeneous (Relu), which are accurate at
+    any scale.
 
     Raises:
         ValueError: the variances are NaN or infinite in `dtype`.
     """
     if isinstance(x, jax.ShapeDtypeStruct | Tracer) or model.specification.is_traced:
-        return  # nothing is known of their size
+        return  # there are no values to check
     if dtype == "float64":
         return
     sizes = root_mean_squares(x)
@@ -45,7 +46,7 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
     if all(node.degree is not None for node in nodes if _is_dual(node)):
         return
-    two = np.asarray(x[np.array(place)])  # of a GPU's array these two alone
+    two = np.asarray(x[np.array(place)])  # copies two examples from a GPU, not all
     found = _diagonals_by(program, two.astype(dtype), get, dtype)
     with float64():
         right = _diagonals_by(program, two.astype(np.float64), get, dtype)

@@ -4,7 +4,9 @@ from .._typing import Array
 
 
 def mirrored(images: Array) -> Array:
-    """Mirror images, left to right, of images (n, height, width, channels).
+    """Mirrors images (n, height, width, channels) left to right.
+
+    Use this with `FeatureMap.averaged` when labels do not change under mirroring.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""What a map does to examples before its network sees them."""
+"""Preprocessing of examples, and transforms that features are averaged over."""
 
 import itertools
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from ..numerics._precision import promoted
 
 
 class Views(eqx.Module):
-    """The inputs of the network for each example: the example and its transforms, preprocessed.
+    """The network's inputs for each example: the example and its transforms, then preprocessed.
 
     Attributes:
-        preprocess: from examples to inputs of the network, or `None`.
+        preprocess: a function from examples to inputs of the network, or `None`.
         transforms: functions of a batch of examples that keep its shape.
     """
 
@@ -28,12 +28,12 @@ class Views(eqx.Module):
         return 1 + len(self.transforms)
 
     def __call__(self, x: Array) -> Array:
-        """(count n, *shape): first the examples themselves, then one transform after the other."""
+        """(count n, *shape): first the examples, then one transform after the other."""
         x = jnp.concatenate([x, *(transform(x) for transform in self.transforms)])
         return x if self.preprocess is None else self.preprocess(x)
 
     def mean(self, leaf: Array) -> Array:
-        """Of what was computed for (count n, ...), over the views of an example: (n, ...)."""
+        """The mean of an array (count n, ...) over the views of each example: (n, ...)."""
         return leaf.reshape(self.count, -1, *leaf.shape[1:]).mean(0)
 
     def single(self, x: Array) -> Array:
@@ -47,7 +47,7 @@ class Views(eqx.Module):
         return self(x)
 
     def with_transforms(self, transforms, shape: tuple[int, ...], dtype: str) -> "Views":
-        """The same with transforms, which must keep the shape of examples."""
+        """A copy with these transforms, which must keep the shape of examples."""
         if self.transforms:
             raise ValueError(
                 "this map is averaged over transforms already; give all of them in one call of"
@@ -67,7 +67,7 @@ class Views(eqx.Module):
 
 
 def check_averaged(call_arguments: frozenset[str]) -> None:
-    """Transforms need call-time arguments of their own, which nobody gives."""
+    """Refuses models with call-time arguments, which transformed examples would need anew."""
     if call_arguments:
         raise NotImplementedError(
             f"averaged: layers of this model take {', '.join(sorted(call_arguments))} at call time,"
@@ -76,7 +76,7 @@ def check_averaged(call_arguments: frozenset[str]) -> None:
 
 
 def preprocessed(preprocess: Any, x: Any) -> Any:
-    """Inputs of the network, from example inputs or from their shape alone."""
+    """The network's inputs for example inputs, or their shape if `x` is a shape."""
     if preprocess is None:
         return x
     if not callable(preprocess):
@@ -100,7 +100,7 @@ def _computed(preprocess, x):
 
 
 def in_floats(x: Any) -> Any:
-    """Examples, or their shape, in the dtype that maps compute in, float32 at least."""
+    """Examples, or their shape, in the dtype that maps compute in: float32 at least."""
     dtype = promoted(jax.dtypes.canonicalize_dtype(x.dtype), jnp.float32)
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(x.shape, dtype)
@@ -108,7 +108,7 @@ def in_floats(x: Any) -> Any:
 
 
 def exact_kernel_of_views(kernel_fn: Callable, views: Views) -> Callable:
-    """The kernel of inner products of averaged features: the mean over all pairs of views."""
+    """The kernel of averaged features: the mean of `kernel_fn` over all pairs of views."""
 
     def averaged_kernel_fn(x1: Inputs, x2: Inputs | None = None, get: Any = None, **kwargs):
         first = _split(views, x1)

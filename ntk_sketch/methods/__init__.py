@@ -1,5 +1,7 @@
-"""Methods: how the kernel of a nonlinearity becomes features. Linear layers are exact under
-every method, but for patches of patches that are too long to be formed (`Method.compresses`).
+"""Methods: how the kernel of a nonlinearity becomes features.
+
+Linear layers are exact under every method, with one exception: patches of patches that are too
+long to be formed are projected on fewer features (`Method.compresses`).
 """
 
 from ._exact import Exact as Exact

@@ -1,4 +1,4 @@
-"""Features fitted to the kernel's own values on positions that are not landmarks."""
+"""Calibration: landmark features are fitted to kernel values at other positions."""
 
 import math
 from typing import Any
@@ -22,14 +22,13 @@ from ._roots import with_derivative
 #: Up to 2,048 positions on each side of the fit, or 4 for each feature if that is more.
 _POSITIONS, _POSITIONS_PER_FEATURE = 2048, 4
 
-#: Regularisation, relative to the mean eigenvalue of the features' Gram matrix. That of landmarks
-#: only guards against rounding. Random features stand for directions that the fit cannot see;
-#: their noise averages out over positions and examples while the fit would suppress both, so that
-#: it may correct only what stands far above the mean. Before `Flatten`, where residual features are
-#: the default, 3 is best among 1e-4, 1e-2, 0.3, 3 and 30: on digits an NTK error of 0.022 against
-#: 0.052, 0.053, 0.038 and 0.026 (60 images, width 32, mean of 3 keys; a smaller case is in
-#: `tests/methods/test_before_flatten.py`). Before a
-#: global pool less would do: 0.012 against 0.0065 at 1e-4.
+#: Regularisation of the fit, relative to the mean eigenvalue of the features' Gram matrix. Without
+#: residual features it only guards against rounding. With them it must be large: their noise
+#: averages out over positions and examples, and a less regularised fit would suppress signal and
+#: noise alike. Before `Flatten`, where residual features are the default, 3 is best among 1e-4,
+#: 1e-2, 0.3, 3 and 30: on digits an NTK error of 0.022 against 0.052, 0.053, 0.038 and 0.026 (60
+#: images, width 32, mean of 3 keys; a smaller case is in `tests/methods/test_before_flatten.py`).
+#: Before a global pool less would do: 0.012 against 0.0065 at 1e-4.
 _RIDGE, _RIDGE_RANDOM = 1e-4, 3.0
 
 
@@ -42,27 +41,29 @@ def calibrated(
 ) -> LandmarkExpansion:
     """The expansion with its features transformed to fit the kernel in the least-squares sense.
 
-    Nyström features reproduce the kernel at the landmarks and lose energy everywhere else. With
-    `A` and `B` the features of two sets of other positions and `E` the kernel between them, the
-    transformed features `z R`, `R² = I + D`, fit
+    Nyström features reproduce the kernel at the landmarks and underestimate it elsewhere. Let `A`
+    and `B` be the features of two other sets of positions, and `E` the kernel between them. The
+    transformed features are `z R` with `R² = I + D` and
 
-        A (I + D) Bᵀ ≈ E
+        A (I + D) Bᵀ ≈ E.
 
-    with `D` the symmetric part of the minimiser over all matrices, `A⁺ (E - A Bᵀ) B⁺ᵀ`, whose
-    pseudo-inverses are regularised so that `D` is drawn towards 0. (The minimiser over symmetric
-    matrices solves a Sylvester equation; both agree as `AᵀA` and `BᵀB` do, for many positions.)
-    Negative eigenvalues of `I + D` become 0. This is the modified Nyström method (Wang and Zhang,
-    *Improving CUR matrix decomposition and the Nyström approximation via adaptive sampling*, JMLR
-    2013) on a sample of the kernel's entries (Wang, Zhang and Zhang, *Towards more efficient SPSD
-    matrix approximation and CUR matrix decomposition*, JMLR 2016). The matrices of the expansion
-    absorb `R`: the features cost the same.
+    `D` is the symmetric part of the minimiser over all matrices, `A⁺ (E - A Bᵀ) B⁺ᵀ`. The
+    pseudo-inverses are regularised, which shrinks `D` towards 0. (The minimiser over symmetric
+    matrices solves a Sylvester equation; both agree if `AᵀA = BᵀB`, as for many positions.)
+    Negative eigenvalues of `I + D` become 0. The matrices of the expansion absorb `R`, so that the
+    features cost the same.
 
-    `A` and `B` come from different examples, a random half each, whatever the order of the sample:
-    the kernel's diagonal has no part in the fit. Neither has a copy of an example, since
-    `candidates` holds equal positions once.
+    `A` and `B` come from two random halves of the examples, so that the kernel's diagonal has no
+    part in the fit. `candidates` holds equal positions once, so that copies of an example have none
+    either.
 
-    Returns the expansion unchanged where `candidates` (flat indices of positions) are fewer than
-    four for each feature on either side.
+    Returns the expansion unchanged if either half has fewer than four `candidates` (flat indices of
+    positions) for each feature.
+
+    Source: the modified Nyström method (Wang and Zhang, *Improving CUR matrix decomposition and the
+    Nyström approximation via adaptive sampling*, JMLR 2013) on a sample of the kernel's entries
+    (Wang, Zhang and Zhang, *Towards more efficient SPSD matrix approximation and CUR matrix
+    decomposition*, JMLR 2016).
     """
     space = features.nngp_vectors().space
     examples = features.nngp[0].shape[0]
@@ -100,8 +101,9 @@ def _features_and_kernels(
     features: HiddenFeatures,
     index: tuple[Inputs, ...],
 ):
-    """`(A, B, E)` of the NNGP kernel and, or `None`, of the NTK: `A` of the first half of the
-    positions `index`, `B` of the second.
+    """`(A, B, E)` of the NNGP kernel, and of the NTK or `None`.
+
+    `A` holds the features of the first half of the positions `index`, `B` those of the second.
     """
     count = len(index[0]) // 2
     q, independent, ntk = jax.tree.map(lambda k: k[index], features.variances.diagonals())
@@ -149,7 +151,7 @@ def _correction(numpy: Any, a: Any, b: Any, kernel: Any, ridge: float) -> Any:
     """`D`, computed by NumPy or by JAX."""
 
     def pseudo_inverse(z):
-        """Of `z` (count, p), regularised by `ridge` times the mean energy of a direction."""
+        """That of `z` (count, p), regularised by `ridge` times the mean eigenvalue of `zᵀz`."""
         gram = z.T @ z
         shift = numpy.maximum(ridge * numpy.trace(gram) / len(gram), numpy.finfo(gram.dtype).tiny)
         return numpy.linalg.solve(gram + shift * numpy.eye(len(gram), dtype=gram.dtype), z.T)

@@ -8,23 +8,23 @@ from jaxtyping import Float
 from .._typing import Array, PRNGKey
 from ..numerics._compiling import fitting_jit
 
-#: Columns that are made orthogonal together, at most: the cost grows with it.
+#: The largest number of columns made orthogonal to each other; the cost grows with it.
 _MAX_GROUP = 1024
 
 
 def orthogonal_directions(
     key: PRNGKey, d: int, m: int, dtype, *, chi_norms: bool
 ) -> Float[Array, "{d} {m}"]:
-    """Columns (d, m), nearly orthogonal in groups of at most d, each exactly uniform in direction.
+    """Random columns (d, m), uniform in direction and nearly orthogonal in groups.
 
-    Their norms are those of Gaussian vectors, drawn independently, or all `√d`: `E[w wᵀ] = I`
-    either way.
+    Their norms are independent norms of Gaussian vectors (`chi_norms`), or all `√d`. Either way
+    `E[w wᵀ] = I`.
 
-    A Gaussian matrix `A` is brought near its polar factor by Newton-Schulz steps
-    `A ← A (3 - AᵀA) / 2` (Björck and Bowie 1971). Every step commutes with rotations of the left
-    side, under which `A` is invariant: the direction of each column is uniform whatever the number
-    of steps, which decides only how orthogonal the columns are. Matrix products alone, unlike a QR
-    decomposition: they run on matrix units, batch under `vmap` and need no LAPACK.
+    Newton-Schulz steps `A ← A (3 - AᵀA) / 2` (Björck and Bowie 1971) bring a Gaussian matrix `A`
+    near its polar factor. Every step commutes with rotations from the left, under which the
+    distribution of `A` is invariant. The direction of each column is therefore exactly uniform; the
+    number of steps decides only how orthogonal the columns are. Unlike a QR decomposition, the
+    steps are matrix products: they run on matrix units, batch under `vmap` and need no LAPACK.
 
     Cost: `4 d m g` FLOPs a step, with groups of `g = min(d, m, 1024)` columns.
     """
@@ -37,7 +37,8 @@ def _orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, chi_norms: bool)
     columns = min(d, m, _MAX_GROUP)
     groups = -(-m // columns)
     a = jax.random.normal(key_directions, (groups, d, columns), dtype)
-    # At most 1 but for odds of 1e-9; the steps converge below √3.
+    # The largest singular value is now at most 1 (except with probability 1e-9); the steps converge
+    # below √3.
     a = a / (d**0.5 + columns**0.5 + 3)
 
     def step(_, a):
@@ -57,9 +58,9 @@ def _orthogonal_directions(key: PRNGKey, d: int, m: int, dtype, chi_norms: bool)
 def host_orthogonal_directions(
     rng: np.random.Generator, d: int, m: int, *, chi_norms: bool
 ) -> Float[np.ndarray, "{d} {m}"]:
-    """The same on the host, in float64, with nothing to compile; by QR decompositions.
+    """`orthogonal_directions` on the host, in float64, by QR decompositions: nothing to compile.
 
-    With the signs of R's diagonal every Q is uniform among matrices with orthonormal columns
+    Multiplied by the signs of R's diagonal, Q is uniform among matrices with orthonormal columns
     (Mezzadri 2007).
     """
     columns = min(d, m, _MAX_GROUP)
@@ -74,7 +75,7 @@ def host_orthogonal_directions(
 def residual_directions(
     d: int, d_ntk: int | None, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Gaussian-like directions `w` (d, count) and `s` (d_ψ, count), `E[w wᵀ] = I`."""
+    """Orthogonal directions `w` (d, count) with chi norms and `s` (d_ψ, count), `E[w wᵀ] = I`."""
     w = host_orthogonal_directions(rng, d, count, chi_norms=True)
     if d_ntk is None:
         return w, None

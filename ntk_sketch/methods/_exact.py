@@ -13,15 +13,18 @@ from ._products import ProductLandmarks, product_landmarks
 
 
 class Exact(Method):
-    """Features that reproduce the kernel on the sample to rounding. For tests and small inputs.
+    """Features that reproduce the kernel on the sample to rounding: every position is a landmark.
 
-    With `Z` all P positions of the sample that are not masked (patches and bias included),
+    Use this for tests and small inputs. Everywhere else use `Nystroem`.
+
+    With φ and ψ the NNGP and NTK features of a position (patches and bias included), and `Z` the P
+    unmasked positions of the sample,
 
         φ' = k_σ(φ, Z) k_σ(Z, Z)^{-1/2},
         ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] (k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>)^{-1/2},
 
-    with exact variances in every dual and pseudo-inverse roots. Away from the sample this is the
-    Nyström approximation with P landmarks.
+    with exact variances in both kernels and roots of pseudo-inverses. Away from the sample this is
+    the Nyström approximation with P landmarks.
 
     Cost: O(P³) to fit and O(n P² |space|) to apply at every nonlinearity, O(P²) memory.
 
@@ -59,9 +62,7 @@ class Exact(Method):
 
 
 def _all_and_some(features: HiddenFeatures, key: PRNGKey):
-    """(example, *position) of all positions that are not masked, and of some that rounding is
-    measured at.
-    """
+    """Indices (example, *position) of all unmasked positions, and of some to measure rounding."""
     shape = features.nngp[0].shape[0], *features.nngp_vectors().space
     index = np.nonzero(
         np.ones(shape, bool) if features.mask is None else ~np.asarray(features.mask)

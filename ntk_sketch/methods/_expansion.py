@@ -1,4 +1,4 @@
-"""Features of one nonlinearity from landmarks, and random features of what these miss."""
+"""Features of one nonlinearity from landmarks, and random features of the residual kernel."""
 
 import functools
 
@@ -20,22 +20,22 @@ from ._roots import Roots, fitted_roots
 
 
 class LandmarkExpansion(eqx.Module):
-    """Features of one nonlinearity from its kernels with landmarks, and random features of what
-    these miss.
+    """Landmark features of one nonlinearity, and random features of the residual kernel.
 
-    With `k = k_σ(φ, Z)` and `k_ψ = k_σ'(φ, Z) ⊙ <ψ, Z_ψ>`, and `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ` the random
-    functions of the two kernels, `Roots` makes features of them.
+    Kernel values with landmarks are `k = k_σ(φ, Z)` and `k_ψ = k_σ'(φ, Z) ⊙ <ψ, Z_ψ>`. The random
+    functions of the two kernels are `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ`. `Roots` makes features of both.
 
     Attributes:
-        filters: `[Z, Wᵀ]` (d, m₁ + m₂), projected in one pass; with the roots of the features
-            before it multiplied in (`folded`) where they were left out. Or a basis (d, r) of `Z`.
+        filters: `[Z, Wᵀ]` (d, m₁ + m₂), multiplied in one product, or a basis (d, r) of `Z`. Roots
+            that the incoming features still wait for are multiplied into them (`folded`).
         mixing: `Z` in that basis (r, m₁), or `None`.
         q: variances of the landmarks (m₁,).
         roots: of the NNGP features.
-        filters_ntk, roots_ntk, mixing_ntk: likewise `[Z_ψ, Sᵀ]` and of the NTK features, or `None`.
-        examples: of the sample that landmarks come from: their indices, in order, each once.
+        filters_ntk, roots_ntk, mixing_ntk: the same for the NTK features, with `[Z_ψ, Sᵀ]`, or
+            `None`.
+        examples: sorted indices of the examples that landmarks come from.
         function: `σ` and `σ'` at random directions, or `None` without residual features.
-        normalize: what the landmarks miss has its exact norm at every position.
+        normalize: whether residual features have their exact norm at every position.
         asked: how many features were asked for, or `None` for as many as there are positions.
     """
 
@@ -83,8 +83,8 @@ class LandmarkExpansion(eqx.Module):
         return u, v
 
     def folded(self, features: HiddenFeatures) -> "LandmarkExpansion":
-        """The same behind `features` whose roots are multiplied into its filters: once, in
-        float64.
+        """This expansion for `features` that still wait for roots: the filters absorb the roots,
+        once and in float64.
         """
         if self.precision != "full" or not features.rooted:
             return self
@@ -96,8 +96,11 @@ class LandmarkExpansion(eqx.Module):
     def of_projections(
         self, u: Array, v: Array | None, q: Array, norms: tuple[Array | None, Array | None]
     ) -> tuple[Array | Rooted, Array | Rooted | None]:
-        """Features from the projections on `filters` and `filters_ntk`, the exact variances `q`
-        and, behind the nonlinearity, `norms` of both kernels.
+        """Features from the projections on `filters` and `filters_ntk`.
+
+        Args:
+            q: exact variances before the nonlinearity.
+            norms: exact variances of both kernels after it, or `None`.
         """
         m = self.q.shape[0]
         k, k_derivative = self.dual(u[..., :m], q[..., None], self.q)
@@ -123,15 +126,16 @@ def expansion(
     rcond: float | None = None,
     asked: int | None = None,
 ) -> LandmarkExpansion:
-    """Features from landmarks and, given directions `w` (d, m₂) and `s` (d_ψ, m₂), from what they
-    miss.
+    """Makes features from landmarks and, given directions `w` (d, m₂) and `s` (d_ψ, m₂), from
+    random functions.
 
-    A random function `g` whose covariance is the kernel, `g(x) = σ(w·φ)` or `σ'(w·φ) s·ψ`, minus
-    its projection on the landmarks, `g(x) - k(x, Z) B g(Z)`, has the covariance `k - k(·, Z) B
-    k(Z, ·)` exactly if `B K B = B`. `B` is a pseudo-inverse, which has that property.
+    The covariance of the random function `g(x) = σ(w·φ)`, or `σ'(w·φ) s·ψ`, is the kernel k. Minus
+    its projection on the landmarks, `g(x) - k(x, Z) B g(Z)`, it has the covariance of the residual
+    kernel, `k - k(·, Z) B k(Z, ·)`, exactly if `B K B = B`. The pseudo-inverse `B` has that
+    property.
 
-    With `normalize`, m₂ such functions have squared norm `k(x, x) - k(x, Z) B k(Z, x)` at every
-    position x instead of on average: a bias of order `1 / m₂`, and less variance.
+    With `normalize`, the m₂ residual features have squared norm `k(x, x) - k(x, Z) B k(Z, x)` at
+    every position x instead of on average: a bias of order `1 / m₂`, and less variance.
     """
     filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
     function, dtype, roots_ntk = None, landmarks.q.dtype, None

@@ -14,26 +14,30 @@ from ._series_method import SeriesMethod
 class Gegenbauer(SeriesMethod):
     r"""Random Gegenbauer features of kernels that depend on cosine and norms.
 
-    With `u = φ / r` of norm `r = √q` (the exact one), d its dimension, `w_j` uniform on the sphere
+    Use this for inputs on a sphere of few dimensions, with `scope="network"`. On data sets
+    `Nystroem` has a smaller error (`experiments/kernel_approximation`).
+
+    Let φ and ψ be the NNGP and NTK features of a position (patches and bias included), d the
+    dimension of φ, q its exact variance, `r = √q` and `u = φ / r`. For `w_j` uniform on the sphere
     and `p_l` the orthonormal Gegenbauer polynomials, `E_w[p_l(<w, u>) p_n(<w, u'>)] = 1[l = n]
-    P_l(<u, u'>)`. So the expansions `k_σ = √(k_σ k_σ') Σ_l Σ_i h_{l,i}(r) h_{l,i}(r') P_l(ρ)`
-    (`GegenbauerFactors`) give features
+    P_l(<u, u'>)`. The expansions `k_σ = √(k_σ k_σ') Σ_l Σ_i h_{l,i}(r) h_{l,i}(r') P_l(ρ)`
+    (`GegenbauerFactors`) therefore give features
 
         φ'_j = √(k_σ(q, q, q) / m) z_j,        z_j = Σ_l p_l(<w_j, u>) Σ_i ε_{j,l,i} h_{l,i}(r),
         ψ'_j = √(k_σ'(q, q, q) / m) z'_j (Sψ)_j,
 
-    with `z'` of the derivative's kernel, `ε_{j,l,i}` random signs (1 for the first component i, the
-    only one of a homogeneous σ) and `S` a random projection. The kernels are those of the truncated
-    power series on average, with exact input features and `normalize=False`; what it leaves out is
-    added to its last power, as in `PolySketch`.
+    where `z'` belongs to the derivative's kernel, `ε_{j,l,i}` are random signs (1 for the first
+    component i, the only one of a homogeneous σ) and `S` is a random projection. With exact input
+    features and `normalize=False` the expected kernels are those of the truncated power series. The
+    omitted coefficients are added to the last power, as in `PolySketch`.
 
-    As d grows, `p_l` become Hermite polynomials and `z_j` the truncated series of `σ(<w_j, φ>)`,
-    that is `RandomFeatures`. In few dimensions directions alone are sampled, not norms.
+    As d grows, `p_l` become Hermite polynomials and `z_j` the truncated series of `σ(<w_j, φ>)`, as
+    in `RandomFeatures`. In few dimensions this method samples directions only, not norms.
 
     With `scope="network"` both kernels of a whole fully connected net are expanded at once, in the
-    dimension of the *inputs*: few dimensions, and no error of earlier layers. Degrees of which the
-    width holds all spherical harmonics are then exact (`harmonic_features`), and only what is left
-    is sampled.
+    dimension of the *inputs*, which is often small, and with no error of earlier layers. A degree
+    is exact if the width holds all of its spherical harmonics (`harmonic_features`); the other
+    degrees are sampled.
 
     Args: see `SeriesMethod`: degree, width, scope, normalize, radii, max_tail, precision.
 
@@ -46,8 +50,8 @@ class Gegenbauer(SeriesMethod):
         NotImplementedError: "network" with a layer that has no power series.
 
     Source: Han, Zandieh and Avron 2022 (arXiv 2202.03474), random Gegenbauer features and
-    generalised zonal kernels; here with one feature for each direction, whatever the number of
-    radial components, and with exact low degrees.
+    generalised zonal kernels. Here there is one feature for each direction, whatever the number of
+    radial components, and low degrees are exact.
 
     Example:
         >>> import jax

@@ -22,10 +22,10 @@ from ._directions import orthogonal_directions
 from ._norms import input_radius, safe_sqrt, unit_scale, with_norm
 from ._series_method import SeriesMethod
 
-#: Directions for each harmonic that they span: with as many, the Gram matrix is badly conditioned.
+#: Directions per spherical harmonic: with one each, their Gram matrix is badly conditioned.
 _OVERSAMPLING = 2
 
-#: Of the kernel's diagonal: what is left after exact degrees and is less is not sampled.
+#: A remainder after the exact degrees below this share of the kernel's diagonal is not sampled.
 _NEGLIGIBLE = 1e-9
 
 
@@ -40,7 +40,7 @@ class Directions(eqx.Module):
     def draw(
         cls, features: HiddenFeatures, m: int, precision: Precision, key: PRNGKey
     ) -> "Directions":
-        """m of them for the vectors φ of these features."""
+        """Draws m directions for the vectors φ of these features."""
         d = features.nngp_vectors().dimension
         dimension = max(d, 3)  # in fewer, the sphere has no Gegenbauer polynomials: add zeros
         w = orthogonal_directions(key, dimension, m, features.nngp[0].dtype, chi_norms=False)
@@ -77,9 +77,9 @@ class Polynomials(eqx.Module):
 class Harmonics(eqx.Module):
     """All α_l spherical harmonics of degree l in an orthonormal basis, scaled to norm 1.
 
-        P_l(<u, u'>) = <z(u), z(u')>,        z(u) = P_l(u, W) P_l(W, W)^{-1/2},
+        P_l(<u, u'>) = <z(u), z(u')>,        z(u) = P_l(u, W) P_l(W, W)^{-1/2}.
 
-    for any directions W that span them: P_l is a kernel of rank α_l, which landmarks reproduce.
+    P_l is a kernel of rank α_l, so that any landmarks W that span the harmonics reproduce it.
     """
 
     directions: Directions
@@ -104,7 +104,7 @@ class Harmonics(eqx.Module):
 
 
 class HarmonicFeatures(eqx.Module):
-    """Features of one kernel of a network: exact components, then a sample of the others."""
+    """Features of one kernel of a network: exact components first, then sampled ones."""
 
     factors: RadialFactors
     exact: dict[tuple[int, int], Harmonics]
@@ -146,11 +146,12 @@ def harmonic_features(
     features: HiddenFeatures,
     key: PRNGKey,
 ) -> HarmonicFeatures:
-    """Features of a kernel `Σ_n A_n(r, r') ρ^n`, at most `method.width` many.
+    """At most `method.width` features of a kernel `Σ_n A_n(r, r') ρ^n`.
 
-    A component `h_{l,i}(r) P_l` of the expansion is exact with α_l features, its harmonics. Which
-    ones are is decided by energy per feature, and how many by the variance of the rest, which is at
-    most proportional to the square of their energy over the number of features left for them.
+    A component `h_{l,i}(r) P_l` of the expansion is exact with α_l features, its harmonics.
+    Components are made exact in the order of their energy per feature. Their number minimises a
+    bound on the variance of the others: the square of their energy over the number of features left
+    to sample them.
 
     Args:
         method: the settings.
@@ -186,7 +187,7 @@ def harmonic_features(
 def _most_energetic(
     energy: np.ndarray, sizes: np.ndarray, width: int
 ) -> tuple[list[tuple[int, int]], int]:
-    """Components (l, i) to be exact, and the number of features that sample the rest."""
+    """Components (l, i) to make exact, and the number of features left to sample the others."""
     density = energy / sizes[:, None]
     order = np.argsort(-density, axis=None, kind="stable")
     pairs = [divmod(int(at), energy.shape[1]) for at in order]

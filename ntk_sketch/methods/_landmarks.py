@@ -19,16 +19,16 @@ from ..numerics._precision import Precision, float64, matmul, on_device
 from ._roots import Values
 from ._sampling import check_kernel
 
-#: Positions at which the rounding of kernel values is measured, at most.
+#: The largest number of positions at which the rounding of kernel values is measured.
 HELD_OUT = 256
 
 
 class Vectors(eqx.Module):
-    """What a nonlinearity's kernels need of some positions.
+    """The inputs of a nonlinearity's kernels at some positions.
 
     Attributes:
         z: NNGP vectors (m, d).
-        q: exact variances (m,), by which cosines divide.
+        q: exact variances (m,), the norms in cosines.
         independent: covariances (m,) of two passes with independent Dropout masks.
         z_ntk: NTK vectors (m, d_ψ), or `None`.
     """
@@ -40,20 +40,19 @@ class Vectors(eqx.Module):
 
 
 class Landmarks(eqx.Module):
-    """Positions of the sample with their vectors, and what their kernels become features by.
+    """Landmarks: their vectors and their Gram matrices.
 
     Attributes:
-        z: NNGP vectors `Z` of the landmarks, in columns (d, m).
-        q: their exact variances (m,).
-        gram: `k_σ(Z, Z)` (m, m), formed in float64; NumPy's, or on a GPU.
+        z: NNGP vectors `Z` in columns (d, m).
+        q: exact variances (m,).
+        gram: `k_σ(Z, Z)` (m, m) in float64, of NumPy or on a GPU.
         z_ntk: NTK vectors `Z_ψ` (d_ψ, m), or `None`.
-        gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m), in float64, or `None`.
-        examples: which examples of the sample they are positions of, in order, each once.
-        seen, seen_ntk: values of both kernels at other positions, to measure rounding by, or
-            `None`.
-        traced, traced_ntk: both Gram matrices again while they are differentiated, or `None`.
-        bases: of `z` and of `z_ntk`, orthonormal columns (d, r) that span them, where products with
-            these cost less; `None` elsewhere.
+        gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m) in float64, or `None`.
+        examples: sorted indices of the examples that landmarks come from.
+        seen, seen_ntk: values of both kernels at other positions, to measure rounding, or `None`.
+        traced, traced_ntk: both Gram matrices as JAX differentiates them, or `None`.
+        bases: orthonormal columns (d, r) that span `z`, and `z_ntk`, if products with them cost
+            less; else `None`.
     """
 
     z: Array
@@ -77,19 +76,19 @@ def landmarks_at(
     precision: Precision = "full",
     rank: int | None = None,
 ) -> Landmarks:
-    """The positions `index` = (example, *position) of the sample as landmarks.
+    """Landmarks at the positions `index` = (example, *position) of the sample.
 
-    The covariance of a landmark with itself is its exact variance, not the square of its features'
-    norm; `<Z_ψ, Z_ψ>` keeps the features' own diagonal.
+    The variance of a landmark is the exact one, not the squared norm of its features. `<Z_ψ, Z_ψ>`
+    keeps the diagonal of the features.
 
-    Gram matrices are formed in float64 from the vectors and variances of the sample: rounded to
-    float32, a smooth kernel's eigenvalues below `eps √m` of the largest would be lost.
+    Gram matrices are formed in float64 from the vectors and variances of the sample. In float32 a
+    smooth kernel would lose the eigenvalues below `eps √m` of the largest.
 
     Args:
-        others: positions at which kernel values show the rounding of the map, whose projections
-            have inputs of `precision`. `None`: it is not measured.
-        rank: vectors of landmarks are replaced by their projections on so many principal
-            directions, where products with these cost less (`principal_directions`).
+        others: positions at which to measure the rounding of kernel values. `None`: none.
+        precision: of the inputs of the map's projections.
+        rank: replace the landmarks' vectors by their projections on this many principal directions,
+            if that costs less (`principal_directions`).
     """
     bases = None, None
     if rank is not None:
@@ -133,9 +132,9 @@ def landmarks_at(
 
 
 def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
-    """The `rank` orthonormal directions (d, rank) that hold most of the vectors `z / √q` (m, d).
+    """The first `rank` principal directions (d, rank) of the vectors `z / √q` (m, d).
 
-    `None` where two products, with these and from these, cost no less than one with all.
+    `None` if products through them cost no less than one product with `z`.
     """
     m, d = z.shape
     if rank * (d + m) >= d * m:
@@ -148,9 +147,8 @@ def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
 
 @functools.partial(fitting_jit, level=0)
 def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision, bases):
-    """`Vectors` at the first `count` positions and at the others, if there are any, the kernels of
-    these with the first as the map computes them, and both kinds of vectors of the first in
-    columns.
+    """The landmarks' `Vectors`, those of the other positions, the kernels between both as the map
+    computes them, and the landmarks' vectors in columns. Landmarks are the first `count` positions.
     """
     found = vectors_at(features, index)
     own = jax.tree.map(lambda rows: rows[:count], found)
@@ -168,7 +166,7 @@ def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision,
 
 @functools.partial(fitting_jit, level=0)
 def _accurate(dual, own: Vectors, other: Vectors | None):
-    """Both Gram matrices of landmarks, and their kernels with other positions."""
+    """Both Gram matrices of landmarks, and both kernels of other positions with them."""
     if other is None:
         return _grams(dual, own), (None, None)
     m = len(own.q)
@@ -185,7 +183,9 @@ def _grams(dual, own: Vectors):
 def _kernels(
     dual, rows: Vectors, columns: Vectors, precision: Precision, diagonal: Array | None = None
 ):
-    """Both kernels between two sets of positions; of the first `m` with themselves, if given."""
+    """Both kernels between two sets of positions; `diagonal` replaces the first m covariances of a
+    position with itself.
+    """
     covariance = matmul(rows.z, columns.z.T, precision)
     if diagonal is not None:
         covariance = with_diagonal(covariance, diagonal)
@@ -196,13 +196,13 @@ def _kernels(
 
 
 def with_diagonal(matrix: Float[Array, "n m"], diagonal: Float[Array, " m"]) -> Array:
-    """The first `m` rows with another diagonal."""
+    """The matrix with another diagonal in its first `m` rows."""
     place = jnp.eye(*matrix.shape, dtype=bool)  # no scatter, which is slow to compile
     return jnp.where(place, diagonal[None, :], matrix)
 
 
 def vectors_at(features: HiddenFeatures, index: tuple[Inputs, ...]) -> Vectors:
-    """At the positions `index` = (example, *position), each (m,)."""
+    """The `Vectors` at m positions `index` = (example, *position)."""
     variances = features.variances
     z_ntk = None if features.ntk is None else features.ntk_vectors().at(index)
     return Vectors(
@@ -217,19 +217,19 @@ _vectors_at = functools.partial(fitting_jit, level=0)(vectors_at)
 
 
 def promoted(tree: Any) -> Any:
-    """The same with the values of its floating-point arrays in float64, where `in_float64` says."""
+    """The tree with its floating-point arrays in float64 (see `in_float64`)."""
     return jax.tree.map(lambda leaf: in_float64(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def values_of(tree: Any) -> Any:
-    """The same without derivatives."""
+    """The tree without derivatives."""
     return jax.tree.map(
         lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree
     )
 
 
 def check_values(method: str, name: str, features: Any, key: PRNGKey) -> None:
-    """Refuses to look at data whose values are not known yet, before the layer of this name."""
+    """Refuses traced data, whose values are not known, before the layer of this name."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((values_of(features), key))):
         raise TypeError(
             f"{method} at {name} takes landmarks from the values of the sample and decomposes"

@@ -1,4 +1,4 @@
-"""What every method offers to the rule of a nonlinearity."""
+"""`Method`: the interface between methods and the rules of layers."""
 
 import abc
 import dataclasses
@@ -15,23 +15,26 @@ from ..features._variances import MAX_POSITIONS_ALL_PAIRS
 from ._network import Network
 from ._schedule import Schedule
 
-#: Patches of so many numbers are formed where a layer needs them.
+#: Patches of up to this length are always formed if a layer needs them.
 _FORMED = 1024
 
 
 class Method(eqx.Module):
-    """How the kernel of one nonlinearity becomes features. Holds settings only; `expand` draws.
+    """How the kernel of one nonlinearity becomes features.
+
+    Use this as the base class of a method of your own. A method holds settings only; `expand` draws
+    random numbers or chooses landmarks, and returns an expansion, which computes features. Settings
+    that may differ between nonlinearities are `Schedule`s.
 
     Attributes:
-        schedules: the settings that may be tuples, one entry for each nonlinearity.
-        everywhere: the method replaces those that layers were given by `stax.with_method`.
+        everywhere: whether the method replaces those given to layers by `stax.with_method`.
         uses_function: whether expansions evaluate the nonlinearity itself: "always", "for a series"
-            (kernels alone give one of few degrees), "in residual features" or "never", where its
-            kernels are enough.
-        max_positions_all_pairs: up to so many positions, covariances of all pairs are carried where
-            they are needed; beyond, those of different positions come from the features, which
-            adds next to nothing to the error of most maps (measured for `GlobalAvgPool`,
-            `Aggregate` and `GlobalSelfAttention` in their rules).
+            (from kernels alone only a few degrees are found), "in residual features", or "never"
+            (kernels are enough).
+        max_positions_all_pairs: up to this number of positions, exact covariances of all pairs are
+            propagated if a layer needs them. Beyond it, covariances of different positions are
+            estimated from the features, which adds little to the error of most maps (measured for
+            `GlobalAvgPool`, `Aggregate` and `GlobalSelfAttention` in their rules).
 
     Example:
         >>> from ntk_sketch.methods import Method
@@ -50,77 +53,83 @@ class Method(eqx.Module):
 
     @property
     def looks_at_data(self) -> bool:
-        """Whether `expand` is to be given the examples of `feature_map`, not shapes alone.
+        """Whether the method is data-dependent: `expand` needs the sample, not only its shape.
 
-        A method that takes its sample from them decomposes matrices on the host, in NumPy float64,
-        and fitting it cannot be jitted; applying it can.
+        Fitting such a method decomposes matrices in float64 outside of JAX's tracing and cannot be
+        jitted; applying it can.
         """
         return False
 
     @property
     def uses_variances(self) -> bool:
-        """Whether the expansions read the exact variances of their input."""
+        """Whether expansions read the exact variances of their input."""
         return True
 
     @abc.abstractmethod
     def expand(self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey) -> Any:
-        """Draws an expansion of `dual`'s kernels for features like these: `expansion(features,
-        exact)`, with the exact variances behind the nonlinearity, gives φ' and ψ' (or `None`).
+        """Draws an expansion of one nonlinearity.
+
+        `expansion(features, exact)` returns the features φ' and ψ' (or `None`) after the
+        nonlinearity, where `exact` are the exact variances there.
 
         Args:
             dual: the nonlinearity.
-            features: what enters the nonlinearity: of the sample, or shapes alone for a method that
-                does not look at data.
+            features: the input of the nonlinearity for the sample, or its shapes if the method is
+                data-independent.
             key: of `jax.random`.
         """
 
     def expand_before_flatten(
         self, dual: DualActivation, features: HiddenFeatures, *, key: PRNGKey
     ) -> Any:
-        """`expand` where positions are flattened next: what features miss at a position is then
-        missing in the kernel of an example with itself.
+        """`expand` for a nonlinearity that is followed by a flattening of positions.
+
+        There the residual at a position is missing in the kernel `k(x, x)` of an example.
         """
         return self.expand(dual, features, key=key)
 
     @property
     def whole_network(self) -> bool:
-        """Whether one expansion stands for the whole model: that of `expand_network`."""
+        """Whether one expansion, that of `expand_network`, replaces all layers of the model."""
         return False
 
     def expand_network(self, network: Network, features: HiddenFeatures, *, key: PRNGKey) -> Any:
-        """Draws an expansion of the kernels of a whole fully connected net: `expansion(features,
-        None)` gives φ' and ψ' (or `None`).
+        """Draws an expansion of the kernels of a whole fully connected net.
+
+        `expansion(features, None)` returns φ' and ψ' (or `None`) at the output.
 
         Args:
-            network: what to know of the net.
-            features: of the inputs, the sample's or shapes alone, with `Θ = 1`: as they enter a
-                nonlinearity, whose kernels the net's are.
+            network: the net's kernels.
+            features: those of the inputs (or shapes if the method is data-independent), with
+                `Θ = 1`: the net acts on them as one nonlinearity.
             key: of `jax.random`.
         """
         raise NotImplementedError(f"{type(self).__name__} expands nonlinearities one by one.")
 
     def expand_product(self, name: str, branches: list[HiddenFeatures], *, key: PRNGKey) -> Any:
-        """Draws features of the product of independent branches, `K' = Π_i K_i` and `Θ' = Σ_i Θ_i
-        Π_{j≠i} K_j`: `expansion(branches, exact)` gives φ' and ψ' (or `None`).
+        """Draws an expansion of the product of independent branches, `K' = Π_i K_i` and `Θ' = Σ_i
+        Θ_i Π_{j≠i} K_j`.
+
+        `expansion(branches, exact)` returns φ' and ψ' (or `None`).
 
         Args:
-            name: how errors call the layer.
-            branches: what enters the layer: of the sample, or shapes alone for a method that does
-                not look at data.
+            name: of the layer, for errors.
+            branches: the inputs of the layer for the sample, or shapes if the method is
+                data-independent.
             key: of `jax.random`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no features of products ({name}).")
 
     @property
     def compressed_width(self) -> int | None:
-        """On how many features patches that are too long to be formed are projected; `None`: they
-        are formed, however long.
+        """The number of features to project patches on that are too long to be formed; `None`: form
+        patches of any length.
         """
         return None
 
     def compresses(self, features: HiddenFeatures) -> tuple[bool, bool]:
-        """Whether patches are too long to be handed on, those of φ and those of ψ: longer than
-        1,024 numbers and than four times the width.
+        """Whether patches of φ, and of ψ, are too long to be formed: longer than 1,024 numbers and
+        than four times the width.
         """
         width = self.compressed_width
         if width is None or not features.are_patches:
@@ -130,19 +139,20 @@ class Method(eqx.Module):
         return features.nngp_vectors().dimension > longest, ntk
 
     def compress(self, name: str, features: HiddenFeatures, *, key: PRNGKey) -> Any:
-        """Draws a projection of patches that are too long: `expansion([features], exact)`, as of a
-        product of one branch.
+        """Draws a projection of patches that are too long to be formed.
+
+        It is called as `expansion([features], exact)`, like the product of one branch.
 
         Args:
-            name: how errors call the layer that follows.
-            features: of the sample, with variances if `uses_variances`; or shapes alone for a
-                method that does not look at data.
+            name: of the layer that follows, for errors.
+            features: those of the sample, with variances if `uses_variances`; or shapes if the
+                method is data-independent.
             key: of `jax.random`.
         """
         return self.expand_product(name, [features], key=key)
 
     def check_examples(self, name: str, features: Any) -> None:
-        """Refuses shapes alone where examples are needed, before the layer of this name."""
+        """Raises TypeError if a data-dependent method was given only shapes."""
         if self.looks_at_data and is_abstract(features):
             raise TypeError(
                 f"{type(self).__name__} at {name} takes its sample from the data, but `x` is a"
@@ -150,18 +160,18 @@ class Method(eqx.Module):
             )
 
     def check_sample(self, dual: DualKernels, positions: int) -> None:
-        """Refuses a sample that cannot do, before anything is computed.
+        """Checks the size of the sample before anything is computed.
 
         Args:
             dual: a nonlinearity, or a whole net.
-            positions: of the sample there; later, some may turn out to be equal or zero.
+            positions: of the sample there. Some may later turn out to be equal or zero.
 
         Raises:
             ValueError: the sample is too small.
         """
 
     def split(self, counts: Sequence[int]) -> "list[Method]":
-        """The methods of layers that hold `counts` nonlinearities each: schedules are cut up.
+        """One method for each of several layers with `counts` nonlinearities: schedules are cut up.
 
         Raises:
             ValueError: a schedule does not have one entry for each nonlinearity.

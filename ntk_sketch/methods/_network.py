@@ -1,4 +1,4 @@
-"""What methods that expand a whole fully connected net at once are given, and share."""
+"""The interface of methods with `scope="network"`, which expand a fully connected net at once."""
 
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
@@ -14,19 +14,19 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 
 @runtime_checkable
 class Network(Protocol):
-    """A fully connected net, whose kernels depend on the cosine and the norms of two inputs."""
+    """A fully connected net: its kernels depend only on the cosine and norms of two inputs."""
 
     def kernels(self, features: HiddenFeatures) -> DualKernels:
         """Both kernels as functions of the covariance and the variances of inputs like these."""
         ...
 
     def series(self, series: KernelSeries) -> KernelSeries:
-        """Both kernels as power series of the cosine, from those at the input."""
+        """Both kernels at the output as power series of the cosine, from those at the input."""
         ...
 
 
 def checked_scope(scope: Any, width: Schedule) -> Scope:
-    """`scope`, and the error that a method's constructor raises."""
+    """`scope`, checked for a method's constructor."""
     if scope == "network" and width.each:
         raise ValueError(
             f'scope="network" makes one expansion, got width={width!r}: give one integer.'

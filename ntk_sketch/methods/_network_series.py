@@ -10,24 +10,24 @@ from ..series import KernelSeries, input_series
 from ._network import Network
 from ._norms import input_radius
 
-#: Of the power series that layers are composed by, at least.
+#: Smallest and largest degree of the power series in which layers are composed.
 _LEAST_DEGREE, _MOST_DEGREE = 64, 200
 
-#: Norms for each factor e between the least and the largest, and at least.
+#: Norms of the grid for each factor of e between its ends, and the smallest number of all.
 _NORMS_PER_E, _LEAST_NORMS = 8, 12
 
-#: How far the norms of the grid go beyond those of the example inputs; and without examples.
+#: The grid extends the norms of the example inputs by this factor; without examples, its ends.
 _MARGIN, _DEFAULT_NORMS = 1.5, (1e-3, 1e2)
 
 
 def network_series(
     network: Network, features: HiddenFeatures, radii: tuple[float, float] | None, degree: int
 ) -> tuple[KernelSeries, tuple[float, float]]:
-    """The series at pairs of norms of a uniform grid of log r, and its ends.
+    """The network's series at pairs of norms of a uniform grid in log r, and the grid's ends.
 
     Args:
-        radii: these ends. `None`: those of the example inputs and a margin.
-        degree: that is asked for; layers are composed by series of more powers.
+        radii: the ends. `None`: the norms of the example inputs with a margin.
+        degree: the degree asked for; layers are composed in series of higher degree.
     """
     least, largest = radii = radii or _norms_of(features)
     count = max(_LEAST_NORMS, math.ceil(_NORMS_PER_E * math.log(largest / least))) + 1
@@ -42,7 +42,7 @@ def network_series(
 
 
 def _norms_of(features: HiddenFeatures) -> tuple[float, float]:
-    """A range around the norms of the example inputs; without these a wide one."""
+    """A range around the norms of the example inputs, or a wide one if only shapes are given."""
     if is_abstract(features):
         return _DEFAULT_NORMS
     with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit

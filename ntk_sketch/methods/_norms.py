@@ -15,10 +15,11 @@ from ..features._variances import Variances
 def with_norm(
     z: Float[Array, "*positions m"], squared_norm: Float[Array, "*positions"]
 ) -> Float[Array, "*positions m"]:
-    """`z` (..., m) rescaled to the given squared norms (...,); 0 stays 0, with a gradient of 0, and
-    NaN stays NaN.
+    """`z` (..., m) rescaled to the given squared norms (...,).
+
+    Zero stays zero, with a gradient of zero, and NaN stays NaN.
     """
-    # Of order one before it is squared, so that its derivatives do not overflow where z is tiny.
+    # Scaled to order one before squaring, so that derivatives do not overflow where z is tiny.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=-1, keepdims=True))
     usable = ~((largest <= 0) | (squared_norm <= 0)[..., None])
     z = z / jnp.where(usable, largest, 1)
@@ -32,10 +33,9 @@ def with_small_norm(
 ) -> Float[Array, "*positions m"]:
     """`with_norm` for norms that vanish at single points, with the derivatives of `z` itself.
 
-    The squared norm of `z` is the given one on average over its draws, so that derivatives of `z`
-    are right on average. The factor between them is one for many features, but without bound near
-    those points, and so is its derivative: random steps hardly change from there to here, while the
-    norm is the root of their distance.
+    The expected squared norm of `z` over its draws is the given one, so that derivatives of `z` are
+    unbiased. The rescaling is not differentiated: near points where the norm vanishes, its factor
+    and the derivative of that factor are unbounded.
     """
     return with_norm(z, squared_norm)
 
@@ -58,18 +58,18 @@ def with_exact_norms(
 
 def safe_sqrt(q: Array) -> Array:
     """`√q`, and 0 with a gradient of 0 at 0 and below."""
-    zero = q <= 0  # NaN is not, and stays NaN
+    zero = q <= 0  # False for NaN, which stays NaN
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, q)))
 
 
 def unit_scale(radius: Array) -> Array:
-    """`1 / r`, and 0 at 0: vectors without a direction stay 0."""
+    """`1 / r`, and 0 at 0, so that zero vectors stay 0."""
     zero = radius <= 0
     return jnp.where(zero, 0, 1 / jnp.where(zero, 1, radius))
 
 
 def unit_radius(dual: DualActivation, features: HiddenFeatures) -> Array | None:
-    """The radius that a random function needs which is one of directions."""
+    """The norms `√q`, for random functions of the direction and the norm; else `None`."""
     if dual.unit is None:
         return None
     q, _, _ = features.variances.diagonals()
@@ -77,14 +77,14 @@ def unit_radius(dual: DualActivation, features: HiddenFeatures) -> Array | None:
 
 
 def input_radius(features: HiddenFeatures) -> Array:
-    """The norm of φ where it is exact, as at the input of a network."""
+    """The norm of φ at the input of a network, where features are exact."""
     return safe_sqrt(
         functools.reduce(jnp.add, (jnp.sum(block**2, axis=-1) for block in features.nngp))
     )
 
 
 def scaled_to(z: Array, squared_norm: Array, exactly: bool) -> Array:
-    """`z` of expected norm 1 scaled to the given squared norms, exactly or on average."""
+    """`z` of expected norm 1, scaled to the given squared norms exactly or in expectation."""
     if exactly:
         return with_norm(z, squared_norm)
     return safe_sqrt(squared_norm)[..., None] * z

@@ -1,4 +1,4 @@
-"""Nyström features: landmarks from the sample, and random features of what they miss."""
+"""Nyström features: landmarks from the sample, and random features of the residual kernel."""
 
 import math
 from collections.abc import Sequence
@@ -31,27 +31,26 @@ _BEFORE_FLATTEN = 0.5
 
 
 class Nystroem(Method):
-    """Features from landmarks: kernel values with positions of the sample. The method for real
-    work.
+    """Features from kernel values with landmarks, which are positions of the sample.
 
-    At every nonlinearity `σ`, `m₁` positions of the sample (patches and bias included) become
-    landmarks `Z`, the same for both kernels, and
+    Use this by default: on CIFAR-10 its NTK error is less than a tenth of that of `RandomFeatures`
+    of equal width (`experiments/kernel_approximation`). It needs example inputs.
+
+    Let φ and ψ be the NNGP and NTK features of a position (patches and bias included) before a
+    nonlinearity `σ`, and φ' and ψ' those after it. `m₁` positions of the sample become landmarks
+    `Z`, the same for both kernels, and
 
         φ' = k_σ(φ, Z) R,        ψ' = [k_σ'(φ, Z) ⊙ <ψ, Z_ψ>] R_ψ,
 
-    with exact variances in every dual. Without calibration `R` is a root of the pseudo-inverse of
-    `k_σ(Z, Z)` and `R_ψ` of that of `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>`: the Nyström approximation, which is
-    exact at the landmarks. With it `R` is fitted to kernel values at other positions (the modified
-    Nyström method), for the same cost and, in a Myrtle network, a kernel error several times
-    smaller. With as many landmarks as there are positions the kernel on the sample is reproduced.
+    with exact variances in both kernels. Without calibration `R` is a root of the pseudo-inverse of
+    `k_σ(Z, Z)`, and `R_ψ` one of that of `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>`. This is the Nyström
+    approximation, exact at the landmarks. With calibration `R` is fitted to kernel values at other
+    positions (the modified Nyström method): the cost is the same, and in a Myrtle network the
+    kernel error is several times smaller.
 
     Residual features are `m₂` random functions `σ(Wφ)` and `σ'(Wφ) ⊙ Sψ` minus their projection on
-    the landmarks, with the covariance of what the landmarks miss. Appended, and without
-    calibration, they make a nonlinearity's kernel unbiased where its input features are exact.
-
-    Derivatives of features from landmarks are exact, those of residual features right on average,
-    as those of `RandomFeatures`, also at landmarks, where the features are 0. The rescaling to
-    exact norms is not differentiated.
+    the landmarks. Their covariance is the residual kernel, the part that landmark features miss.
+    Without calibration, and with exact input features, they make a nonlinearity's kernel unbiased.
 
     Patches of a convolution that a linear layer would form (`Method.compresses`) are projected on
     their `width` principal directions in the sample.
@@ -61,70 +60,65 @@ class Nystroem(Method):
 
         φ' = K(x, Z) R,        ψ' = Θ(x, Z) R_ψ.
 
-    No layer then adds an error to that of the Nyström approximation itself. Use it for dense nets
-    of any nonlinearities and branches: their kernel of a pair costs an inner product and a few
-    numbers for every layer. Convolutional nets, whose kernels are of pairs of positions, need
-    "layer".
+    The only error is then that of one Nyström approximation. Use it for dense nets with any
+    nonlinearities and branches, whose kernel of a pair costs an inner product and a few numbers for
+    every layer. Convolutional nets, whose kernels compare all pairs of positions, need "layer".
 
     Args:
-        width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer where
-            the sample has fewer positions, or features would be rounding); or a schedule, one
-            number for each nonlinearity in the order of the model. Early nonlinearities have many
-            positions and cost most, late ones decide about the rank of the features: small early
-            and large late. With `scope="network"` the number of features of either kernel, all in
-            all, where layer by layer those of the NTK are those of φ' and of ψ' together.
-        residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. A share lowers the
-            error of the centred kernel, and of kernels close to diagonal; it takes rank from a
-            regression. `None`: one half at the last nonlinearity before a `Flatten` of positions
-            with no pool in between, so that what landmarks miss at a position is missing in the
-            kernel of an example with itself; elsewhere 0.
+        width: number `m₁ + m₂` of features of φ' and of ψ' each, at every nonlinearity (fewer if
+            the sample has fewer positions, or if features would be rounding); or a schedule, one
+            number for each nonlinearity in the order of the model. Choose small widths early, where
+            many positions make them costly, and large ones late, where they set the rank of the
+            features. With `scope="network"` it is the number of features of either kernel in total.
+        residual: share `m₂ / width`, 0 <= residual < 1, or a schedule of shares. Raise it to lower
+            the error of the centred kernel, and of kernels close to diagonal; it lowers the rank
+            that a regression can use. `None`: one half at the last nonlinearity before a `Flatten`
+            of positions with no pool in between, where the residual would be missing in the
+            diagonal of an example; elsewhere 0.
         sampling: how landmarks are chosen: by ridge leverage scores ("leverage", arXiv 1605.07583),
-            by randomly pivoted Cholesky ("pivoted", arXiv 2207.06503), with probability ∝ the
-            kernel's diagonal ("diagonal") or all alike ("uniform"). Positions that are equal to
-            about `√eps` count once: a kernel matrix with both is singular to rounding.
-        calibrate: fit to kernel values at positions that are not landmarks, where the sample has at
-            least four of them for each feature in either half of its examples; and give residual
-            features their exact norm, which is that of the kernel's diagonal minus the landmarks'.
-        rcond: eigenvalues of landmark Gram matrices below this share of the largest are cut off.
-            `None`: features are left out whose rounding, measured at positions that are no
-            landmarks, would add more to the kernel's error than they take away: more than 0.64 of
-            the feature itself (`LARGEST_NOISE`). In float64 those below `m₁ eps`.
-        rank: of the vectors that landmarks are projected on, through so many of their principal
-            directions where that costs less, or a schedule. `None`: all. Patches of smooth maps
-            have few: on CIFAR-10, 96 of 288 behind a 3x3 convolution cost a regression 0.15 points
-            of accuracy (`experiments/cifar10`). The exact variances keep what is left out. Residual
-            features need all directions: it goes without them.
-        precision: of the inputs of the projections: "full" (that of the features),
-            "tensorfloat32" or "bfloat16". What is decomposed and what multiplies kernel values
-            stays in full precision.
+            by randomly pivoted Cholesky ("pivoted", arXiv 2207.06503), with probability
+            proportional to the kernel's diagonal ("diagonal") or uniformly ("uniform"). Positions
+            that agree to about `√eps` count once, since both would make the Gram matrix singular.
+        calibrate: fit to kernel values at other positions, if each half of the sample's examples
+            has at least four of them for each feature; and scale residual features to their exact
+            norm. Turn it off for unbiased kernels.
+        rcond: cut off eigenvalues of landmark Gram matrices below this share of the largest.
+            `None`: drop the features whose rounding, measured at other positions, exceeds 0.64 of
+            the feature (`LARGEST_NOISE`) and would add more error to the kernel than the feature
+            removes. In float64: those below `m₁ eps`.
+        rank: project landmarks on this number of principal directions, if that costs less, or a
+            schedule. `None`: keep all. Set it to save time where patches are smooth: on CIFAR-10,
+            96 of 288 directions after a 3x3 convolution cost a regression 0.15 points of accuracy
+            (`experiments/cifar10`). Exact variances are unaffected. Not with residual features.
+        precision: of the inputs of the projections: "full" (that of the features), "tensorfloat32"
+            or "bfloat16". Decompositions and products with kernel values stay in full precision.
         scope: "layer"; or "network" for inputs (n, d) and layers that act on vectors: `Dense`,
             nonlinearities, `LayerNorm`, `Dropout`, branches.
 
-    Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections, of vectors of dimension d
-    and d_ψ, or with a rank `2 n |space| rank (d + d_ψ + 2 width)`. Roots cost nothing where they
-    are multiplied into the filters of the next nonlinearity, and `4 n |space'| width²` at the end,
-    with the positions that are left after the last pool. To fit: O(width³), in float64 on a GPU or
-    by LAPACK, and the sample's features. With `scope="network"`: `2 n d width` for inner products,
-    O(n width) for every layer and the same `4 n width²`.
+    Cost to apply: `2 n |space| (d + d_ψ) width` FLOPs for projections of vectors of dimension d and
+    d_ψ, or with a rank `2 n |space| rank (d + d_ψ + 2 width)`. Roots cost nothing if the filters of
+    the next nonlinearity absorb them, and `4 n |space'| width²` at the end, with the positions left
+    after the last pool. To fit: O(width³) in float64, on a GPU or by LAPACK, and the sample's
+    features. With `scope="network"`: `2 n d width` for inner products, O(n width) for every layer
+    and the same `4 n width²`.
 
-    To choose landmarks yourself give `feature_map` your own centres and their number,
-    `feature_map(model, x[index], Nystroem(len(index)), key=key)`: a dense network has one position
-    an example, and every one becomes a landmark.
+    To choose the landmarks of a dense network yourself, give `feature_map` only these examples:
+    `feature_map(model, x[index], Nystroem(len(index)), key=key)`.
 
-    `jax.grad` with respect to hyperparameters of the model (`W_std`, `b_std`) works, of functions
-    that are not jitted: landmarks stay where they are, and roots are differentiated.
+    Derivatives with respect to inputs are exact for landmark features and unbiased for residual
+    features. `jax.grad` with respect to hyperparameters of the model (`W_std`, `b_std`) works
+    outside of `jax.jit`: landmarks stay fixed, and roots are differentiated.
 
     Warns, once a call of `feature_map`, with the layers, the width asked for and the one used:
         UserWarning: the sample has fewer usable positions (variance above 0, equal ones counted
-            once) than the width asks for, and all of them became landmarks; or more than half of
-            the features of a kernel that were asked for are rounding in the dtype of the inputs.
+            once) than the width asks for; or more than half of the features of a kernel that were
+            asked for are rounding in the dtype of the inputs.
 
     Raises, from `feature_map`:
-        ValueError: all positions of the sample have variance 0, or the schedule does not fit the
-            model. A note says which layer of how many it is. "network" with inputs that have
-            positions.
+        ValueError: all positions of the sample have variance 0; the schedule does not fit the model
+            (a note names the layer); "network" with inputs that have positions.
         NotImplementedError: "network" with a layer that has a method of its own.
-        TypeError: the sample is shapes alone, or the map is made under `jax.jit` or `jax.vmap`.
+        TypeError: only a shape is given, or the map is made under `jax.jit` or `jax.vmap`.
 
     Source: Nyström: Williams and Seeger 2001; calibration: Wang and Zhang 2013, Wang, Zhang and
     Zhang 2016; landmarks for convolutional NTKs with exact variances and residual features:
@@ -238,7 +232,7 @@ class Nystroem(Method):
     ) -> LandmarkExpansion:
         check_values(type(self).__name__, dual.name, features, key)
         rng, rng_landmarks, rng_residual = generator(key).spawn(3)
-        # Choices are made by values: what is differentiated keeps the landmarks it has.
+        # Landmarks are chosen by values, so that they stay fixed under differentiation.
         fixed_dual, fixed = values_of((dual, features))
         survey = surveyed(fixed_dual, fixed)
         positions = survey.usable
@@ -275,8 +269,8 @@ class Nystroem(Method):
     def directions(
         self, d: int, d_ntk: int | None, count: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Directions `w` (d, count) and `s` (d_ψ, count) of the residual features, `E[w wᵀ] = I`
-        and likewise of `s`; no `s` without d_ψ.
+        """Directions `w` (d, count) and `s` (d_ψ, count) of the residual features, with `E[w wᵀ] =
+        I` and `E[s sᵀ] = I`. `s` is `None` if d_ψ is.
         """
         return residual_directions(d, d_ntk, count, rng)
 
@@ -289,8 +283,8 @@ class Nystroem(Method):
             )
 
     def shares(self, dual: DualKernels, positions: int, share: Any) -> tuple[int, int]:
-        """Numbers of landmarks and of residual features where the sample has so many positions:
-        where these are fewer than the width, or as many, all of them and none.
+        """Numbers of landmarks and of residual features, for a sample of `positions` positions. If
+        the width reaches that number, all become landmarks.
         """
         self.check_sample(dual, positions)
         width = self.width.one

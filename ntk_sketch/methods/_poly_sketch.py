@@ -1,4 +1,4 @@
-"""Sketches of power series in the cosine: one sketch of all powers, shared by both kernels."""
+"""Sketches of power series in the cosine, with one sketch of all powers for both kernels."""
 
 from typing import Any
 
@@ -23,26 +23,30 @@ from ._series_method import SeriesMethod
 class PolySketch(SeriesMethod):
     r"""Sketches of the power series of kernels in the cosine, at every norm.
 
-    With `u = φ / r` of norm `r = √q` (the exact one) and `S_l` a sketch of `u^{⊗l}` to m numbers,
+    Use this for data-independent features with explicit control of the degree, for example to
+    compare with published sketches.
+
+    Let φ and ψ be the NNGP and NTK features of a position (patches and bias included), q its exact
+    variance, `r = √q`, `u = φ / r`, and `S_l` a sketch of `u^{⊗l}` to m numbers. Then
 
         φ' = √k_σ(q, q, q) Σ_l ĉ_l(r) ε_l ⊙ S_l(u),
         ψ' = √k_σ'(q, q, q) (Sψ) ⊙ Σ_l ĉ'_l(r) ε'_l ⊙ S_l(u),
 
     where `ĉ_l(r) = c_l(r) / √k_σ` are the Hermite coefficients at this norm, `ε_l` random signs and
     `S` a random projection. Since `k_σ(x, x') = Σ_l c_l(r) c_l(r') ρ^l` at every pair of norms, the
-    kernels are those of the truncated series on average (with exact input features and
-    `normalize=False`). What the series leaves out is added to its last power, which keeps the
-    diagonal. All powers come from one tree of TensorSRHTs (`sketches.PowerTree`), in a pass linear
-    in the degree. Its leaves are u itself, or behind a convolution, whose patches are not formed,
-    independent projections of u.
+    expected kernels are those of the truncated series, with exact input features and
+    `normalize=False`. The omitted coefficients are added to the last power, so that the diagonal
+    stays right. One tree of TensorSRHTs (`sketches.PowerTree`) sketches all powers, in time linear
+    in the degree. Its leaves are u itself. After a convolution, whose patches are not formed, they
+    are independent projections of u.
 
-    With `scope="network"` both kernels of a whole fully connected net are expanded at once: its
-    layers are composed as power series of the cosine ρ of the *inputs*, whose coefficients depend
-    on both norms (`RadialFactors`).
+    With `scope="network"` both kernels of a whole fully connected net are expanded at once. Its
+    layers are composed as power series of the cosine ρ of the *inputs*, with coefficients that
+    depend on both norms (`RadialFactors`).
 
     Args: see `SeriesMethod`: degree, width, scope, normalize, radii, max_tail, precision.
 
-    Cost: `2 n |space| d m` FLOPs for the projection of φ (behind a convolution `degree` times as
+    Cost: `2 n |space| d m` FLOPs for the projection of φ (after a convolution `degree` times as
     many), `2 n |space| d_ψ m` for that of ψ, and `O(n |space| (d + m) log(d + m) degree)` for the
     tree; memory `n |space| (d + m) degree` numbers.
 
@@ -52,8 +56,9 @@ class PolySketch(SeriesMethod):
         NotImplementedError: "network" with a layer that has no power series.
 
     Source: Zandieh, Han et al. 2021 (arXiv 2106.07880), NTKSketch and CNTKSketch, for ReLU; Han et
-    al. 2022 (arXiv 2209.04121), Hermite series of general activations at norm one. Here at every
-    norm; and sums with random signs and an elementwise product in the place of further sketches.
+    al. 2022 (arXiv 2209.04121), Hermite series of general activations at norm one. Here the series
+    holds at every norm, and sums with random signs and an elementwise product replace further
+    sketches.
 
     Example:
         >>> import jax
@@ -104,9 +109,9 @@ class PolySketch(SeriesMethod):
 
 @fitting_jit
 def _projections(keys: PRNGKey, d: int, m: int, dtype) -> Array:
-    """SRHTs as the matrices they stand for, side by side: (d, len(keys) m).
+    """The matrices of SRHTs, side by side: (d, len(keys) m).
 
-    A dense product, behind a convolution one with the columns as filters, does not form patches.
+    As dense matrices they can be the filters of a convolution, which forms no patches.
     """
     w = jax.lax.map(lambda key: SRHT(d, m, key=key, dtype=dtype)(jnp.eye(d, dtype=dtype)), keys)
     return jnp.moveaxis(w, 0, 1).reshape(d, -1)
@@ -132,13 +137,13 @@ class NetworkExpansion(eqx.Module):
 class Powers(eqx.Module):
     """Sketches of all powers of the direction u of φ: a tree, and projections `w`.
 
-    Behind a convolution the leaves of the tree are `degree` independent projections, `w` (d, degree
-    m). Else they are u itself: no noise but that of the tree; and `w` (d, m) gives the power 1. (In
-    the tree it is u, which has no more than d numbers to multiply with projections of ψ.)
+    After a convolution the leaves of the tree are `degree` independent projections, `w` (d, degree
+    m). Otherwise they are u itself, which adds no noise. Power 1 is then the projection on `w` (d,
+    m), because the tree would give u, with only d numbers to multiply projections of ψ with.
 
-    A constant coordinate b, which would double the length of transforms, goes to the others in
-    each leaf: `φ + b ε / √D`, D the length of φ, ε independent random signs. On average inner
-    products stay, and `b² ‖φ + φ'‖² / D` is their variance.
+    A constant coordinate b could double the length of the transforms. It is therefore spread over
+    the others in each leaf: `φ + b ε / √D`, where D is the length of φ and ε are independent random
+    signs. Inner products keep their expectation, with a variance of `b² ‖φ + φ'‖² / D`.
     """
 
     w: Array
@@ -185,11 +190,11 @@ class Powers(eqx.Module):
 
 
 class SignedPowers(eqx.Module):
-    """`Σ_l Σ_i h_{l,i}(r) ε_{l,i} ⊙ S_l`: sketches of different powers in the same m features.
+    """`Σ_l Σ_i h_{l,i}(r) ε_{l,i} ⊙ S_l`: sketches of all powers added up in the same m features.
 
-    Signs `ε` make their inner products 0 on average, with a variance of order 1 / m, that of any
-    sketch to m dimensions of all powers side by side. A factor more than there are powers, that of
-    the tail, goes with the last power.
+    With random signs `ε`, inner products of different powers are 0 in expectation and have a
+    variance of order 1 / m, like any sketch of all powers to m dimensions. A last factor without a
+    power of its own, that of the tail, multiplies the last power.
     """
 
     factors: Any  # a HermiteTable or RadialFactors

@@ -1,4 +1,4 @@
-"""Which positions of a sample become landmarks of a product."""
+"""Choosing the landmarks of a product of branches."""
 
 import functools
 import math
@@ -23,8 +23,8 @@ def product_positions(
     sampling: Sampling,
     rng: np.random.Generator,
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """At most `count` landmarks (example, *position), chosen as for a nonlinearity, and positions
-    to measure rounding at.
+    """At most `count` landmarks (example, *position), chosen as for a nonlinearity, and other
+    positions to measure rounding at.
     """
     q, directions = map(np.asarray, _survey(branches, _projections(branches)))
     usable = np.flatnonzero(q > 0)
@@ -50,7 +50,7 @@ def product_positions(
 def _kernel_of(
     branches: list[HiddenFeatures], shape: tuple[int, ...], pool: np.ndarray, columns: int
 ) -> Kernel:
-    """The product of the kernels, of positions `pool`."""
+    """The product of the branches' kernels at positions `pool`, as a function of indices."""
     del columns  # products of these kernels need no blocks
     vectors = vectors_at(branches, np.unravel_index(pool, shape))
 
@@ -69,7 +69,7 @@ def _projections(branches: list[HiddenFeatures]) -> list[np.ndarray]:
 
 @functools.partial(fitting_jit, level=0)
 def _survey(branches: list[HiddenFeatures], projections) -> tuple[Array, Array]:
-    """Variances of the product (N,), and directions of all branches in random projections."""
+    """Variances of the product (N,), and random projections of each branch's directions."""
     variances = [b.variances.diagonal(b.variances.same).reshape(-1) for b in branches]
     directions = []
     for branch, q, matrix in zip(branches, variances, projections, strict=True):

@@ -1,4 +1,4 @@
-"""Features of the product of independent branches: random projections, or landmarks."""
+"""Features of products of independent branches, by random projections or landmarks."""
 
 import functools
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from ._landmarks import promoted, with_diagonal
 from ._norms import with_exact_norms
 from ._roots import Roots, Values, fitted_roots
 
-#: Inner products of φ and, or `None` where `Θ = 0`, of ψ of each branch.
+#: For each branch, inner products of φ, and of ψ or `None` if `Θ = 0`.
 Projections = Sequence[tuple[Array, Array | None]]
 
 
 def product(parts: Projections, ntk: bool) -> tuple[Array, Array | None]:
-    """`Π_i u_i` and, if asked for, `Σ_i v_i Π_{j≠i} u_j`, as kernels are multiplied: NT's."""
+    """`Π_i u_i` and, if asked for, `Σ_i v_i Π_{j≠i} u_j`: the product rule of both kernels."""
     value, derivative = None, None
     for u, v in parts:
         if value is None:
@@ -44,7 +44,7 @@ def product(parts: Projections, ntk: bool) -> tuple[Array, Array | None]:
 
 
 def has_ntk(branch: HiddenFeatures) -> bool:
-    """Whether its Θ is there and not 0."""
+    """Whether the branch has an NTK that is not 0."""
     return branch.ntk is not None and (len(branch.ntk) > 0 or branch.pending is not None)
 
 
@@ -52,8 +52,8 @@ class RandomProducts(eqx.Module):
     """`φ' = m^{-1/2} ⊙_i W_i φ_i`, `ψ' = m^{-1/2} Σ_i S_i ψ_i ⊙_{j≠i} W_j φ_j`.
 
     Elementwise products of independent projections with `E[w wᵀ] = I` are unbiased sketches of
-    tensor products, and so are sums of them whose own factors `S_i` are independent: `E <φ', φ̃'> =
-    Π_i <φ_i, φ̃_i>` and `E <ψ', ψ̃'> = Σ_i <ψ_i, ψ̃_i> Π_{j≠i} <φ_j, φ̃_j>`.
+    tensor products: `E <φ', φ̃'> = Π_i <φ_i, φ̃_i>`. So are sums of such products if the factors
+    `S_i` are independent: `E <ψ', ψ̃'> = Σ_i <ψ_i, ψ̃_i> Π_{j≠i} <φ_j, φ̃_j>`.
     """
 
     directions: tuple[tuple[Array, Array | None], ...]
@@ -82,7 +82,7 @@ def random_products(
     normalize: bool,
     precision: Precision,
 ) -> RandomProducts:
-    """Draws `width` products for features like these."""
+    """Draws `width` products for branches with features of these shapes."""
     sizes = tuple(
         (b.nngp_vectors().dimension, b.ntk_vectors().dimension if has_ntk(b) else None)
         for b in branches
@@ -102,15 +102,17 @@ def _draw(key: PRNGKey, sizes, m: int, dtype):
 
 
 class ProductLandmarks(eqx.Module):
-    """`φ' = k R`, `ψ' = k_ψ R_ψ` with `k = Π_i <φ_i, Z_i>` and `k_ψ = Σ_i <ψ_i, Z_ψi> Π_{j≠i} <φ_j,
-    Z_j>` for positions Z of the sample: Nyström features of the product kernels.
+    """Nyström features of the product kernels, with positions Z of the sample as landmarks.
+
+    `φ' = k R` and `ψ' = k_ψ R_ψ` with `k = Π_i <φ_i, Z_i>` and `k_ψ = Σ_i <ψ_i, Z_ψi> Π_{j≠i} <φ_j,
+    Z_j>`.
 
     Attributes:
-        filters: of each branch `Z_i` (d, m) and, or `None` where `Θ = 0`, `Z_ψi`.
+        filters: `Z_i` (d, m) of each branch, and `Z_ψi` or `None` if `Θ = 0`.
         q: variances of the landmarks (m,).
-        examples: of the sample that landmarks come from: their indices, in order, each once.
+        examples: sorted indices of the examples that landmarks come from.
         asked: how many features were asked for, or `None` for as many as there are positions.
-        name: how errors call the layer.
+        name: of the layer, for errors.
     """
 
     filters: tuple[tuple[Array, Array | None], ...]
@@ -141,7 +143,7 @@ class ProductLandmarks(eqx.Module):
 
 
 class Branch(eqx.Module):
-    """What a product's kernels need of some positions of a branch.
+    """The inputs of a product's kernels at some positions of a branch.
 
     Attributes:
         z: NNGP vectors (m, d).
@@ -156,7 +158,7 @@ class Branch(eqx.Module):
 
 @functools.partial(fitting_jit, level=0)
 def vectors_at(branches: list[HiddenFeatures], index: tuple[Inputs, ...]) -> list[Branch]:
-    """Of every branch at the positions `index` = (example, *position)."""
+    """Every `Branch` at the positions `index` = (example, *position)."""
     return [
         Branch(
             b.nngp_vectors().at(index),
@@ -177,13 +179,13 @@ def product_landmarks(
     rcond: float | None = None,
     asked: int | None = None,
 ) -> ProductLandmarks:
-    """The positions `index` of the sample as landmarks.
+    """Makes landmarks of the positions `index` of the sample.
 
-    The covariance of a landmark with itself is its exact one in every branch, as for
-    nonlinearities. Gram matrices are formed in float64.
+    The variance of a landmark is the exact one in every branch, as for nonlinearities. Gram
+    matrices are formed in float64.
 
     Args:
-        others: positions that show the rounding of kernel values.
+        others: positions at which to measure the rounding of kernel values.
     """
     ntk, dtype = branches[0].ntk is not None, branches[0].dtype
     own, other = vectors_at(branches, index), vectors_at(branches, others)
@@ -219,7 +221,9 @@ def kernels(
     diagonal: bool = False,
     precision: Precision = "full",
 ) -> tuple[Any, Any]:
-    """Both kernels between two sets of positions, or of one with itself, with exact variances."""
+    """Both kernels between two sets of positions; with `diagonal`, of one set with itself, with
+    exact variances.
+    """
     parts = []
     for a, b in zip(rows, columns, strict=True):
         c = matmul(a.z, b.z.T, precision)

@@ -22,28 +22,31 @@ from ._schedule import Schedule, widths
 class RandomFeatures(Method):
     r"""Random features of a nonlinearity `σ` and of its derivative.
 
+    Use this for a map that does not depend on data: it needs only the shape of the inputs. At equal
+    width the error of `Nystroem` is much smaller.
+
     With φ the NNGP features of a position (patches and bias included) and ψ its NTK features,
 
         φ' = σ(Wφ) / √m,        ψ' = (Sψ) ⊙ σ'(Wφ) / √m,
 
     where the rows of `W` (m, d) are Gaussian and `S` is an independent random projection with
-    `E[SᵀS] = I`. The elementwise product is already an unbiased sketch of the tensor product: `E
-    <ψ'(x), ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`, cheaper than a TensorSRHT of both factors and of
-    lower variance.
+    `E[SᵀS] = I`. The elementwise product is an unbiased sketch of the tensor product: `E <ψ'(x),
+    ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`. It is cheaper than a TensorSRHT of both factors, and its
+    variance is lower.
 
     With one nonlinearity and `normalize=False` both kernels are unbiased. In deeper nets the kernel
     of a noisy kernel has a bias of order `1 / width`.
 
-    Derivatives of features are those that make the derivatives of `<z(x), z(y)>` right on average.
-    Where `σ'` jumps (Relu, Abs) or `σ` does (Sign), automatic differentiation finds 0 on both sides
-    of the jump J; its part `J δ(u)` in the derivative at a projection u is estimated by a smooth
-    kernel of width `0.8 m^{-1/9} ‖φ‖` (fourth order). The error of a gradient falls as m^(-4/9); it
-    is no difference quotient of the features, whose values jump. Second derivatives are those of
-    the smoothed features. With smooth nonlinearities nothing is added.
+    Derivatives of features are defined so that those of `<z(x), z(y)>` are unbiased. If `σ'` jumps
+    by J (Relu, Abs), or `σ` does (Sign), the derivative of the kernel has a term `J δ(u)` that
+    automatic differentiation misses. It is estimated by a smoothing kernel in the projection u of
+    width `0.8 m^{-1/9} ‖φ‖` (fourth order), so that the error of a gradient falls as m^(-4/9). The
+    result is not a difference quotient of the features, whose values jump. Second derivatives are
+    those of the smoothed features. With smooth nonlinearities nothing is added.
 
-    The kernel `√(q q') exp(γ (ρ - 1))` of `ExpNormalized` is that of `√q exp(√γ w·φ / √q - γ)`,
-    positive features with the exact variance q. Their relative variance is up to `e^{4γ} / m`, as
-    log-normal numbers have it: use `Nystroem` from γ = 1 on.
+    The kernel `√(q q') exp(γ (ρ - 1))` of `ExpNormalized` has the positive features `√q exp(√γ w·φ
+    / √q - γ)` with the exact variance q. They are log-normal with a relative variance of up to
+    `e^{4γ} / m`: use `Nystroem` from γ = 1 on.
 
     Args:
         width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
@@ -52,9 +55,9 @@ class RandomFeatures(Method):
             1610.09072) instead of independent Gaussian ones. Each row has the same distribution;
             the variance is smaller.
         normalize: rescale every feature vector to its exact norm, `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖²
-            = Θ'(s, s)`. A bias of order `1 / width` for a large gain in variance. Where all
-            features of a position are 0 (no direction of ReLU fires, or the input is 0) they stay
-            0: the kernel of that position is then lost, not invented.
+            = Θ'(s, s)`: much less variance, for a bias of order `1 / width`. Turn it off for
+            unbiased kernels. Feature vectors that are 0 (no direction of ReLU is active, or the
+            input is 0) stay 0.
         precision: of the inputs of the projections: "full" (that of the features),
             "tensorfloat32" or "bfloat16".
 
@@ -62,8 +65,7 @@ class RandomFeatures(Method):
     φ' and ψ'.
 
     Source: arc-cosine features of Cho and Saul 2009; for the NTK, Zandieh, Han et al. 2021 (arXiv
-    2106.07880), with one
-    projection instead of their sketch of both factors.
+    2106.07880), with one projection instead of their sketch of both factors.
 
     Example:
         >>> import jax
@@ -141,7 +143,7 @@ class RandomExpansion(eqx.Module):
 
 @fitting_jit
 def _draw(key: PRNGKey, d: int, d_ntk: int | None, m: int, dtype, orthogonal: bool):
-    """`W` (d, m) and `S` (d_ntk, m), directions in columns."""
+    """`W` (d, m) and `S` (d_ntk, m), with directions in columns."""
     key_w, key_s = jax.random.split(key)
 
     def draw(key, d, chi_norms):

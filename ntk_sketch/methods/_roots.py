@@ -1,4 +1,4 @@
-"""From kernel values with landmarks to features: inverse roots, and their rounding."""
+"""Inverse roots of Gram matrices, which turn kernel values with landmarks into features."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,19 +17,17 @@ from ..numerics._linalg import eigh, in_float64
 from ..numerics._precision import float64, matmul, on_device
 from ._norms import with_small_norm
 
-#: Residuals below this many eps of the kernel's diagonal are rounding and become 0, as they do at
-#: the landmarks themselves.
+#: Residuals below this many eps of the kernel's diagonal are rounding and become 0.
 _ROUNDING = 64
 
-#: Largest noise of a feature that is kept, relative to the feature itself. A feature `s`, computed
-#: as `s + e` with random `e` of relative size ρ, misses the rank-one kernel `s sᵀ` by a squared
-#: error of `2 ρ² + ρ⁴` of it; leaving the feature out misses all of it. Both are equal at
-#: `ρ² = √2 - 1`.
+#: Features with a larger relative noise are dropped. A feature `s` that is computed as `s + e`,
+#: with random `e` of relative size ρ, approximates the rank-one kernel `s sᵀ` with a relative
+#: squared error of `2 ρ² + ρ⁴`. Dropping it has an error of 1. Both are equal at `ρ² = √2 - 1`.
 LARGEST_NOISE = (2**0.5 - 1) ** 0.5
 
 
 class Values(eqx.Module):
-    """Kernel values of positions that are no landmarks, as the map computes them and in float64.
+    """Kernel values of other positions with the landmarks, computed twice to measure rounding.
 
     Attributes:
         applied: (N, m) in the dtype and by the operations of the map.
@@ -41,17 +39,17 @@ class Values(eqx.Module):
 
 
 class Roots(eqx.Module):
-    """From kernel values to features, for one of the two kernels.
+    """Matrices that turn kernel values into features, for one of the two kernels.
 
-    `φ' = [k M, (g - k P) / √m₂] R`, for values k (m₁,) of the kernel with the landmarks and values
-    g (m₂,) of the random functions.
+    `φ' = [k M, (g - k P) / √m₂] R`, where k (m₁,) are kernel values with the landmarks and g (m₂,)
+    values of the random functions.
 
     Attributes:
         landmarks: `M` (m₁, r).
         projection: `P` (m₁, m₂), or `None` without random functions.
         fit: `R` (r + m₂, p), or `None` for the identity.
-        noise: relative error (r,) of each feature `k M`, before any fit, measured at positions
-            that are no landmarks; `None` where it was not measured, as in float64.
+        noise: relative error (r,) of each feature `k M` before any fit, measured at other
+            positions; `None` if it was not measured, as in float64.
     """
 
     landmarks: Array
@@ -60,11 +58,11 @@ class Roots(eqx.Module):
     noise: Array | None = None
 
     def __call__(self, k: Array, g: Array | None, squared_norm: Array | None) -> Array | Rooted:
-        """The features, the last product of them not yet made; those of the random functions
-        rescaled, so that `[k M, (g - k P) / √m₂]` has the given squared norms (without `R`), unless
-        these are `None`.
+        """The features, with their last product left pending (`Rooted`).
 
-        At a landmark what is missed is 0 and its derivative is not: that of `(g - k P) / √m₂`.
+        With `squared_norm`, residual features are rescaled so that `[k M, (g - k P) / √m₂]` has
+        these squared norms. At a landmark they are 0, but their derivative is not: it is that of
+        `(g - k P) / √m₂`.
         """
         z = Rooted(k, self.landmarks)
         if self.projection is not None and g is not None:
@@ -100,16 +98,15 @@ def fitted_roots(
     """`M = B^½` and `P = B g(Z)` with the pseudo-inverse `B` of a landmark Gram matrix.
 
     Args:
-        gram: in float64, NumPy's or on a GPU.
+        gram: the Gram matrix in float64, of NumPy or on a GPU.
         dtype: of the map.
         values: `g(Z)` (m, m₂) of random functions, or `None`.
-        rcond: eigenvalues below this share of the largest are cut off. `None`: those that are
-            rounding of float64; and features more of which is noise than `LARGEST_NOISE`, if
-            `seen` is given.
-        seen: kernel values to measure the noise by.
-        traced: the Gram matrix again, while it is differentiated. `M` and `P` get the derivative
-            `dM = -½ B dK M`, by which `d(M Mᵀ) = -B dK B` is that of the pseudo-inverse, without a
-            division by gaps of eigenvalues.
+        rcond: cut off eigenvalues below this share of the largest. `None`: those that are rounding
+            of float64, and, if `seen` is given, features with more noise than `LARGEST_NOISE`.
+        seen: kernel values to measure the noise with.
+        traced: the Gram matrix as JAX differentiates it. The derivative `dM = -½ B dK M` gives
+            `d(M Mᵀ) = -B dK B`, that of the pseudo-inverse, without a division by gaps between
+            eigenvalues.
     """
     root, noise = inverse_root(gram, rcond), None
     if rcond is None and seen is not None:
@@ -117,7 +114,7 @@ def fitted_roots(
         kept = np.flatnonzero(noise <= LARGEST_NOISE)
         with float64():
             root, noise = root[:, kept], on_device(noise[kept], dtype)
-    if not root.shape[1]:  # the zero kernel, or all of it noise
+    if not root.shape[1]:  # the kernel is zero or nothing but noise
         root, noise = np.zeros((len(gram), 1)), None
     fixed = on_device(root, dtype)
     m = with_derivative(root, lambda k: -0.5 * fixed @ (fixed.T @ k @ fixed), traced, dtype=dtype)
@@ -133,12 +130,10 @@ def fitted_roots(
 
 
 def inverse_root(gram: Float[Inputs, "m m"], rcond: float | None = None) -> Float[Inputs, "m r"]:
-    """`R` (m, r) with `R Rᵀ` the pseudo-inverse of a positive semi-definite matrix (m, m) of rank
-    r.
+    """`R` (m, r): `R Rᵀ` is the pseudo-inverse of a positive semidefinite matrix of rank r.
 
-    Decomposed in float64, where the matrix is. Eigenvalues below `rcond` of the largest are cut
-    off; `None`: those below m eps, with the eps of the input's dtype, which are rounding. Clamped,
-    they would be blown up instead.
+    It is decomposed in float64 on its own device. Eigenvalues below `rcond` times the largest are
+    cut off; clamping them instead would amplify rounding. `None`: m eps of the input's dtype.
     """
     if rcond is None:
         rcond = len(gram) * float(jnp.finfo(gram.dtype).eps)
@@ -149,11 +144,11 @@ def inverse_root(gram: Float[Inputs, "m m"], rcond: float | None = None) -> Floa
 
 
 def feature_noise(root: Float[Inputs, "m r"], seen: Values) -> Float[np.ndarray, " r"]:
-    """Of each feature `k R`, the relative error (r,) with which the map computes it.
+    """The relative error (r,) with which the map computes each feature `k R`.
 
-    The features of N positions are computed as the map does, from its kernel values and with `R`
-    rounded to its dtype, and in float64. With `E` the error of the kernel values, that of the
-    feature of an eigenvector v to the eigenvalue λ is `E v / √λ`: it grows as λ falls.
+    The features of N positions are computed as in the map, from its kernel values and with `R`
+    rounded to its dtype, and again in float64. If kernel values have the error `E`, the feature of
+    an eigenvector v with eigenvalue λ has the error `E v / √λ`, which grows as λ falls.
     """
     with float64(), jax.default_matmul_precision("highest"):
         rounded = root.astype(seen.applied.dtype).astype(np.float32)
@@ -165,8 +160,8 @@ def feature_noise(root: Float[Inputs, "m r"], seen: Values) -> Float[np.ndarray,
 
 
 def with_derivative(value: Inputs, fn: Callable[..., Array], *args: Any, dtype) -> Array:
-    """`value`, computed in float64, with the derivative of `fn(*args)`, which is evaluated only
-    while one of `args` is differentiated.
+    """`value`, computed in float64, with the derivative of `fn(*args)`. `fn` is evaluated only if
+    one of `args` is traced.
     """
     result = on_device(value, dtype)
     if not any(isinstance(arg, Tracer) for arg in args):

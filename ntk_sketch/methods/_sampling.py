@@ -1,4 +1,4 @@
-"""Which positions of a sample become landmarks."""
+"""Choosing the positions of a sample that become landmarks."""
 
 import dataclasses
 import functools
@@ -28,15 +28,15 @@ from ..numerics._precision import USE_FLOAT64, float64, matmul
 Sampling: TypeAlias = Literal["leverage", "pivoted", "diagonal", "uniform"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
-#: Leverage scores and pivots are looked for among this many positions, or 16 for each landmark.
+#: Leverage scores and pivots are computed for this many positions, or 16 per landmark if more.
 _POOL = 4096
 
-#: Pivots are drawn in about so many blocks.
+#: Pivots are drawn in about this number of blocks.
 _BLOCKS = 8
 
 Kernel: TypeAlias = Callable[[np.ndarray, np.ndarray], Inputs]
 
-#: Kernel values are computed for so many positions at a time, or as many as there are landmarks.
+#: Kernel values are computed for this many rows at a time, or as many as landmarks if more.
 _ROWS = 1024
 
 
@@ -47,8 +47,8 @@ class Survey:
     Attributes:
         q: exact variances (N,).
         diagonal: of the kernel (N,), `k_σ(x, x)`.
-        usable: flat indices of the positions that can be landmarks: variance above 0 (for a whole
-            net, a kernel above 0), equal ones once.
+        usable: flat indices of the positions that can be landmarks: those with variance above 0
+            (for a whole net, a kernel above 0), one of several equal ones.
     """
 
     q: np.ndarray
@@ -57,10 +57,7 @@ class Survey:
 
 
 def surveyed(dual: DualKernels, features: HiddenFeatures) -> Survey:
-    """Two positions are the same if their variances and the directions of their vectors, seen in
-    random projections, agree to √eps. Rounding may part a pair that a cell's border runs through,
-    but hardly twice: cells are laid out twice.
-    """
+    """The survey of a sample before a nonlinearity, with equal positions found by `distinct`."""
     d, dtype = features.nngp_vectors().dimension, features.nngp[0].dtype
     projections = np.random.default_rng(0).normal(size=(d, 3)).astype(dtype)
     directions, q, diagonal = map(np.asarray, _survey(dual, features, projections))
@@ -71,8 +68,11 @@ def surveyed(dual: DualKernels, features: HiddenFeatures) -> Survey:
 
 
 def distinct(directions: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Indices of positions of variances `q` (N,), equal ones once, by their vectors' directions
-    (N, k) in random projections: to √eps.
+    """Indices of distinct positions, one of several equal ones.
+
+    Positions are equal if their variances `q` (N,), and random projections (N, k) of their vectors'
+    directions, agree to √eps. They are compared by the cells of a grid. Rounding may put an equal
+    pair into two neighbouring cells, but hardly in both of two shifted grids.
     """
     smallest = jnp.finfo(q.dtype).tiny
     coordinates = np.concatenate([directions, np.log(np.maximum(q, smallest))[:, None]], axis=1)
@@ -89,8 +89,8 @@ def distinct(directions: np.ndarray, q: np.ndarray) -> np.ndarray:
 def _survey(
     dual: DualKernels, features: HiddenFeatures, matrix: Inputs
 ) -> tuple[Array, Array, Array]:
-    """The direction of every position's vector times `matrix` (N, 3), variances (N,) and kernels of
-    every position with itself (N,).
+    """For every position: its direction times `matrix` (N, 3), its variance (N,) and the kernel's
+    diagonal (N,).
     """
     variances, vectors = features.variances, features.nngp_vectors()
     q = variances.diagonal(variances.same).reshape(-1)
@@ -106,7 +106,7 @@ def sample_positions(
     sampling: Sampling,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """`count` of the usable positions, without replacement, by `sampled`."""
+    """`count` of the survey's usable positions, chosen by `sampled`."""
 
     def kernel_of(pool: np.ndarray, columns: int) -> Kernel:
         return _kernel_of(dual, features, survey, pool, columns)
@@ -128,12 +128,12 @@ def sampled(
 
     Args:
         diagonal: of the kernel at all positions.
-        kernel_of: the kernel of some positions, as a function of indices into them; for so many
-            columns at a time.
+        kernel_of: `kernel_of(pool, columns)` returns the kernel of positions `pool` as a function
+            of indices into them, computed for this number of columns at a time.
         sampling: probability proportional to 1 ("uniform"), to the diagonal `k(x, x)` ("diagonal":
             Drineas and Mahoney 2005), to ridge leverage scores ("leverage"), or, one after the
-            other, to what the landmarks before leave of the diagonal ("pivoted").
-        eps: of the kernel's values.
+            other, to the residual diagonal ("pivoted").
+        eps: that of the dtype of the kernel's values.
     """
     if sampling == "uniform":
         return rng.choice(usable, count, replace=False)
@@ -141,21 +141,21 @@ def sampled(
         return weighted_sample(usable, diagonal[usable], count, rng)
     pool = rng.permutation(usable)[: max(_POOL, 16 * count)]
     values = diagonal[pool]
-    if not values.any():  # the zero kernel, of which any landmarks do
+    if not values.any():  # the zero kernel: any landmarks will do
         return pool[:count]
     if sampling == "leverage":
         scores = ridge_leverage_scores(kernel_of(pool, count), values, count, rng)
         return weighted_sample(pool, scores, count, rng)
     block = math.ceil(count / _BLOCKS)
     found = randomly_pivoted(kernel_of(pool, block), values, count, block, eps, rng)
-    if len(found) < count:  # the others are in the span of these, up to rounding
+    if len(found) < count:  # all others are in the span of these, up to rounding
         left = np.setdiff1d(np.arange(len(pool)), found)
         found = np.append(found, weighted_sample(left, values[left], count - len(found), rng))
     return pool[found]
 
 
 def check_kernel(values: Inputs, dual: DualKernels, q: Any) -> None:
-    """Refuses kernel values that are NaN or infinite, at positions of variances `q`."""
+    """Refuses kernel values that are NaN or infinite; `q` are variances for the message."""
     if not is_finite(values):
         raise ValueError(
             f"the kernel of {dual.name} is NaN or infinite in {q.dtype} at some positions of the"
@@ -175,10 +175,10 @@ def weighted_sample(items: np.ndarray, weights: np.ndarray, count: int, rng) -> 
 
 
 def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray, count: int):
-    """`k_σ` of positions `pool`, as a function of indices into it: rows and columns.
+    """`k_σ` between positions of `pool`, as a function of row and column indices.
 
-    Computed in blocks of one shape, so that layers alike share one program. In float64 on the host,
-    or on a GPU in the dtype of the features.
+    It is computed in blocks of one shape, so that equal layers share one program. Values are in
+    float64 on the host, or on a GPU in the dtype of the features.
     """
     space = features.nngp_vectors().space
     height = max(_ROWS, count)
@@ -188,7 +188,7 @@ def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray,
         return flat, np.unravel_index(flat, (features.nngp[0].shape[0], *space))
 
     def strips(rows: np.ndarray, columns: np.ndarray) -> Iterator[Inputs]:
-        """Of all columns, `height` rows at a time."""
+        """All columns of `height` rows at a time."""
         for top in range(0, len(rows), height):
             down, blocks = rows[top : top + height], []
             for left in range(0, len(columns), count):
@@ -209,7 +209,7 @@ def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray,
 def _block(
     dual: DualKernels, features: HiddenFeatures, flat, index, flat_other, index_other
 ) -> Array:
-    """`k_σ` of positions with others; a position with itself has its exact variance."""
+    """`k_σ` between two sets of positions, with the exact variance where both are the same."""
     variances, vectors = features.variances, features.nngp_vectors()
     same, own = (variances.diagonal(v) for v in (variances.same, variances.independent))
     covariance = matmul(vectors.at(index), vectors.at(index_other).T, "full")
@@ -225,15 +225,14 @@ def ridge_leverage_scores(
 ) -> np.ndarray:
     """Approximate ridge leverage scores of a kernel matrix `K` (n, n), for `count` landmarks.
 
-    The score of point i is `(K (K + λI)⁻¹)_ii`. They are found by the recursion of Musco and Musco,
-    *Recursive Sampling for the Nyström Method* (NeurIPS 2017, arXiv 1605.07583), algorithm 3 with
-    the number of landmarks fixed: the scores of a uniform half of the points, found the same way,
-    choose landmarks with weights `S`, and those estimate the scores of all,
+    The score of point i is `(K (K + λI)⁻¹)_ii`. The recursion takes a uniform half of the points,
+    computes their scores the same way, draws landmarks with weights `S` from these, and estimates
+    the scores of all points by
 
         l_i = (K - K S (SᵀKS + λI)⁻¹ SᵀK)_ii / λ.
 
-    λ is the sum of the eigenvalues that rank `k = count / (4 log count)` leaves, over k. Where k
-    landmarks or fewer are chosen on the way, uniform ones take their place.
+    λ is the sum of all eigenvalues after the first `k = count / (4 log count)`, divided by k. If a
+    level draws k landmarks or fewer, uniform ones replace them.
 
     Args:
         kernel: gives the entries of `K` at arrays of row and column indices, in NumPy or on a GPU.
@@ -242,6 +241,9 @@ def ridge_leverage_scores(
         rng: of NumPy.
 
     Cost: O(n count) kernel values and O(n count²) FLOPs at each of the log₂(n / count) levels.
+
+    Source: Musco and Musco, *Recursive Sampling for the Nyström Method* (NeurIPS 2017, arXiv
+    1605.07583), algorithm 3 with the number of landmarks fixed.
     """
     n = len(diagonal)
     order = rng.permutation(n)
@@ -251,7 +253,7 @@ def ridge_leverage_scores(
     sizes = [n]
     while sizes[-1] > least:
         sizes.append(math.ceil(sizes[-1] / 2))
-    place = np.argsort(order)  # in `order`, of which each level looks at the first few
+    place = np.argsort(order)  # positions in `order`; each level uses a prefix of it
     chosen, weights = order[: sizes[-1]], np.ones(sizes[-1])
     scores = np.ones(n)
     for size in reversed(sizes[:-1]):
@@ -269,7 +271,7 @@ def ridge_leverage_scores(
         if size < n:
             scores = np.minimum(oversampling * scores, 1.0)
             picked = np.flatnonzero(rng.random(size) < scores)
-            if len(picked) <= rank:  # from so few, nothing would seem to be left
+            if len(picked) <= rank:  # too few to estimate the eigenvalues after the first k
                 picked = rng.choice(size, min(least, size), replace=False)
                 scores = np.full(size, min(least, size) / size)
             chosen, weights = points[picked], scores[picked] ** -0.5

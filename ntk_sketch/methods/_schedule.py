@@ -1,4 +1,4 @@
-"""Settings that may differ from nonlinearity to nonlinearity."""
+"""`Schedule`: a setting that may differ between nonlinearities."""
 
 import dataclasses
 import importlib
@@ -17,10 +17,10 @@ class Schedule:
 
     @classmethod
     def of(cls, value: Any, name: str, checked: Callable[[Any], Any]) -> "Schedule":
-        """From what a user gives: a value, or any sequence or array of one axis of values.
+        """From a value, or a sequence or array of values, as given by a user.
 
         Raises:
-            ValueError: an empty sequence; and what `checked` raises.
+            ValueError: an empty sequence; and the errors of `checked`.
         """
         if isinstance(value, Schedule):
             return value
@@ -34,13 +34,13 @@ class Schedule:
 
     @property
     def one(self) -> Any:
-        """The value, where the schedule is that of a single nonlinearity."""
+        """The value of a schedule for a single nonlinearity."""
         assert not self.each, self
         return self.entries[0]
 
     def cut(self, start: int, stop: int) -> "Schedule":
-        """Of the nonlinearities `start:stop`; of none, what the one before has, or else the
-        next.
+        """The schedule of nonlinearities `start:stop`. If there are none, it has the value of the
+        nonlinearity before, or else of the next.
         """
         if not self.each:
             return self
@@ -53,34 +53,34 @@ class Schedule:
         return repr(self.entries if self.each else self.entries[0])
 
     def __pdoc__(self, **_) -> Any:
-        """How equinox prints it inside of a method."""
+        """The form in which equinox prints it within a method."""
         return importlib.import_module("wadler_lindig").TextDoc(repr(self))
 
 
 def widths(value: Any) -> Schedule:
-    """Of numbers of features.
+    """A schedule of numbers of features.
 
     Raises:
-        TypeError, ValueError: entries that are no positive integers.
+        TypeError, ValueError: an entry is not a positive integer.
     """
     return Schedule.of(value, "width", lambda entry: checked_integer(entry, "width"))
 
 
 def shares(value: Any, name: str) -> Schedule:
-    """Of shares of the width, or `None`.
+    """A schedule of shares of the width, or `None`.
 
     Raises:
-        ValueError: entries that are no shares.
+        ValueError: an entry is not a share.
     """
     hint = ", of the width, or one for each nonlinearity"
     return Schedule.of(value, name, lambda entry: checked_share(entry, name, hint))
 
 
 def ranks(value: Any) -> Schedule:
-    """Of numbers of directions, `None` for all.
+    """A schedule of numbers of directions, or `None` for all.
 
     Raises:
-        TypeError, ValueError: entries that are neither positive integers nor `None`.
+        TypeError, ValueError: an entry is neither a positive integer nor `None`.
     """
     return Schedule.of(
         value, "rank", lambda entry: None if entry is None else checked_integer(entry, "rank")

@@ -1,4 +1,4 @@
-"""What the methods that expand kernels in series share."""
+"""`SeriesMethod`: the common part of methods that expand kernels in series."""
 
 import abc
 import math
@@ -28,32 +28,34 @@ from ._schedule import Schedule, widths
 
 
 class SeriesMethod(Method):
-    """A method that expands the series of kernels, of one nonlinearity or of a whole network.
+    """A method that expands kernels in series, for one nonlinearity or a whole network.
 
-    Of one nonlinearity, with both kernels scaled to a diagonal of 1, that is
+    For one nonlinearity, with NNGP features φ, NTK features ψ and both kernels scaled to a diagonal
+    of 1,
 
         φ' = √k_σ(q, q, q) sums(r, seen),        ψ' = √k_σ'(q, q, q) sums'(r, seen) ⊙ Sψ,
 
-    where `seen` is what `projection` sees of `φ / r`, `r = √q`, and S a random projection.
+    where `seen` is the projection of `φ / r`, `r = √q`, and S another random projection.
 
     Args:
-        degree: the largest degree, from 1 to 200.
+        degree: the largest degree, from 1 to 200. Raise it for nonlinearities that are not smooth
+            and for large norms.
         width: number m of features of φ' and of ψ' each, at every nonlinearity; or a schedule, one
             number for each nonlinearity in the order of the model. With `scope="network"` the
-            number of features of either kernel, all in all.
+            number of features of either kernel in total.
         scope: "layer"; or "network" for inputs (n, d) and models of `Dense`, nonlinearities,
             `LayerNorm`, and sums of branches.
         normalize: rescale every feature vector to its exact norm, `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖²
             = Θ'(s, s)`, as `RandomFeatures` does.
-        radii: the least and the largest norm r at which series are tabulated; at others they are
-            those of the nearest end. `None`: 1e-3 to 100; with `scope="network"` the norms of the
-            example inputs, where these are given, and half as much again on either side. There the
-            kernel's diagonal is tabulated too, and beyond it a power law: right for homogeneous
-            nets, whose nonlinearities scale and which have no bias, and an extrapolation for
-            others. Give `radii` if later inputs have other norms than the examples.
-        max_tail: refuse a series that leaves out more than this share of `k_σ` at a norm within
-            `radii`; with `scope="network"` of the kernels of the network. `None`: none is refused;
-            with `normalize` the diagonal is exact whatever is left out.
+        radii: the smallest and largest norm r at which series are tabulated. Outside of this range
+            the series of the nearest end is used. `None`: 1e-3 to 100; with `scope="network"` and
+            example inputs, their norms with a margin of a factor of 1.5. For a network the diagonal
+            is tabulated too, and extrapolated by a power law, which is exact for homogeneous
+            nonlinearities without bias. Give `radii` if later inputs have other norms than the
+            examples.
+        max_tail: refuse a series that leaves out more than this share of `k_σ`, or of the network's
+            kernels, at a norm within `radii`. `None`: refuse none. With `normalize` the diagonal is
+            exact whatever is left out.
         precision: of the inputs of the projections: "full" (that of the features),
             "tensorfloat32" or "bfloat16".
     """
@@ -95,7 +97,7 @@ class SeriesMethod(Method):
 
     @property
     def looks_at_data(self) -> bool:
-        """For the norms of the inputs of a network."""
+        """Whether the norms of a network's inputs are taken from the example inputs."""
         return self.whole_network and self.radii is None
 
     @property
@@ -104,7 +106,7 @@ class SeriesMethod(Method):
 
     @property
     def table(self) -> dict[str, Any]:
-        """How a nonlinearity's series is tabulated."""
+        """Settings of the table of a nonlinearity's series."""
         return {"radii": self.radii or (1e-3, 1e2), "max_tail": self.max_tail}
 
     def check_sample(self, dual, positions):
@@ -114,15 +116,15 @@ class SeriesMethod(Method):
     def check_tail(
         self, kept: np.ndarray, diagonal: np.ndarray, radii: tuple[float, float]
     ) -> None:
-        """Refuses a network's series that leaves out too much.
+        """Refuses a network's series that leaves out more than `max_tail` of the kernel.
 
         Args:
-            kept: coefficients (r, r, l) at the norms of a uniform grid of log r.
-            diagonal: the kernel's (r,).
-            radii: the least and the largest of these norms.
+            kept: coefficients (r, r, l) at the norms of a uniform grid in log r.
+            diagonal: of the kernel (r,).
+            radii: the smallest and largest of these norms.
 
         Raises:
-            ValueError: with the norm where most is left out.
+            ValueError: names the norm at which most is left out.
         """
         whole = np.where(diagonal > 0, diagonal, 1)
         tail = (diagonal - np.einsum("iil->i", kept)) / whole
@@ -138,17 +140,17 @@ class SeriesMethod(Method):
 
     @abc.abstractmethod
     def projection(self, features: HiddenFeatures, key: PRNGKey) -> Any:
-        """What both kernels see of the direction of φ: `projection(features, s, radius)` gives that
-        and the projection of ψ on `s`.
+        """Draws a projection of φ for both kernels. `projection(features, s, radius)` returns the
+        projected `φ / r`, and ψ projected on `s`.
         """
 
     @abc.abstractmethod
     def factors(self, dual: DualActivation, derivative: bool, projection: Any) -> Any:
-        """`h_{l,i}(r)` of a nonlinearity's kernel or of its derivative's."""
+        """The radial factors `h_{l,i}(r)` of a nonlinearity's kernel or of its derivative's."""
 
     @abc.abstractmethod
     def sums(self, factors: Any, projection: Any, key: PRNGKey) -> Any:
-        """`sums(radius, seen)` gives features of a kernel of diagonal 1."""
+        """Draws `sums`: `sums(radius, seen)` returns features of a kernel of diagonal 1."""
 
     @abc.abstractmethod
     def expand_series(
@@ -159,11 +161,11 @@ class SeriesMethod(Method):
         *,
         key: PRNGKey,
     ) -> Any:
-        """`expand_network`, from series of its kernels.
+        """`expand_network`, given the series of the network's kernels.
 
         Args:
-            series: the kernels, at the norms of a uniform grid of log r.
-            radii: the least and the largest of these norms.
+            series: the kernels at the norms of a uniform grid in log r.
+            radii: the smallest and largest of these norms.
             features: shapes of the inputs.
             key: of `jax.random`.
         """
@@ -211,7 +213,7 @@ class SeriesExpansion(eqx.Module):
         q, _, _ = features.variances.diagonals()
         radius = safe_sqrt(q)
         seen, v = self.projection(features, self.s, radius)
-        z = [kernel(radius, seen) for kernel in self.sums]  # of diagonal 1 on average
+        z = [kernel(radius, seen) for kernel in self.sums]  # expected squared norm 1
         if self.normalize and exact is not None:
             return with_exact_norms(z[0], None if v is None else v * z[1], exact)
         diagonals = zip(z, self.dual(q, q, q), strict=False)

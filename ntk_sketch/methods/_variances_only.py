@@ -1,4 +1,4 @@
-"""No features at all: the exact variances of a network, by their own recursion."""
+"""Methods without features: only the exact variances of a network are propagated."""
 
 import math
 from typing import Any
@@ -13,10 +13,10 @@ from ._method import Method
 
 
 class VariancesOnly(Method):
-    """One zero feature at every nonlinearity: what is left is the variances beside the features.
+    """One zero feature at every nonlinearity, so that only exact variances are computed.
 
-    It replaces whatever methods the layers of a model have of their own, and covariances of all
-    pairs of positions are carried wherever a later layer needs them.
+    It overrides the methods that layers have of their own. Covariances of all pairs of positions
+    are propagated wherever a later layer needs them.
     """
 
     everywhere = True
@@ -36,7 +36,7 @@ class VariancesOnly(Method):
 
 
 class KernelsOnly(VariancesOnly):
-    """The same for all layers of a net at once: none may have a method of its own."""
+    """`VariancesOnly` for a whole network: no layer may have a method of its own."""
 
     @property
     def whole_network(self) -> bool:
@@ -45,7 +45,7 @@ class KernelsOnly(VariancesOnly):
 
 class NoFeatures(eqx.Module):
     def __call__(self, features: Any, exact: Any) -> tuple[Array, Array | None]:
-        """Of a nonlinearity's features, or of the branches of a product."""
+        """Zeros, for the features of a nonlinearity or the branches of a product."""
         del exact
         features = features[0] if isinstance(features, list) else features
         nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)

@@ -1,4 +1,4 @@
-"""A warning where a map has fewer features than were asked for."""
+"""A warning if a map has fewer features than were asked for."""
 
 import warnings
 from typing import Any
@@ -11,16 +11,16 @@ from ..numerics._precision import USE_FLOAT64
 from ._expansion import LandmarkExpansion
 from ._products import ProductLandmarks
 
-#: A kernel with fewer than this share of the features asked for is warned about.
+#: There is a warning if a kernel has fewer than this share of the features asked for.
 _SHARE = 0.5
 
 
 def warn_of_widths(transform: Any, stacklevel: int) -> None:
     """One warning for all nonlinearities of a fitted map whose width was not reached.
 
-    Fewer positions than the width are always told: the map is as large as the sample allows. Of
-    features that rounding leaves out a good part goes without loss where a kernel is smooth, and
-    what is left is told where it is less than half.
+    It is always given if the sample has fewer positions than the width. If features were dropped
+    because of rounding, it is given only if fewer than half are left: a smooth kernel loses little
+    without them.
     """
     kinds = LandmarkExpansion, ProductLandmarks
     nodes = jax.tree.leaves(transform, is_leaf=lambda node: isinstance(node, kinds))
@@ -63,7 +63,7 @@ def _reason(node: LandmarkExpansion | ProductLandmarks) -> str:
 
 
 def _has_derivative(dual: DualKernels) -> bool:
-    """Whether `k_σ'` is not 0 everywhere, as that of `Sign` is."""
+    """Whether `k_σ'` is not 0. It is 0 everywhere for `Sign`."""
     one = jnp.ones((), jnp.float32)
     return bool(dual(one, one, one)[1] != 0)
 

@@ -1,1 +1,1 @@
-"""Precision, cost and compilation of programs, apart from what they compute."""
+"""Precision, cost, memory and compilation of programs, and linear algebra in float64."""

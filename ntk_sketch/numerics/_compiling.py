@@ -1,4 +1,4 @@
-"""How programs are compiled on a CPU: XLA's own levels are made for programs that run for hours."""
+"""Compiler options on a CPU, where XLA's defaults suit only programs that run for long."""
 
 import functools
 import os
@@ -11,27 +11,27 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-#: For programs that make a map and run a few times, so that compiling them is what takes time. Code
-#: for loops is emitted directly; matrix products and convolutions are library calls at any level.
+#: For programs that make a map and run a few times, so that most of the time goes to compilation.
+#: Only loops suffer: matrix products and convolutions are library calls at any level.
 _QUICKLY: dict[str, Any] = {"xla_llvm_disable_expensive_passes": True}
 
-#: Likewise, where XLA still has it: JAX 0.12 does not.
+#: The same, for versions of XLA that have it (JAX 0.12 does not).
 _OLDER_QUICKLY: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
 
-#: For programs that compute features batch by batch: they compile sooner than at level 3, XLA's
-#: own, and run about as fast.
+#: For programs that compute features batch by batch. They compile faster than at XLA's default,
+#: level 3, and run about as fast.
 _STREAMED: dict[str, Any] = {"xla_backend_optimization_level": 2}
 
 
 def _levels_are_ours() -> bool:
-    """Whether nobody chose a level in `XLA_FLAGS`, and JAX takes one for each program."""
+    """Whether `XLA_FLAGS` sets no level, and JAX accepts a level for each program."""
     chosen = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
     return not chosen and jax.__version_info__ >= (0, 6)
 
 
 @functools.cache
 def _quickly() -> dict[str, Any]:
-    """The options that this XLA knows: it refuses to compile with any other."""
+    """The options that this version of XLA knows; it refuses all others."""
     program = jax.jit(lambda: np.zeros((), np.float32)).lower()
     try:
         program.compile(compiler_options=_OLDER_QUICKLY)
@@ -46,16 +46,16 @@ def is_tracing() -> bool:
 
 
 def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]:
-    """`equinox.filter_jit` for functions that are called from the host alone, a few times each.
+    """`equinox.filter_jit` for functions that are called from the host, a few times each.
 
-    On a CPU they compile in about half the time. Levels that the user sets in `XLA_FLAGS` are kept,
-    and what is differentiated compiles as usual, since JAX takes such options at the outermost
-    level.
+    On a CPU they compile in about half the time. A level that the user sets in `XLA_FLAGS` is kept.
+    Calls with traced arguments compile as usual, since JAX accepts such options only at the
+    outermost level.
 
     Args:
-        fn: its arguments are positional.
-        level: of XLA's optimisation. 1: loops run on vectors, for what goes through a whole sample.
-            0: they do not, and compile sooner, for what looks at a few positions.
+        fn: a function of positional arguments.
+        level: of XLA's optimisation. 1, for functions of a whole sample: loops are vectorised. 0,
+            for functions of a few positions: they are not, and compile faster.
     """
     usual = eqx.filter_jit(fn)
     if not _levels_are_ours():
@@ -78,6 +78,6 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
 
 
 def compiled_to_stream(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """A program of a batch, compiled."""
+    """Compiles a program that runs on every batch."""
     on_cpu = jax.default_backend() == "cpu"
     return lowered.compile(compiler_options=_STREAMED if on_cpu and _levels_are_ours() else None)

@@ -1,4 +1,4 @@
-"""How much work the matrix products and convolutions of a function are, counted on its jaxpr."""
+"""Cost of the matrix products and convolutions of a function, counted on its jaxpr."""
 
 import math
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from ._memory import array_bytes, subjaxprs
 
 
 class Cost(NamedTuple):
-    """Work of matrix products and convolutions.
+    """Cost of matrix products and convolutions.
 
     Attributes:
-        flops: two for each multiplication and addition.
+        flops: two for each multiplication with its addition.
         bytes: of all operands and results, each read or written once.
     """
 
@@ -23,8 +23,8 @@ class Cost(NamedTuple):
 def product_cost(fn, *args) -> Cost:
     """The cost of `fn(*args)`; `args` may be shapes.
 
-    The body of a loop counts as often as it runs, or once if that depends on data; of several
-    branches the costliest counts.
+    The body of a loop counts as often as it runs, or once if that depends on data. Of several
+    branches only the costliest counts.
     """
     return _total(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -57,11 +57,11 @@ def _dot_terms(equation) -> int:
 
 
 def _convolution_terms(equation) -> int:
-    """Taps times input channels (of one group); those in the padding are multiplied too."""
+    """Taps times input channels (of one group), padding included."""
     shape = equation.invars[1].aval.shape
     _, *summed = equation.params["dimension_numbers"].rhs_spec
     return math.prod(shape[axis] for axis in summed)
 
 
-#: Products that are summed for each number of the result.
+#: The number of products that are summed for each number of the result.
 _TERMS = {"dot_general": _dot_terms, "conv_general_dilated": _convolution_terms}

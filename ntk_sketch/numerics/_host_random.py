@@ -1,4 +1,4 @@
-"""Random numbers of the host, under JAX's keys."""
+"""Random numbers on the host from keys of JAX."""
 
 import jax
 import numpy as np
@@ -8,6 +8,6 @@ from .._typing import PRNGKey
 
 
 def generator(key: PRNGKey) -> np.random.Generator:
-    """NumPy's generator of random numbers for what is drawn on the host."""
+    """NumPy's random number generator, seeded by a key of JAX."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))

@@ -1,8 +1,8 @@
-"""Decompositions in float64 where the matrices are: by LAPACK on the host, or on a GPU.
+"""Decompositions in float64, by LAPACK on the host or by JAX on a GPU.
 
-Every function takes matrices of NumPy, and then is LAPACK, or of JAX, and then runs on their
-device. `in_float64` decides which: it leaves on a GPU what is there. Neither needs or changes the
-user's x64 setting. Numbers that are few (eigenvalues, columns) come back to the host.
+Every function takes NumPy matrices, and then calls LAPACK, or JAX matrices, and then runs on their
+device. `in_float64` decides which: it leaves arrays on a GPU. The user's x64 setting is neither
+needed nor changed. Small results (eigenvalues, columns) are returned on the host.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from jaxtyping import Float
 from .._typing import Inputs
 from ._precision import float64
 
-#: JAX's platforms that decompose matrices of float64. A CPU does too, but XLA's eigenvectors cost
-#: more than LAPACK's there; TPUs emulate float64.
+#: JAX's platforms that decompose matrices in float64. On a CPU LAPACK is faster than XLA for
+#: eigenvectors; TPUs emulate float64.
 PLATFORMS: tuple[str, ...] = ("gpu",)
 
-#: Rows of a product that is formed in float64 and summed up at once on a device.
+#: Rows that are converted to float64 at a time on a device.
 _ROWS = 4096
 
 
 def in_place(array: Inputs) -> Inputs:
-    """The values of an array, also of one that is differentiated: where they are if that is one of
-    `PLATFORMS`, otherwise of NumPy.
-    """
+    """An array without derivative, on its device if that is one of `PLATFORMS`, else in NumPy."""
     if isinstance(array, np.ndarray):
         return array
     array = lax.stop_gradient(array)
@@ -41,7 +39,7 @@ def in_place(array: Inputs) -> Inputs:
 
 
 def in_float64(array: Inputs) -> Inputs:
-    """As `in_place`, in float64."""
+    """The result of `in_place`, in float64."""
     array = in_place(array)
     if isinstance(array, np.ndarray):
         return array.astype(np.float64)
@@ -50,7 +48,7 @@ def in_float64(array: Inputs) -> Inputs:
 
 
 def at_home(array: np.ndarray) -> Inputs:
-    """An array of the host in float64: on JAX's default device if that is one of `PLATFORMS`."""
+    """A NumPy array in float64, moved to JAX's default device if that is one of `PLATFORMS`."""
     if _platform_of(jax.device_put(np.zeros(()))) not in PLATFORMS:
         return array.astype(np.float64)
     with float64():
@@ -58,14 +56,14 @@ def at_home(array: np.ndarray) -> Inputs:
 
 
 def on_host(array: Inputs) -> np.ndarray:
-    """The values of an array in float64, of NumPy."""
+    """An array without its derivative as float64 in NumPy."""
     if not isinstance(array, np.ndarray):
         array = np.asarray(lax.stop_gradient(array))
     return array.astype(np.float64)
 
 
 def namespace(array: Inputs) -> ModuleType:
-    """Functions for such an array, in a `float64()` scope: NumPy or JAX's."""
+    """The module of functions for an array, NumPy or `jax.numpy`, to use under `float64()`."""
     return np if isinstance(array, np.ndarray) else jnp
 
 
@@ -79,13 +77,13 @@ def eigh(
     """Eigenvalues in ascending order on the host, and eigenvectors in columns. About 9 m³ FLOPs.
 
     Args:
-      overwrite: the memory of the matrix may be used.
+      overwrite: whether the memory of the matrix may be overwritten.
 
     Raises:
-      numpy.linalg.LinAlgError: no convergence, as for a matrix that is not finite.
+      numpy.linalg.LinAlgError: no convergence, for example if the matrix is not finite.
     """
     if isinstance(matrix, np.ndarray):
-        # the transpose of an array in C order is in Fortran order, and can be overwritten
+        # LAPACK can overwrite Fortran order, which the transpose of an array in C order has
         return scipy.linalg.eigh(matrix.T, driver="evd", overwrite_a=overwrite, check_finite=False)
     with float64():
         values, vectors = _eigh(matrix)
@@ -93,7 +91,7 @@ def eigh(
 
 
 def eigvalsh(matrix: Float[Inputs, "m m"]) -> Float[np.ndarray, " m"]:
-    """The eigenvalues alone, in ascending order. About 4 m³ / 3 FLOPs."""
+    """Eigenvalues in ascending order. About 4 m³ / 3 FLOPs."""
     if isinstance(matrix, np.ndarray):
         return np.linalg.eigvalsh(matrix)
     with float64():
@@ -101,10 +99,10 @@ def eigvalsh(matrix: Float[Inputs, "m m"]) -> Float[np.ndarray, " m"]:
 
 
 def factor(matrix: Float[Inputs, "m m"], shift: float = 0.0) -> Float[Inputs, "m m"]:
-    """L, lower triangular, with `matrix + shift I = L Lᵀ`. m³ / 3 FLOPs.
+    """The lower triangular L of `matrix + shift I = L Lᵀ`. m³ / 3 FLOPs.
 
     Raises:
-      numpy.linalg.LinAlgError: that matrix is not positive definite.
+      numpy.linalg.LinAlgError: `matrix + shift I` is not positive definite.
     """
     if not isinstance(matrix, np.ndarray):
         with float64():
@@ -138,8 +136,9 @@ def factor_solved(
 
 
 def inverse_norm(lower: Float[Inputs, "m m"]) -> float:
-    """The sum of the squares of the entries of L⁻¹, which is the trace of (L Lᵀ)⁻¹. m³ / 3 FLOPs
-    with LAPACK, in the memory of L; m³ on a device.
+    """The squared Frobenius norm of L⁻¹, which is the trace of (L Lᵀ)⁻¹.
+
+    It takes m³ / 3 FLOPs with LAPACK and overwrites L; m³ FLOPs on a device.
     """
     if isinstance(lower, np.ndarray):
         (invert,) = scipy.linalg.get_lapack_funcs(("trtri",), (lower,))
@@ -177,13 +176,13 @@ def squared_norm(matrix: Float[Inputs, "m r"]) -> float:
 
 
 def rows(matrix: Float[Inputs, "m r"], index: np.ndarray) -> Float[np.ndarray, "b r"]:
-    """Some rows, on the host."""
+    """Some rows of a matrix, on the host."""
     with float64():
         return np.asarray(matrix[index])
 
 
 def diagonal(matrix: Inputs) -> np.ndarray:
-    """The diagonal in float64 on the host, without the rest of a matrix of a GPU."""
+    """The diagonal in float64 on the host; a matrix on a GPU is not copied as a whole."""
     matrix = in_place(matrix)
     if isinstance(matrix, np.ndarray):
         return np.diagonal(matrix).astype(np.float64)
@@ -192,8 +191,10 @@ def diagonal(matrix: Inputs) -> np.ndarray:
 
 
 def stacked(strips: Iterable[Float[Inputs, "_ m"]], count: int) -> Float[Inputs, "n m"]:
-    """Strips of a matrix of `count` rows, one on top of the other: in float64 on the host, where
-    each is dropped before the next is made; on a device in their own dtype.
+    """A matrix of `count` rows from consecutive strips of rows.
+
+    On the host it is in float64, and holds one strip at a time besides; on a device it has the
+    dtype of the strips.
     """
     values: list[Any] = []
     done = 0
@@ -222,7 +223,7 @@ def quadratic_forms(
 
 
 def is_finite(array: Inputs) -> bool:
-    """Whether all entries are."""
+    """Whether all entries are finite."""
     array = in_place(array)
     if isinstance(array, np.ndarray):
         return bool(np.isfinite(array).all())
@@ -254,7 +255,7 @@ def _factor_solved(lower: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 def _finite(array: np.ndarray, what: str) -> np.ndarray:
-    """XLA has no errors, it has NaN."""
+    """Raises LinAlgError for NaN, which XLA returns in place of errors."""
     if not np.isfinite(array).all():
         raise np.linalg.LinAlgError(f"{what} are not finite")
     return array

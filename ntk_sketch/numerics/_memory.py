@@ -1,4 +1,4 @@
-"""How much memory a function needs, counted on its jaxpr."""
+"""Memory that a function needs, counted on its jaxpr."""
 
 import math
 
@@ -7,14 +7,13 @@ from jax.extend import core as jex_core
 
 
 def peak_bytes(fn, *args, of=None) -> int:
-    """Bytes of the arrays that are alive at once while `fn(*args)` runs, at their most; `args` may
-    be shapes.
+    """The largest number of bytes in live arrays while `fn(*args)` runs; `args` may be shapes.
+
+    Every intermediate array counts from its equation to its last use. This is an upper estimate,
+    since XLA fuses many of them away.
 
     Args:
-        of: gives the bytes of an array from its shape and dtype; `None`: all of them.
-
-    Every intermediate array counts from its equation to its last use. XLA fuses many of them away:
-    an upper estimate.
+        of: gives the bytes to count for an array of a shape and dtype; `None`: all of them.
     """
     closed = jax.make_jaxpr(fn)(*args)
     return max(_peak(closed.jaxpr, of or array_bytes), 1)
@@ -42,7 +41,7 @@ def _peak(jaxpr, of) -> int:
 
 
 def subjaxprs(equation):
-    """The jaxprs inside an equation: of a jitted or differentiable function, loop or branch."""
+    """The jaxprs in an equation, those of jitted or custom functions, loops and branches."""
     for parameter in equation.params.values():
         for value in parameter if isinstance(parameter, tuple) else (parameter,):
             inner = getattr(value, "jaxpr", value)

@@ -1,4 +1,4 @@
-"""Cholesky factors whose pivots are drawn at random, in blocks."""
+"""Randomly pivoted Cholesky decomposition, in blocks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from jaxtyping import Float, Int
 
 from ._linalg import on_host
 
-#: Residuals below so many eps of the diagonal are rounding.
+#: Residuals below this many eps of the diagonal are rounding.
 ROUNDING = 64
 
 
 def accepted(gram: Float[np.ndarray, "b b"], rng: np.random.Generator) -> list[int]:
-    """Which of b proposals, drawn with probability ∝ the diagonal of a residual matrix, become
-    pivots: those that drawing one after the other could have given.
+    """Which of b proposals become pivots, by rejection sampling.
 
-    Proposal i is accepted with probability r_i / gram_ii, r_i its residual behind the pivots before
-    it. So pivots have exactly the distribution of the sequential algorithm, whatever b is. A
-    proposal that is drawn twice has no residual the second time.
+    Proposals are drawn with probability proportional to the diagonal of a residual matrix. Proposal
+    i is accepted with probability r_i / gram_ii, where r_i is its residual after the pivots
+    accepted before it. Pivots then have exactly the distribution of the sequential algorithm, for
+    any b. A proposal that is drawn twice has no residual the second time.
 
     Args:
-      gram: the residual matrix of the proposals, in the order that they were drawn in.
+      gram: the residual matrix of the proposals, in the order of their drawing.
 
     Source: E. Epperly, J. Tropp, R. Webber, Embrace rejection (2024), arXiv 2410.03969,
       algorithm 2.
@@ -51,18 +51,21 @@ def randomly_pivoted(
     eps: float,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, " m"]:
-    """At most `count` pivots of a positive semidefinite matrix (n, n), each drawn with probability
-    proportional to the diagonal of what the ones before leave: fewer where nothing is left.
+    """At most `count` pivots of a positive semidefinite matrix (n, n).
+
+    Each pivot is drawn with probability proportional to the diagonal of the residual after the
+    pivots before it. There are fewer than `count` if the residual becomes 0.
 
     Args:
-      kernel: entries at arrays of row and column indices.
-      block: proposals at a time.
-      eps: that of the entries.
+      kernel: the matrix's entries at arrays of row and column indices.
+      block: number of proposals drawn at a time.
+      eps: that of the entries' dtype.
 
-    Cost: (n + block) kernel values for each pivot, and O(n count²) FLOPs; n count numbers.
+    Cost: (n + block) kernel values for each pivot and O(n count²) FLOPs; memory for n count
+      numbers.
 
     Source: Y. Chen, E. Epperly, J. Tropp, R. Webber, Randomly pivoted Cholesky (2022), arXiv
-      2207.06503; in blocks: as `accepted`.
+      2207.06503; in blocks as in `accepted`.
     """
     n = len(diagonal)
     rounding, left = ROUNDING * eps * diagonal, diagonal.copy()
@@ -73,7 +76,7 @@ def randomly_pivoted(
             break
         drawn = rng.choice(n, block, p=left / left.sum())
         gram = on_host(kernel(drawn, drawn)) - factor[drawn] @ factor[drawn].T
-        same = drawn[:, None] == drawn  # what is drawn twice leaves nothing, and no rounding
+        same = drawn[:, None] == drawn  # a repeated proposal has a residual of exactly 0
         gram = np.where(same, left[drawn], (gram + gram.T) / 2)
         kept = accepted(gram, rng)[: count - len(found)]
         pivots = drawn[kept]

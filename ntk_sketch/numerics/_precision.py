@@ -1,4 +1,4 @@
-"""Precision of the inputs of matrix products and convolutions, and float64 on the host."""
+"""Precision of matrix products and convolutions, and scopes with float64."""
 
 import importlib
 from typing import Any, Literal, TypeAlias, get_args
@@ -11,48 +11,47 @@ from jax import numpy as jnp
 from .._arguments import checked_choice
 from .._typing import Array
 
-#: Precision of the inputs of a projection, in JAX's names; sums are always in the dtype of the
-#: features. "full" is full precision, that of the features, whatever their dtype.
+#: Precision of the inputs of a projection, in JAX's names. Sums are always in the dtype of the
+#: features, and "full" means that dtype for the inputs too.
 Precision: TypeAlias = Literal["full", "tensorfloat32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-#: What errors and warnings of lost digits tell the user to do.
+#: The advice of errors and warnings about lost digits.
 USE_FLOAT64 = "give float64 examples (jax.config.update('jax_enable_x64', True))"
 
 
 def checked_precision(value) -> Precision:
-    """`value`, or the error that a method's constructor raises."""
+    """`value`, checked for a method's constructor."""
     return checked_choice(value, "precision", PRECISIONS)
 
 
 def promoted(a, b) -> jnp.dtype:
-    """The narrowest dtype that holds both; asked for, so that it is no matter of a user's strict
-    promotion.
-    """
+    """The narrowest dtype that holds both, also under a user's strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(a, b)
 
 
 def on_device(value, dtype=None) -> jax.Array:
-    """An array of the host on the default device, without the program that `jnp.asarray` compiles
-    for each shape and dtype; one of a device stays there.
+    """An array on the default device; an array that is on a device already stays there.
+
+    Unlike `jnp.asarray` it compiles no program for each shape and dtype.
     """
     if not isinstance(value, jax.Array):
         value = np.asarray(value)
     dtype = jax.dtypes.canonicalize_dtype(dtype or value.dtype)
     if isinstance(value, jax.Array):
-        with float64():  # that a value of 64 bits is read as such
+        with float64():  # so that a value of 64 bits keeps them
             return value.astype(dtype)
     return jax.device_put(value.astype(dtype))
 
 
 def float64():
-    """A context in which JAX has 64 bits, in this thread alone; the user's default comes back."""
+    """A context in which JAX has 64 bits, only in this thread."""
     return x64(True)
 
 
 def x64(enabled: bool):
-    """As `float64`, or without 64 bits."""
+    """A context with or without 64 bits in this thread."""
     # `jax.experimental.enable_x64` became `jax.enable_x64` and was then removed.
     owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
     return owner.enable_x64(enabled)
@@ -71,10 +70,10 @@ def convolve(x: Array, filters: Array, precision: Precision, **options) -> Array
 
 
 def _inputs(a: Array, b: Array, precision: Precision) -> tuple[Array, Array, dict[str, Any]]:
-    """Both operands rounded, and what makes a product sum them in their own dtype.
+    """Both operands rounded to `precision`, and options that make a product sum in their dtype.
 
-    TensorFloat-32 keeps 10 bits of the mantissa. On matrix units of that kind the rounding is their
-    own; elsewhere it is carried out, for the same error without the speed.
+    TensorFloat-32 keeps 10 bits of the mantissa. The operands are rounded to it on every device, so
+    that errors agree; only matrix units for TensorFloat-32 are faster.
     """
     options: dict[str, Any] = {
         "precision": lax.Precision.DEFAULT,

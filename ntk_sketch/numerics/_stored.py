@@ -1,4 +1,4 @@
-"""Arrays that the compiler computes once."""
+"""A barrier that makes the compiler compute an array once."""
 
 import jax
 import numpy as np
@@ -7,13 +7,13 @@ from .._typing import Array
 
 
 def stored(x: Array) -> Array:
-    """`x`, held in memory before anything uses it.
+    """`x`, computed and stored in memory before it is used.
 
-    XLA fuses elementwise work into everything that uses its result, and copies it there. A chain of
-    layers, each of which uses the one before several times, is then copied as often as there are
-    paths through it: exponentially many, in the code and in the time to compile it. On a CPU
-    `lax.optimization_barrier` is gone before fusion begins. Sums over windows are not fused: here
-    each window holds one entry and a zero.
+    XLA duplicates elementwise work in every operation that uses its result. If each layer of a
+    chain uses the one before several times, the work is copied once for each path through the
+    chain: exponentially many times, in the code and in compilation time. On a CPU
+    `lax.optimization_barrier` is removed before fusion. Sums over windows are not fused, so that
+    the barrier here is a sum over windows with one entry and a zero.
     """
     one = (1,) * x.ndim
     padding = ((0, 0),) * x.ndim + ((0, 1),)

@@ -1,4 +1,4 @@
-"""Threads that work under JAX's settings of the thread that starts them."""
+"""Threads with the JAX settings of the thread that starts them, and delayed interrupts."""
 
 import contextlib
 import signal
@@ -13,7 +13,7 @@ from ._precision import x64
 
 
 def settings_of_this_thread() -> Callable[[], AbstractContextManager[None]]:
-    """What another thread enters to have this one's `jax_enable_x64` and default device."""
+    """A context for another thread, with this thread's `jax_enable_x64` and default device."""
     has_x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -27,15 +27,15 @@ def settings_of_this_thread() -> Callable[[], AbstractContextManager[None]]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C inside of the block counts as pressed behind it, so that the block is whole.
+    """Delays Ctrl-C to the end of the block, so that the block is completed.
 
-    Only the main thread is interrupted; in others this does nothing.
+    Only the main thread is interrupted; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handler: Any = signal.getsignal(signal.SIGINT)
-    if not callable(handler):  # not of Python, or Ctrl-C is ignored
+    if not callable(handler):  # it was not set by Python, or Ctrl-C is ignored
         yield
         return
     pressed: list[tuple] = []

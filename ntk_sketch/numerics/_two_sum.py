@@ -1,4 +1,4 @@
-"""Sums in pairs of floats: twice the digits of the dtype, without 64-bit arithmetic."""
+"""Sums as pairs of floats, with twice the digits of the dtype and without 64-bit arithmetic."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def two_sum(
 
 
 def _rounded(increment: Float[Array, "*shape"], beside: Float[Array, "*shape"]):
-    """`increment`, hidden from the compiler, so that every use of it sees the same rounded value.
+    """`increment` as a value that the compiler must round.
 
-    A product that is added to something may be contracted into one fused multiply-add, whose
-    product is not rounded; then `two_sum` would return the error of another sum than the one it
-    made. XLA on the CPU does so for small blocks, through `lax.optimization_barrier` and
-    `lax.reduce_precision` alike. An integer operation in between cannot be contracted: the bits are
-    xor-ed with a number that is zero unless the total is already NaN, which no compiler can know.
+    XLA may contract a product and an addition into one fused multiply-add, whose product is not
+    rounded. `two_sum` would then return the error of a different sum. XLA on the CPU does so for
+    small blocks, in spite of `lax.optimization_barrier` and `lax.reduce_precision`. An integer
+    operation in between prevents it: the bits are xor-ed with a number that is zero unless the
+    total is NaN, which the compiler cannot know.
     """
     as_integer = jnp.dtype(f"int{8 * increment.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(increment, as_integer)
@@ -43,10 +43,10 @@ def _rounded(increment: Float[Array, "*shape"], beside: Float[Array, "*shape"]):
 
 
 class Pair(eqx.Module):
-    """An unevaluated sum `high + low`, `|low|` at most half a unit in the last place of `high`.
+    """An unevaluated sum `high + low`; `|low|` is at most half a unit in the last place of `high`.
 
-    A float32 pair carries about 48 bits. Adding n numbers costs a relative error (with respect to
-    the sum of their absolute values) of about n eps² / 4 instead of n eps / 2.
+    A float32 pair has about 48 bits. The sum of n numbers has an error, relative to the sum of
+    their absolute values, of about n eps² / 4 instead of n eps / 2.
     """
 
     high: Shaped[Array, "*shape"]
@@ -58,16 +58,16 @@ class Pair(eqx.Module):
 
     @staticmethod
     def of_host(total: Float[np.ndarray, "*shape"], dtype) -> Pair:
-        """A float64 array of the host, to the 48 bits of a float32 pair or all of a float64 one."""
+        """The pair of a float64 NumPy array: its first 48 bits in float32, all of it in float64."""
         with np.errstate(over="ignore", invalid="ignore"):  # infinite beyond the dtype's range
             high = np.asarray(total).astype(dtype)
             low = np.where(np.isfinite(high), total - high.astype(np.float64), 0).astype(dtype)
         return Pair(jax.device_put(high), jax.device_put(low))
 
     def of_dtype(self, dtype) -> Pair:
-        """In a narrower dtype, whose pair keeps what it can of `high`."""
+        """The pair in a narrower dtype, with as many digits as that holds."""
         limits = jnp.finfo(dtype)
-        # of two conversions in a row XLA makes none
+        # XLA would remove two opposite conversions in a row
         high = jax.lax.reduce_precision(self.high, limits.nexp, limits.nmant)
         rest = jnp.where(jnp.isfinite(high), (self.high - high) + self.low, 0)
         return Pair(high.astype(dtype), rest.astype(dtype))
@@ -77,7 +77,7 @@ class Pair(eqx.Module):
         return Pair(self.high * factor, self.low * factor)
 
     def add(self, increment: Float[Array, "*shape"]) -> Pair:
-        """The pair plus one array. 10 FLOPs an entry; reads three arrays and writes two."""
+        """The pair plus an array. 10 FLOPs an entry; reads three arrays and writes two."""
         high, error = two_sum(self.high, _rounded(increment, self.high))
         return _normalised(high, self.low + error)
 
@@ -87,7 +87,7 @@ class Pair(eqx.Module):
         return _normalised(high, (self.low + other.low) + error)
 
     def sum(self) -> Pair:
-        """Of a vector: its halves are merged until one number is left."""
+        """The sum of a vector: halves are merged until one number is left."""
         pair = self
         while (n := pair.high.shape[0]) > 1:
             m = -(-n // 2)
@@ -97,12 +97,12 @@ class Pair(eqx.Module):
         return jax.tree.map(lambda a: a[0], pair)
 
     def in_place(self) -> Float[Inputs, "*shape"]:
-        """`high + low` in float64: NumPy's, or on a GPU if they are there (`in_float64`)."""
+        """`high + low` in float64, in NumPy or on their GPU (`in_float64`)."""
         return _in_float64(in_place(self.high), in_place(self.low))
 
     def product(self, columns: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n k"]:
-        """`(high + low) @ columns` of a matrix, in float64 on the host; of the matrix in float64
-        some rows at a time are there.
+        """`(high + low) @ columns` for a matrix, in float64 on the host. Only some rows of the
+        matrix are converted to float64 at a time.
         """
         high, low = in_place(self.high), in_place(self.low)
         parts = [slice(start, start + _ROWS) for start in range(0, len(high), _ROWS)]

@@ -1,1 +1,1 @@
-"""Several devices and several processes: meshes, sums over them, and work in step."""
+"""Work on several devices and processes: meshes, sums over processes and synchronisation."""

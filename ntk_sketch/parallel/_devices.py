@@ -1,4 +1,4 @@
-"""Which devices of which processes a call works on."""
+"""`Devices`: the devices and processes that a call works on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Devices:
     """The devices of this process, and the processes that work together.
 
     Attributes:
-      mesh: this process's own, with both axes; None: JAX's default device alone.
-      processes: None: this one.
+      mesh: the mesh of this process, with both axes; None: only JAX's default device.
+      processes: all processes; None: only this one.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class Devices:
 
     @classmethod
     def of(cls, mesh: Any) -> Devices:
-        """Of what the user gave.
+        """The devices of a user's mesh.
 
         Raises:
-          TypeError, ValueError: no mesh, or one of other axes or processes than are needed.
+          TypeError, ValueError: it is not a mesh, or has the wrong axes or processes.
         """
         if mesh is None:
             return cls()
@@ -61,17 +61,17 @@ class Devices:
         return cls(_unless_default(own), Processes(), mesh)
 
     def alone(self) -> Devices:
-        """Those of this process."""
+        """The devices of this process only."""
         return Devices(self.mesh)
 
     @property
     def count(self) -> int:
-        """Of this process."""
+        """The number of devices of this process."""
         return 1 if self.mesh is None else self.mesh.size
 
     @property
     def rows(self) -> int:
-        """Shares of the examples in this process."""
+        """The number of parts that examples are split into in this process."""
         return 1 if self.mesh is None else self.mesh.shape[ROWS]
 
     def first_rows(self) -> Mesh:
@@ -83,7 +83,7 @@ class Devices:
         return Mesh(np.stack([first[process] for process in sorted(first)]), AXES)
 
     def __str__(self) -> str:
-        """In a few words, of one process."""
+        """A short description, for one process."""
         parts = []
         if self.mesh is not None:
             parts.append(f"a mesh of {self.mesh.shape[ROWS]} x {self.mesh.shape[COLUMNS]} devices")
@@ -92,21 +92,21 @@ class Devices:
         return ", ".join(parts)
 
     def rounded(self, rows: int) -> int:
-        """So many rows, or a few more: as many on every device."""
+        """The number of rows rounded up, so that all devices have equally many."""
         return -(-rows // self.count) * self.count
 
     def put(self, x: Any) -> jax.Array:
-        """A batch of examples, split among all devices."""
+        """Puts a batch of examples on the devices, split among them."""
         return jax.device_put(x, None if self.mesh is None else split_rows(self.mesh))
 
     def put_whole(self, tree: Any) -> Any:
-        """Arrays, whole on every device."""
+        """Puts whole arrays on every device."""
         return tree if self.mesh is None else jax.device_put(tree, on_every(self.mesh))
 
     def check_width(self, p: int) -> None:
         """
         Raises:
-          ValueError: columns of the Gram matrix that cannot be split.
+          ValueError: the columns of the Gram matrix cannot be split evenly.
         """
         columns = 1 if self.mesh is None else self.mesh.shape[COLUMNS]
         if p % columns:
@@ -119,21 +119,21 @@ class Devices:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Work of each process's own; an error of one ends that of all."""
+        """A context for work of each process, in which an error of one ends the work of all."""
         with contextlib.nullcontext() if self.processes is None else self.processes.together():
             yield
 
     def step(self) -> None:
-        """To be called often by whoever works."""
+        """To be called often during work, for errors of other processes."""
         if self.processes is not None:
             self.processes.step()
 
     def common(self, numbers: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """Those of the first process, so that all go on alike: machines may round differently."""
+        """The numbers of the first process, for all: machines may round differently."""
         return numbers if self.processes is None else self.processes.gathered_arrays(numbers)[0]
 
     def summed(self, numbers: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """Over the processes."""
+        """The sum over all processes."""
         return numbers if self.processes is None else self.processes.summed(numbers)
 
 

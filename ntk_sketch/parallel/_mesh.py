@@ -1,4 +1,4 @@
-"""A mesh of devices: rows, among which examples are split, by columns of the Gram matrix."""
+"""Meshes of devices: rows split examples, and columns split columns of the Gram matrix."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _NEEDED = (
 
 
 def checked_mesh(mesh: Any) -> Mesh:
-    """The user's mesh with both axes, under our names.
+    """The user's mesh with two axes, named `AXES`.
 
     Raises:
-      TypeError: something else.
-      ValueError: more than two axes.
+      TypeError: it is not a mesh.
+      ValueError: it has more than two axes.
     """
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh is a {type(mesh).__name__}; {_NEEDED}")
@@ -37,15 +37,15 @@ def checked_mesh(mesh: Any) -> Mesh:
             f"mesh has {devices.ndim} axes ({shape}, {', '.join(map(str, mesh.axis_names))});"
             f" {_NEEDED}"
         )
-    # the user's may have explicit axes, which programs that are written for one device do not take
+    # the user's mesh may have explicit axes, which programs for one device do not support
     return Mesh(devices.reshape(len(devices), -1), AXES)
 
 
 def own_part(mesh: Mesh) -> Mesh:
-    """The rows of this process.
+    """The rows of a mesh that belong to this process.
 
     Raises:
-      ValueError: none, or a row of devices in several processes.
+      ValueError: there are none, or a row has devices of several processes.
     """
     owners = [{device.process_index for device in row} for row in mesh.devices]
     if any(len(processes) > 1 for processes in owners):
@@ -66,18 +66,17 @@ def own_part(mesh: Mesh) -> Mesh:
 
 
 def on_every(mesh: Mesh) -> NamedSharding:
-    """Of what all devices have."""
+    """The sharding of arrays that are whole on every device."""
     return NamedSharding(mesh, P())
 
 
 def split_rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Of examples, along an axis: each device has as many."""
+    """The sharding of arrays whose `axis` of examples is split evenly among all devices."""
     return NamedSharding(mesh, P(*[None] * axis, AXES))
 
 
 def shard_map(fn: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
-    """`fn` of every device's own part. Outputs that several devices hold are equal by what `fn`
-    does, which JAX is not asked to prove."""
+    """`jax.shard_map`, without its check that outputs held by several devices are equal."""
     if hasattr(jax, "shard_map"):
         return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     from jax.experimental.shard_map import shard_map as older
@@ -86,16 +85,17 @@ def shard_map(fn: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any)
 
 
 def own_columns(z: Any, width: int) -> Any:
-    """Of features, the columns of the Gram matrix that the device has which runs this: all, or
-    inside of `shard_map` a share of this width."""
+    """The columns of features that this device needs for its part of the Gram matrix: all, or
+    inside of `shard_map` `width` of them."""
     if z.shape[1] == width:
         return z
     return lax.dynamic_slice_in_dim(z, lax.axis_index(COLUMNS) * width, width, axis=1)
 
 
 def beside(tree: Any, other: Any) -> Any:
-    """`other` where the arrays of `tree` are, which is built alike: a program takes arrays of one
-    set of devices only. Nothing moves inside of `jit`.
+    """`other` on the devices of the arrays of `tree`, which has the same structure.
+
+    A program takes arrays of one set of devices only. Nothing is moved under `jit`.
     """
 
     def moved(there: Any, array: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Processes that `jax.distributed` joined, in step with each other."""
+"""Synchronised work and communication of the processes of `jax.distributed`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from jaxtyping import Float, Shaped, UInt8
 
 from ..numerics._threads import uninterrupted
 
-PERIOD = 20.0  # seconds after which working processes hear of each other
+PERIOD = 20.0  # seconds between the synchronisations of working processes
 
 _WORKING, _DONE, _FAILED = range(3)
 
 
 class LostError(RuntimeError):
-    """Another process cannot be reached any more."""
+    """Another process cannot be reached."""
 
 
 class Processes:
-    """All processes, each of which makes the same calls of these methods in the same order."""
+    """All processes. Each of them must call these methods in the same order."""
 
     def __init__(self):
-        self._due = float("inf")  # nobody works
+        self._due = float("inf")  # no work is going on
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Work of this process's own, behind which it waits for the others.
+        """A context for work of this process, which waits for the others at its end.
 
-        An error in one process ends the work of all, at once where it is and with its next `step`
-        elsewhere.
+        An error in one process ends the work of all: at once in that process, and at the next
+        `step` in the others.
 
         Raises:
-          RuntimeError: of another process, with its number and its error.
+          RuntimeError: another process failed; the message has its number and its error.
         """
         self._due = time.monotonic() + PERIOD
         try:
@@ -55,13 +55,13 @@ class Processes:
             pass
 
     def step(self) -> None:
-        """Called often by whoever works: hears of the others every `PERIOD`."""
+        """To be called often during work: synchronises with the others every `PERIOD`."""
         if time.monotonic() >= self._due:
             self._meet(_WORKING)
             self._due = time.monotonic() + PERIOD
 
     def _meet(self, state: int, error: str = "") -> bool:
-        """Whether all are done."""
+        """Exchanges states; returns whether all processes are done."""
         states = [int(s[0]) for s in self._equal_bytes(np.array([state], np.uint8))]
         if _FAILED not in states:
             return all(s == _DONE for s in states)
@@ -73,13 +73,13 @@ class Processes:
         return False
 
     def gathered(self, value: Any) -> list[Any]:
-        """What each process gives, of what JSON can hold."""
+        """The values of all processes, which JSON must support."""
         return [json.loads(text) for text in self._bytes(json.dumps(value).encode())]
 
     def gathered_arrays(
         self, array: Shaped[np.ndarray, ...] | None
     ) -> list[Shaped[np.ndarray, ...]]:
-        """The arrays of those processes that give one, bit for bit, of any shapes."""
+        """The arrays, of any shapes, of all processes that give one, bit for bit."""
         about = None if array is None else (str(array.dtype), array.shape)
         found = []
         contents = self._bytes(b"" if array is None else np.ascontiguousarray(array).tobytes())
@@ -90,7 +90,7 @@ class Processes:
         return found
 
     def summed(self, numbers: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """In float64 and in the order of the processes: the same bits for all."""
+        """The sum in float64 and in the order of the processes, with the same bits for all."""
         return np.sum(self.gathered_arrays(numbers), axis=0)
 
     def _bytes(self, content: bytes) -> list[bytes]:
@@ -105,12 +105,12 @@ class Processes:
         try:
             with uninterrupted():
                 return np.asarray(multihost_utils.process_allgather(row))
-        except Exception as error:  # of many kinds, that of a device library
+        except Exception as error:  # device libraries raise errors of many kinds
             raise LostError(_lost(error)) from error
 
 
 class _ElsewhereError(RuntimeError):
-    """The error of another process, which it told of itself."""
+    """The error of another process, reported by that process."""
 
 
 def _lost(error: Exception) -> str:

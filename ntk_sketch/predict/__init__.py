@@ -1,8 +1,7 @@
-"""What infinitely wide networks predict: means, covariances, samples and the evidence, at any time
-of training.
+"""Predictions of infinitely wide networks: means, covariances, samples and the evidence.
 
-`neural_tangents.predict` with a feature map and examples in place of kernels, at a cost linear in
-examples.
+The module is `neural_tangents.predict` with a feature map and examples in place of kernels, at a
+cost linear in examples and at any time of training.
 """
 
 from ._ensemble import gradient_descent_mse_ensemble as gradient_descent_mse_ensemble

@@ -45,46 +45,47 @@ def gradient_descent_mse_ensemble(
     progress: Progress = None,
     exact_diagonal: bool = True,
 ) -> Ensemble:
-    """Mean and covariance of infinitely many wide networks that are trained by gradient descent on
-    the squared error; `neural_tangents.predict.gradient_descent_mse_ensemble` on features.
+    """Mean and covariance of an ensemble of wide networks trained by gradient descent.
 
-    Use it for predictive variances, and for what training to a finite time predicts. A mean at
-    t = ∞ alone is `ntk_sketch.ridge`, which also chooses `diag_reg`.
+    Use this for predictive variances, and for predictions after a finite time of training. If you
+    need only the mean at t = ∞, use `ntk_sketch.ridge`, which also chooses `diag_reg`. It is
+    `neural_tangents.predict.gradient_descent_mse_ensemble` on features.
 
     Networks start from the Gaussian process of the NNGP kernel K and follow the gradient flow of
-    `‖f - y‖² / (2 y.size)`. With Θ the kernel that trains, the NTK for get='ntk' and K itself for
-    get='nngp' (the last layer alone is trained), and `A = Θ* (Θ + λI)⁻¹ (1 - exp(-(Θ + λI) τ))`,
-    `τ = learning_rate t / y.size`:
+    `‖f - y‖² / (2 y.size)`. Let Θ be the kernel of the training, which is the NTK for get='ntk' and
+    K for get='nngp' (only the last layer is trained). With `A = Θ* (Θ + λI)⁻¹ (1 - exp(-(Θ + λI)
+    τ))` and `τ = learning_rate t / y.size`:
 
         mean = A y
         covariance of 'ntk' = K** + A K Aᵀ - A K*ᵀ - K* Aᵀ
         covariance of 'nngp' = K** - K* φ_{2τ}(K) K*ᵀ,
                                φ_τ(s) = (1 - exp(-(s + λ) τ)) / (s + λ)
 
-    as in Neural Tangents, whose results on `feature_map.kernel_fn` these are. At t = ∞ the second
-    is the posterior of Bayesian networks with noise of variance λ. At test examples both are
-    computed as F Fᵀ, so that no variance is negative.
+    These are the results of Neural Tangents on `feature_map.kernel_fn`. At t = ∞ the covariance of
+    'nngp' is that of the posterior of Bayesian networks with noise of variance λ. At test examples
+    covariances are computed as F Fᵀ, so that no variance is negative.
 
-    *What features miss.* Of a test variance, features of too few landmarks lack the part
-    `k(x, x) - |z(x)|²`. By default it is added to the diagonal, as if it were independent for each
-    example and training did not reduce it, so that variances of `Nystroem` maps are too large
-    rather than too small for want of landmarks. (At single examples calibrated features of few
-    landmarks may be longer than k(x, x); nothing is added to these.) Use landmarks for variances:
-    features that are normalised to the exact diagonal (`RandomFeatures`, `PolySketch`) miss nothing
-    by this measure, and yet n > p examples leave hardly any variance in their p directions.
+    *Correction of test variances.* Features of too few landmarks miss the part `k(x, x) - |z(x)|²`
+    of a test variance. By default it is added to the diagonal, as if it were independent for each
+    example and not reduced by training. Variances of `Nystroem` maps with few landmarks are
+    therefore too large rather than too small. (Calibrated features of few landmarks may be longer
+    than k(x, x) at some examples, where nothing is added.) Use `Nystroem` for variances: features
+    normalised to the exact diagonal (`RandomFeatures`, `PolySketch`) miss nothing by this measure,
+    although n > p examples leave hardly any variance in their p directions.
 
-    Exact variances are there for a `FeatureMap`. A callable of your own has none, nor has a map
-    `averaged` over transforms: a warning says that its variances are those of the features alone.
+    Exact variances are known for a `FeatureMap`. They are not known for a callable of your own, or
+    for a map `averaged` over transforms: a warning says that variances are then those of the
+    features.
 
-    The first call streams the training examples once, for the kernels it needs, and decomposes
-    their statistics in float64 on the host. Later calls use them again, unless they need the other
-    kernel too: ask for both, or for a covariance of 'ntk', first.
+    The first call streams the training examples once, for the kernels that it needs, and decomposes
+    their statistics in float64 on the host. Later calls use these again, unless they need another
+    kernel: request both kernels, or a covariance of 'ntk', first.
 
-    Cost: with n > p examples n p² FLOPs (p the features of both kernels together where the
-    covariance of 'ntk' is asked for) and about 24 p² bytes, 9 p³ FLOPs for each kernel; else
-    2 n² p + 9 n³ and the features of all training examples. Each test example takes 2 p k FLOPs for
-    a mean, 2 min(n, p)² more and, for 'ntk', 2 min(n, p) p' for a variance at each of the times; a
-    full covariance of m examples takes m² p FLOPs and m² numbers for each of them.
+    Cost: with n > p examples n p² FLOPs (for a covariance of 'ntk' p is the total of both kernels)
+    and about 24 p² bytes, and 9 p³ FLOPs for each kernel; otherwise 2 n² p + 9 n³ FLOPs and the
+    features of all training examples. Each test example takes 2 p k FLOPs for a mean. A variance at
+    each time takes 2 min(n, p)² more and, for 'ntk', 2 min(n, p) p'. A full covariance of m
+    examples takes m² p FLOPs and m² numbers for each time.
 
     Args:
       feature_map: as in `ntk_sketch.ridge`; the covariance of 'ntk' needs features of both kernels.
@@ -95,7 +96,8 @@ def gradient_descent_mse_ensemble(
       diag_reg_absolute_scale: `diag_reg` is λ itself.
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
       progress: of each pass over examples, as in `ntk_sketch.ridge`.
-      exact_diagonal: adds what features miss to the diagonal of test covariances.
+      exact_diagonal: correct the diagonal of test covariances as above. Turn it off to compare with
+        Neural Tangents on `feature_map.kernel_fn`.
 
     Returns:
       `predict_fn(t=None, x_test=None, get=None, compute_cov=False)`.
@@ -110,10 +112,10 @@ def gradient_descent_mse_ensemble(
         (m, outputs) and (m, m). 'diagonal': its covariance has the variances (m,) alone, in the
         memory of one batch. All outputs have the same covariance and are independent.
 
-      `predict_fn.sample(x_test, *, key, n_samples=1, t=None, get=None)` draws functions of that
-      distribution: (n_samples, *t.shape, m, outputs). A sample of 'ntk' is one network: its initial
-      function, and what training makes of it; the same one at all times, and at all test examples
-      that are asked for with the same key, but for what the features miss.
+      `predict_fn.sample(x_test, *, key, n_samples=1, t=None, get=None)` draws functions from that
+      distribution: (n_samples, *t.shape, m, outputs). A sample of 'ntk' is the trained function of
+      one network. With the same key it is the same network at all times and for all test examples,
+      except for the independent correction of variances.
 
     Raises:
       TypeError: inputs, targets, t, learning_rate or diag_reg of the wrong kind, or traced by JAX.

@@ -34,53 +34,56 @@ def log_evidence(
 ) -> Any:
     """The log marginal likelihood log N(y; 0, K + λI), summed over outputs.
 
-    Use it to choose `diag_reg`, the depth and the variances of weights and biases of a network
-    without examples held out. With K = ZZᵀ of the features, k outputs and the p eigenvalues s of
-    ZᵀZ,
+    Use this to choose `diag_reg`, the depth, and the variances of weights and biases of a network
+    without held-out examples. With K = ZZᵀ of the features, k outputs and the p eigenvalues s of
+    ZᵀZ, it is
 
         -½ [k log det(K + λI) + tr yᵀ (K + λI)⁻¹ y + n k log 2π],
         log det(K + λI) = Σ log(s + λ) + (n - p) log λ,
         yᵀ (K + λI)⁻¹ y = (yᵀy - cᵀ (s + λ)⁻¹ c) / λ,   c = Vᵀ Zᵀ y,
 
-    from statistics that one pass makes (the matrix determinant lemma and Woodbury's identity), or
-    by the eigenvalues of ZZᵀ where n <= p.
+    from statistics of one pass (by the matrix determinant lemma and Woodbury's identity), or from
+    the eigenvalues of ZZᵀ if n <= p.
 
     *Derivatives.* `jax.grad` may trace `diag_reg` and the map, which must then be a pytree such as
-    a `FeatureMap`. Make the map of a model with `W_std` and `b_std` inside the function that is
-    differentiated, and gradient steps choose them (`experiments/regression` has an example with
-    optax). Of more examples than features, in more than one batch, neither the value nor its
-    gradient holds more features than those of a batch: statistics of one pass are decomposed in
-    float64 as always, and a second pass adds up the derivatives of
+    a `FeatureMap`. To choose `W_std` and `b_std` by gradient steps, make the map inside of the
+    function that is differentiated (`experiments/regression` has an example with optax). With more
+    examples than features, in more than one batch, value and gradient hold only the features of one
+    batch. Statistics of one pass are decomposed in float64 as always, and a second pass sums the
+    derivatives of
 
         -½ Σ [k zᵢ A zᵢᵀ + ‖yᵢ - zᵢ w‖² / λ],   A = (ZᵀZ + λI)⁻¹,   w = A Zᵀy,
 
-    with A and w held fixed: A is the derivative of the log-determinant by ZᵀZ, and that of the rest
-    by w is 0. This is reverse mode once, outside of `jax.jit`. Otherwise (`jax.jit`, `jax.vmap`,
-    traced x or y, fewer examples than features, `batch_size=len(x)`) JAX computes the same number
-    with all features in memory and in their dtype: use float64 there. Second derivatives need that.
+    with A and w held fixed: A is the derivative of the log-determinant with respect to ZᵀZ, and the
+    derivative of the other term with respect to w is 0. This supports one reverse-mode derivative
+    outside of `jax.jit`. Otherwise (`jax.jit`, `jax.vmap`, traced x or y, fewer examples than
+    features, `batch_size=len(x)`, second derivatives) JAX computes the same number with all
+    features in memory and in their dtype, which should be float64.
 
-    It is the evidence of the features, whose kernel lacks `k(x, x) - |z(x)|²` on the diagonal:
-    compare values of maps of the same width, and mind that λ makes up for what is missing.
+    The evidence is that of the features, whose kernel misses `k(x, x) - |z(x)|²` on the diagonal.
+    Compare values of maps of the same width, and note that λ may compensate for the missing part.
 
-    Cost: the features, n p² FLOPs and 9 p³, about 24 p² bytes; 2 n² p + 9 n³ where n <= p. More
-    values of `diag_reg` cost nothing. A gradient: the derivatives of the map, about three times its
-    cost, and 4 n p². Where all features are in memory, n p² and p³ / 3 of each value. Statistics
-    carry the rounding error of `ridge`'s: on a CPU none beyond float64 for up to 1,024 features.
+    Cost: the features, n p² + 9 p³ FLOPs and about 24 p² bytes; 2 n² p + 9 n³ FLOPs if n <= p. More
+    values of `diag_reg` cost almost nothing. A gradient takes the derivatives of the map, about
+    three times its cost, and 4 n p² FLOPs. With all features in memory it takes n p² FLOPs, and
+    p³ / 3 for each value. Statistics have the rounding error of `ridge`: on a CPU only that of
+    float64 for up to 1,024 features.
 
-    *Very wide features.* Beyond some 30,000 features their Gram matrix (p² numbers) and its
-    decomposition are what costs. `log_determinant="stochastic"` does without: the log-determinant
-    of the smaller side by `spectral.log_determinant` with Lanczos quadrature, to a standard error
-    of 0.1 %, the rest by conjugate gradients. Both take passes over the features, some dozens to
-    hundreds for each `diag_reg`: about iterations + steps x probes / 32. All values of a sequence
-    share their probes, so that they compare better than each is known. It has no derivatives.
+    *Very wide features.* Beyond some 30,000 features the Gram matrix (p² numbers) and its
+    decomposition dominate the cost. `log_determinant="stochastic"` avoids both: the log-determinant
+    of the smaller side is estimated by `spectral.log_determinant` with Lanczos quadrature, to a
+    standard error of 0.1 %, and the other term by conjugate gradients. Both take some dozens to
+    hundreds of passes over the features for each `diag_reg`: about iterations + steps x probes /
+    32. All values of a sequence share their probes, so that their differences are more accurate
+    than the values. It has no derivatives.
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
-      diag_reg: λ relative to `trace(K) / n`, the variance of the noise; above 0 unless n <= p and
-        K has full rank. A sequence gives one value for each.
+      diag_reg: the variance λ of the noise, relative to `trace(K) / n`; above 0 unless n <= p and K
+        has full rank. A sequence gives one value for each.
       diag_reg_absolute_scale: `diag_reg` is λ itself.
       get: the covariance, 'nngp' or 'ntk'.
-      log_determinant: 'exact', or 'stochastic' for features too wide to be decomposed.
+      log_determinant: 'exact', or 'stochastic' for features too wide to decompose.
       key: of `jax.random`, for the probes of 'stochastic'.
 
     Returns:
@@ -90,8 +93,8 @@ def log_evidence(
       TypeError, ValueError: as `ntk_sketch.ridge`; K + λI is singular.
 
     Warns:
-      RuntimeWarning: so little of y is left that its rounding decides; of 'stochastic', conjugate
-        gradients have not converged, or 512 probes do not give 0.1 %.
+      RuntimeWarning: the residual of y is so small that rounding dominates it; for 'stochastic',
+        conjugate gradients have not converged, or 512 probes do not reach 0.1 %.
 
     Source: C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning (2006), eq.
       2.30 and appendix A.3.

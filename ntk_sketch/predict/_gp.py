@@ -33,11 +33,11 @@ def gp_inference(
     progress: Progress = None,
     exact_diagonal: bool = True,
 ) -> Posterior:
-    """Mean and covariance of the posterior of infinitely wide Bayesian networks, and of trained
-    ones; `neural_tangents.predict.gp_inference` on features.
+    """Mean and covariance of infinitely wide networks, Bayesian or trained to convergence.
 
-    Use it for predictive variances without times of training. With K the NNGP kernel and Θ the NTK
-    of the features, λ the variance of the noise:
+    Use this for predictive variances that do not depend on a training time. It is
+    `neural_tangents.predict.gp_inference` on features. K is the NNGP kernel and Θ the NTK of the
+    features, and λ the variance of the noise:
 
     | get | mean | covariance |
     |---|---|---|
@@ -45,13 +45,13 @@ def gp_inference(
     | 'ntkgp' | Θ* (Θ + λI)⁻¹ y | Θ** - Θ* (Θ + λI)⁻¹ Θ*ᵀ: the Gaussian process of the NTK |
     | 'ntk' | as 'ntkgp' | that of trained networks, `gradient_descent_mse_ensemble` at t = ∞ |
 
-    What features miss of a test variance, cost, arguments, errors and warnings are those of
+    The correction of test variances, cost, arguments, errors and warnings are those of
     `gradient_descent_mse_ensemble`.
 
     Returns:
-      `predict_fn(get=None, x_test=None, compute_cov=False)`, and its method
-      `sample(x_test, *, key, n_samples=1, get=None)`; see there. The noise λ is not part of test
-      covariances: add it for those of observations.
+      `predict_fn(get=None, x_test=None, compute_cov=False)`, with a method
+      `sample(x_test, *, key, n_samples=1, get=None)`; see there. Test covariances do not include
+      the noise: add λ for those of observations.
 
     Source: 'ntkgp': B. He, B. Lakshminarayanan, Y. W. Teh, Bayesian Deep Ensembles via the Neural
       Tangent Kernel, NeurIPS 2020 (arXiv 2007.05864).

@@ -116,22 +116,22 @@ def gradient_descent_mse(
     batch_size: int | None = None,
     progress: Progress = None,
 ) -> Trajectory:
-    """Outputs of one wide network that gradient descent on the squared error trains, at any time;
-    `neural_tangents.predict.gradient_descent_mse` on features.
+    """Outputs of one wide network trained by gradient descent on the squared error, at any time.
 
-    Use it to follow a given network, from its own outputs f_0; over all networks on average,
-    `gradient_descent_mse_ensemble`. With K the kernel of the features, `τ = learning_rate t /
-    y.size` and φ_τ(s) = (1 - exp(-(s + λ) τ)) / (s + λ):
+    Use this to follow a given network from its own initial outputs f_0. For the distribution over
+    all initialisations use `gradient_descent_mse_ensemble`. It is
+    `neural_tangents.predict.gradient_descent_mse` on features. With K the kernel of the features,
+    `τ = learning_rate t / y.size` and φ_τ(s) = (1 - exp(-(s + λ) τ)) / (s + λ):
 
         f_t(x_train) = y + exp(-(K + λI) τ) (f_0(x_train) - y)
         f_t(x_test) = f_0(x_test) + K* φ_τ(K) (y - f_0(x_train))
 
     Cost: the statistics of `gradient_descent_mse_ensemble` for one kernel. With n > p examples,
-    predictions on the training set at finite t take another pass over them, and so does an f_0 that
-    is not 0; `fx_train_0=None` asks for test predictions alone.
+    predictions on the training set at finite t take another pass over it, and so does an f_0 that
+    is not 0. With `fx_train_0=None` only test predictions are computed.
 
     Args:
-      get: the kernel that trains, 'ntk' or 'nngp'.
+      get: the kernel of the training, 'ntk', or 'nngp' if only the last layer is trained.
       feature_map, x_train, y_train, learning_rate, diag_reg, diag_reg_absolute_scale, batch_size,
         progress: as in `gradient_descent_mse_ensemble`.
 
@@ -141,14 +141,14 @@ def gradient_descent_mse(
 
       * t: None for ∞, a number ≥ 0, or an array of them, whose axes come first in results.
       * fx_train_0, fx_test_0: f_0 of the training and test examples, (n, outputs) and (m, outputs),
-        or a number for all. None: no predictions of these; for training ones f_0 is then 0.
+        or one number for all. None: no predictions for these (f_0 of training examples is then 0).
       * x_test: test inputs (m, ...), together with `fx_test_0`.
 
-      It returns the predictions on training examples, those on test examples, or the pair. At
-      t = None the former are `y_train`.
+      It returns predictions on the training examples, on the test examples, or a pair of both. At
+      t = None those on training examples are `y_train`.
 
     Raises:
-      TypeError, ValueError: as `gradient_descent_mse_ensemble`; f_0 of another shape.
+      TypeError, ValueError: as `gradient_descent_mse_ensemble`; f_0 has the wrong shape.
 
     Warns:
       RuntimeWarning: the kernel is numerically rank-deficient at this λ.

@@ -1,7 +1,7 @@
-"""Nonlinearities and their dual kernels as series: Hermite and Gegenbauer coefficients at
-any norm, tables of them, fits and recovery.
+"""Series of nonlinearities and of their dual kernels.
 
-Coefficients are computed on the host, in NumPy float64.
+The module has Hermite and Gegenbauer coefficients at any norm, tables of them, and fits of series
+to values of a kernel. Coefficients are computed on the host, in NumPy float64.
 """
 
 from ._fit import SeriesFit as SeriesFit

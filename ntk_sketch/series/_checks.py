@@ -1,4 +1,4 @@
-"""What the series of this package refuse, before any long work."""
+"""Checks of the arguments of series, made before any long work."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -8,20 +8,20 @@ import numpy as np
 from .._arguments import checked_integer
 from .._typing import Inputs
 
-#: Norms `√q` of what enters a nonlinearity: a number or an array of any shape.
+#: Norms `√q` of the inputs of a nonlinearity: a number or an array of any shape.
 Norms: TypeAlias = float | int | Inputs | Sequence[float]
 
-#: The largest degree: above it Hermite polynomials reach the ends of the quadrature's range.
+#: The largest degree. Above it Hermite polynomials extend beyond the range of the quadrature.
 MAX_DEGREE = 200
 
 
 def checked_degree(degree: int) -> int:
-    """The largest degree of a series: an integer from 0 to 200."""
+    """Checks the largest degree of a series: an integer from 0 to 200."""
     return checked_integer(degree, "degree", least=0, largest=MAX_DEGREE)
 
 
 def checked_radius(radius: Norms) -> np.ndarray:
-    """Norms in float64: positive and finite."""
+    """Norms in float64, checked to be positive and finite."""
     radius = real(radius, "radius")
     wrong = ~(np.isfinite(radius) & (radius > 0))
     if wrong.any():
@@ -33,13 +33,13 @@ def checked_radius(radius: Norms) -> np.ndarray:
 
 
 def checked_dimension(dimension: int) -> int:
-    """The dimension d of the space that holds the sphere S^{d-1}: an integer of 2 or more."""
+    """Checks the dimension d of the space of the sphere S^{d-1}: an integer of 2 or more."""
     hint = " The sphere in one dimension is two points, and has no Gegenbauer polynomials."
     return checked_integer(dimension, "dimension", least=2, hint=hint)
 
 
 def real(values, name: str) -> np.ndarray:
-    """`values` as a float64 array; complex numbers are refused, not cut."""
+    """`values` as a float64 array; refuses complex numbers."""
     values = np.asarray(values)
     if np.iscomplexobj(values):
         raise TypeError(f"{name} must be real, got {values.dtype}")
@@ -47,7 +47,7 @@ def real(values, name: str) -> np.ndarray:
 
 
 def finite(values: np.ndarray, arguments: np.ndarray, name: str) -> np.ndarray:
-    """`values` of `name` at `arguments` (same shape), all of them numbers."""
+    """`values` of `name` at `arguments` (same shape), checked to be finite."""
     wrong = ~np.isfinite(values)
     if wrong.any():
         where, what = arguments[wrong].flat[0], values[wrong].flat[0]

@@ -1,4 +1,4 @@
-"""Non-negative power series fitted to a kernel's own values, on a coreset of its points."""
+"""Non-negative power series fitted to values of a kernel."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ._checks import checked_degree, real
 
 
 class SeriesFit(NamedTuple):
-    """`Σ_l b_l ρ^l ≈ κ(ρ)` with `b_l >= 0`.
+    """The result of `fit_series`: `Σ_l b_l ρ^l ≈ κ(ρ)` with `b_l >= 0`.
 
     Attributes:
         coefficients: b_l, l = 0..degree.
@@ -25,14 +25,14 @@ class SeriesFit(NamedTuple):
 def fit_series(
     cosines: Inputs, values: Inputs, degree: int, weights: Inputs | None = None
 ) -> SeriesFit:
-    r"""The non-negative series nearest to a kernel's own values, by weighted least squares:
+    r"""Fits a non-negative power series to values of a kernel by weighted least squares:
 
         min_{b >= 0} Σ_i w_i (Σ_l b_l ρ_i^l - κ_i)².
 
-    Non-negative, since `b_l ρ^l` must be an inner product of features. The series is best where the
-    data has its cosines, and degrees past the last share the tail of a Taylor series. For a coreset
-    of points (`sketches.greedy_coreset`), `ρ` and `κ` are those of its pairs (m, m), and `w` the
-    outer product of its weights.
+    Use this in place of a Taylor series if the cosines of the data are known: the fit is best
+    there. Coefficients are non-negative, so that `b_l ρ^l` is an inner product of features. For a
+    coreset of points (`sketches.greedy_coreset`), `ρ` and `κ` belong to its pairs (m, m), and `w`
+    is the outer product of its weights.
 
     Columns are scaled to norm 1 before `scipy.optimize.nnls`: high powers of small cosines have
     norms far below 1.
@@ -40,17 +40,17 @@ def fit_series(
     Args:
         cosines: ρ, of any shape, in [-1, 1].
         values: κ(ρ), of the same shape.
-        degree: the largest l.
+        degree: the largest l. Raise it to lower the residual.
         weights: w >= 0, of the same shape; None: 1.
 
     Raises:
-        ValueError: shapes that differ; cosines outside [-1, 1]; values or weights not finite.
+        ValueError: shapes differ; cosines are outside [-1, 1]; values or weights are not finite.
         TypeError: complex numbers; a degree that is not an integer.
 
     Cost: `O(n degree²)` FLOPs, n values.
 
-    Source: Han, Avron and Shin 2020 (arXiv 1905.11616), coreset-based regression; here with the
-    sign constraint.
+    Source: Han, Avron and Shin 2020 (arXiv 1905.11616), coreset-based regression; the sign
+    constraint is ours.
 
     Example:
         >>> import numpy as np
@@ -68,7 +68,7 @@ def fit_series(
             f"cosines, values and weights must have one shape, got {rho.shape}, {kappa.shape} and"
             f" {w.shape}"
         )
-    slack = 1e-6  # cosines in float32
+    slack = 1e-6  # for cosines in float32
     if rho.size == 0 or not (np.abs(rho) <= 1 + slack).all():
         raise ValueError("cosines must be a non-empty array of numbers from -1 to 1")
     if not (np.isfinite(kappa).all() and np.isfinite(w).all() and (w >= 0).all()):

@@ -1,8 +1,8 @@
 r"""Gegenbauer polynomials of any dimension, and series of zonal functions in them.
 
 `P_l` of dimension d is the Gegenbauer polynomial of degree l and index (d - 2) / 2, scaled to
-`P_l(1) = 1`: Chebyshev's for d = 2, Legendre's for d = 3. `x, x' ↦ P_l(<x, x'>)` on the unit
-sphere of R^d is the kernel of the spherical harmonics of degree l over their number `α_l`, and
+`P_l(1) = 1`: Chebyshev's for d = 2, Legendre's for d = 3. On the unit sphere of R^d, `P_l(<x, x'>)`
+is the kernel of the spherical harmonics of degree l divided by their number `α_l`, and
 
     ∫ P_l P_m dμ = 1[l = m] / α_l,        μ the law of <x, x'>, of density ∝ (1 - t²)^{(d-3)/2}.
 """
@@ -22,13 +22,13 @@ from ._host import on_host
 
 _FIRST_NODES, _MAX_NODES = 64, 2048
 
-#: Nodes of less weight w are left out: `w |p_l| <= √w`. At their t, `p_l` overflows.
+#: Nodes of smaller weight w are left out. There `w |p_l| <= √w`, and `p_l` overflows.
 _LEAST_WEIGHT = 1e-60
 
 
 class GegenbauerCoefficients(NamedTuple):
-    """`f(t) = Σ_l f_l P_l(t)`: `values` f_l (degree + 1,) and estimates of their absolute errors,
-    NumPy float64.
+    """Coefficients of `f(t) = Σ_l f_l P_l(t)`: `values` f_l (degree + 1,) and estimates of their
+    absolute errors, in NumPy float64.
     """
 
     values: Float[np.ndarray, " l"]
@@ -38,24 +38,27 @@ class GegenbauerCoefficients(NamedTuple):
 def gegenbauer_coefficients(
     f: Callable, dimension: int, degree: int, *, tolerance: float = 1e-12
 ) -> GegenbauerCoefficients:
-    r"""`f_l = α_l ∫ f P_l dμ` of a zonal function f on [-1, 1].
+    r"""Gegenbauer coefficients `f_l = α_l ∫ f P_l dμ` of a zonal function f on [-1, 1].
 
-    Gauss quadrature of μ, its nodes doubled until the integrals `∫ f p_l dμ` with the orthonormal
-    `p_l = √α_l P_l` agree to `tolerance`, relative to `√∫ f² dμ`, or 2,048 nodes are reached.
+    Use this for a function that is given by its values. If its power series is known, as that of
+    every dual kernel, `gegenbauer_from_powers` is more accurate.
 
-    These integrals carry rounding errors of `nodes · eps √∫ f² dμ`, and `f_l` one that is `√α_l`
-    larger: in high dimensions almost all t are near 0, where f does not tell its high degrees. The
-    error says so (d = 10,000: 2e-10 for l = 2, above 1 for l = 8). A function with a known power
-    series, as every dual kernel has, loses nothing through `gegenbauer_from_powers`.
+    The number of nodes of a Gauss quadrature of μ is doubled until the integrals `∫ f p_l dμ` with
+    the orthonormal `p_l = √α_l P_l` agree to `tolerance`, relative to `√∫ f² dμ`, or 2,048 nodes
+    are reached.
+
+    These integrals have rounding errors of `nodes · eps √∫ f² dμ`, and `f_l` errors that are `√α_l`
+    times larger. In high dimensions almost all t are near 0, where values of f do not determine its
+    high degrees. `error` shows this (d = 10,000: 2e-10 for l = 2, above 1 for l = 8).
 
     Args:
-        f: elementwise, of NumPy or JAX arrays; evaluated in float64 on the host.
+        f: an elementwise function of NumPy or JAX arrays, evaluated in float64 on the host.
         dimension: d >= 2.
         degree: the largest l, from 0 to 200.
-        tolerance: aim for the error.
+        tolerance: the error to aim for.
 
     Raises:
-        ValueError: a dimension or degree outside its range; f not finite.
+        ValueError: a dimension or degree outside its range; f is not finite.
         TypeError: complex values.
 
     Cost: `O(nodes² + nodes · degree)` FLOPs.
@@ -81,16 +84,18 @@ def gegenbauer_coefficients(
             break
         coarse = moments
     scale = root_harmonic_dimension(dimension, degree)
-    rounding = nodes * np.finfo(np.float64).eps * norm  # of the rule: nodes steps of a recurrence
+    rounding = nodes * np.finfo(np.float64).eps * norm  # the rule has `nodes` steps of a recurrence
     return GegenbauerCoefficients(scale * moments, scale * (difference + rounding))
 
 
 def gegenbauer_from_powers(dimension: int, degree: int) -> Float[np.ndarray, "l n"]:
     r"""The matrix M of `t^n = Σ_l M[l, n] P_l(t)`, (degree + 1, degree + 1), upper triangular.
 
-    Column n + 1 is column n times t, by `(2l + d - 2) t P_l = (l + d - 2) P_{l+1} + l P_{l-1}`. No
-    entry is negative and columns sum to 1: nothing cancels, in any dimension. So the kernel of a
-    nonlinearity has the coefficients
+    Use this to turn a power series into a Gegenbauer series without loss of digits.
+
+    Column n + 1 is column n times t, by `(2l + d - 2) t P_l = (l + d - 2) P_{l+1} + l P_{l-1}`.
+    Entries are not negative and columns sum to 1, so that nothing cancels, in any dimension. The
+    kernel of a nonlinearity therefore has the coefficients
 
         f_l(r, r') = Σ_n M[l, n] c_n(r) c_n(r'),
 
@@ -118,9 +123,10 @@ def gegenbauer_from_powers(dimension: int, degree: int) -> Float[np.ndarray, "l 
 
 
 def gegenbauer_polynomials(t: Inputs, dimension: int, degree: int):
-    """`P_l(t)`, l = 0..degree, (*t.shape, degree + 1): in JAX for JAX arrays, else in NumPy.
+    """`P_l(t)` for l = 0..degree, (*t.shape, degree + 1): in JAX for JAX arrays, else in NumPy.
 
-    By the recurrence, stable on [-1, 1]; its coefficients are at most 2.
+    Use this to evaluate a Gegenbauer series. The recurrence is stable on [-1, 1]; its coefficients
+    are at most 2.
 
     Example:
         >>> import numpy as np
@@ -143,7 +149,7 @@ def gegenbauer_polynomials(t: Inputs, dimension: int, degree: int):
 def log_harmonic_dimension(dimension: int, degree: int) -> Float[np.ndarray, " l"]:
     """`log α_l`, l = 0..degree: `α_l = (2l + d - 2) / l · C(l + d - 3, l - 1)`, α_0 = 1.
 
-    The logarithm, since α_l overflows float64 early in high dimensions.
+    It is a logarithm because α_l overflows float64 early in high dimensions.
     """
     degree, dimension = checked_degree(degree), checked_dimension(dimension)
     l = np.arange(1, degree + 1)
@@ -152,17 +158,16 @@ def log_harmonic_dimension(dimension: int, degree: int) -> Float[np.ndarray, " l
 
 
 def root_harmonic_dimension(dimension: int, degree: int) -> Float[np.ndarray, " l"]:
-    """`√α_l`, or 1e260 where it is larger: no coefficient of such degree has digits."""
+    """`√α_l`, or 1e260 if it is larger: no coefficient of such a degree has correct digits."""
     return np.exp(np.minimum(log_harmonic_dimension(dimension, degree) / 2, 600.0))
 
 
 def gauss_rule(dimension: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes in [-1, 1] and weights, of sum 1, of the Gauss quadrature of μ; in high dimensions
-    without the nodes of no weight.
+    """Nodes in [-1, 1] and weights (of sum 1) of the Gauss quadrature of μ.
 
-    Nodes are the eigenvalues of the recurrence of the orthonormal `p_l`; weights `1 / Σ_l p_l²`,
-    which keeps the relative precision of the smallest. SciPy's rules for Jacobi weights overflow in
-    high dimensions.
+    In high dimensions nodes of negligible weight are left out. Nodes are the eigenvalues of the
+    recurrence of the orthonormal `p_l`. Weights are `1 / Σ_l p_l²`, which keeps the relative
+    precision of the smallest. SciPy's rules for Jacobi weights overflow in high dimensions.
     """
     off = _orthonormal_recurrence(dimension, nodes)
     t = np.asarray(eigvalsh_tridiagonal(np.zeros(nodes), off[:-1]))
@@ -180,7 +185,7 @@ def orthonormal_polynomials(t: np.ndarray, dimension: int, degree: int) -> np.nd
 
 
 def orthonormal_sequence(t, dimension: int, degree: int):
-    """`p_l(t)`, l = 0..degree, one after the other, of a NumPy or JAX array."""
+    """Yields `p_l(t)` for l = 0..degree, for a NumPy or JAX array."""
     off = [float(b) for b in _orthonormal_recurrence(dimension, degree + 1)]
     below, p = 0 * t, 0 * t + 1
     for l in range(degree + 1):
@@ -213,5 +218,5 @@ def _moments(f: Callable, dimension: int, degree: int, nodes: int) -> tuple[np.n
 
 
 def zonal_values(f: Callable, t: np.ndarray) -> np.ndarray:
-    """`f(t)` in float64, all finite."""
+    """`f(t)` in float64, checked to be finite."""
     return finite(real(on_host(f, t, "f"), "f"), t, "f")

@@ -14,12 +14,12 @@ from ._quadrature import gaussian_moments
 
 
 class HermiteCoefficients(NamedTuple):
-    """`c_l(r)` for l = 0..degree and what is known about them; NumPy float64.
+    """Hermite coefficients `c_l(r)` for l = 0..degree with error estimates, in NumPy float64.
 
     Attributes:
-        values: (*r, degree + 1).
-        error: estimate of the absolute error of each of them.
-        second_moment: (*r), `E[σ(r g)²] = k_σ(r², r², r²) = Σ_l c_l(r)²` over all l, by the same
+        values: `c_l(r)` (*r, degree + 1).
+        error: estimates of their absolute errors.
+        second_moment: `E[σ(r g)²] = k_σ(r², r², r²) = Σ_l c_l(r)²` over all l, (*r), by the same
             quadrature.
     """
 
@@ -29,8 +29,9 @@ class HermiteCoefficients(NamedTuple):
 
     @property
     def tail(self) -> Float[np.ndarray, "*r"]:
-        """The share `1 - Σ_{l <= degree} c_l(r)² / k_σ(r², r², r²)` that the series leaves out,
-        to rounding (1e-16).
+        """The share of the kernel that the series leaves out, to rounding (1e-16).
+
+        It is `1 - Σ_{l <= degree} c_l(r)² / k_σ(r², r², r²)`.
         """
         kept = np.sum(self.values**2, axis=-1)
         whole = np.where(self.second_moment > 0, self.second_moment, 1)
@@ -46,39 +47,44 @@ def hermite_coefficients(
     tolerance: float = 1e-12,
     max_tail: float | None = None,
 ) -> HermiteCoefficients:
-    r"""`c_l(r) = E[σ(r g) h_l(g)]`, g ~ N(0, 1), h_l the orthonormal Hermite polynomials.
+    r"""Hermite coefficients `c_l(r) = E[σ(r g) h_l(g)]` of a nonlinearity, with g ~ N(0, 1).
 
-    For `(u, v)` Gaussian of standard deviations `r, r'` and correlation ρ, Mehler's formula
-    `E[h_l(g) h_m(g')] = ρ^l 1[l = m]` gives, for every pair of norms,
+    Use this for the power series of a dual kernel at given norms; `HermiteTable` gives the
+    coefficients at any norm inside of a compiled function.
+
+    `h_l` are the orthonormal Hermite polynomials. Let `(u, v)` be Gaussian with standard deviations
+    `r, r'` and correlation ρ. Mehler's formula `E[h_l(g) h_m(g')] = ρ^l 1[l = m]` gives, for every
+    pair of norms,
 
         k_σ(ρ r r', r², r'²) = Σ_l c_l(r) c_l(r') ρ^l.
 
-    Coefficients at one norm cannot be carried to another through monomials of σ: the sums cancel.
+    Coefficients at one norm cannot be computed from those at another through monomials of σ: the
+    sums cancel.
 
-    Derivative: see `derivative_coefficients`. `derivative=True` integrates `σ'` itself, which holds
-    for a σ that jumps too: `σ'` is the derivative where there is one, jumps count for nothing, as
-    in NT's `k_σ'` (of Sign, 0).
+    `derivative=True` integrates `σ'` itself, also for a σ that jumps: `σ'` is then the derivative
+    outside of the jumps, as in NT's `k_σ'` (0 for Sign). See also `derivative_coefficients`.
 
-    Adaptive quadrature (`gaussian_moments`): kinks and jumps of σ, at 0 or elsewhere, cost panels,
-    not digits. σ is evaluated in float64 on the host whatever JAX's default, so that a call also
-    works while another function is traced. Of a `DualActivation` without a function the kernel's
-    own values are used, which give coefficients up to degree 8, each up to its sign.
+    The quadrature is adaptive (`gaussian_moments`): kinks and jumps of σ cost more panels, but no
+    accuracy. σ is evaluated in float64 on the host whatever JAX's default, so that a call also
+    works while another function is traced. For a `DualActivation` without a function the values of
+    its kernel are used, which give coefficients up to degree 8, each up to its sign.
 
     Args:
-        sigma: elementwise, of NumPy or JAX arrays; or a `DualActivation`.
+        sigma: an elementwise function of NumPy or JAX arrays, or a `DualActivation`.
         radius: norms r, of any shape.
         degree: the largest l, from 0 to 200.
         derivative: coefficients of the derivative of a `DualActivation` instead.
-        tolerance: aim for the error, relative to `√E[σ²]`. What was reached is in `error`.
-        max_tail: refuse norms where the series leaves out more than this share of `E[σ²]`.
+        tolerance: the error to aim for, relative to `√E[σ²]`. The result's `error` is the one
+            reached.
+        max_tail: refuse norms at which the series leaves out more than this share of `E[σ²]`.
 
     Raises:
-        ValueError: a degree or a norm outside its range; σ not finite; `E[σ²]` infinite, so that
-            the series converges at no ρ near 1; a tail above `max_tail`.
+        ValueError: a degree or norm outside its range; σ is not finite; `E[σ²]` is infinite, so
+            that the series converges at no ρ near 1; a tail above `max_tail`.
         TypeError: complex values; `derivative` of a plain function.
 
-    Cost: `O(nodes · degree)` FLOPs, with about 1,500 nodes a norm for smooth σ at norms of order 1,
-    in proportion to the number of oscillations for others; memory for 2^16 nodes at a time.
+    Cost: `O(nodes · degree)` FLOPs. Smooth σ at norms of order 1 take about 1,500 nodes a norm;
+    others take nodes in proportion to their oscillations. Memory is for 2^16 nodes at a time.
 
     Source: Han et al. 2022 (arXiv 2209.04121), for r = 1; Mehler 1866.
 
@@ -113,7 +119,7 @@ def hermite_coefficients(
 def _of_homogeneous(
     sigma: DualActivation, radius: np.ndarray, degree: int, derivative: bool, *more
 ) -> HermiteCoefficients:
-    """Those at norm one, of the nonlinearity that has the kernels there, times a power of norms."""
+    """Coefficients of `sigma.unit` at norm one, times powers of the norms."""
     tolerance, max_tail = more
     unit: Any = sigma.unit
     one = hermite_coefficients(
@@ -129,18 +135,22 @@ def _of_homogeneous(
 def derivative_coefficients(
     values: Float[Inputs, "*r l_plus_1"], radius: Norms
 ) -> Float[np.ndarray, "*r l"]:
-    r"""`c'_l(r) = E[σ'(r g) h_l(g)] = √(l+1) c_{l+1}(r) / r` of an absolutely continuous σ.
+    r"""Hermite coefficients of σ' from those of an absolutely continuous σ.
 
-    With f(g) = σ(r g) and `(h_l φ)' = -√(l+1) h_{l+1} φ`, integration by parts turns
-    `√(l+1) E[f h_{l+1}]` into `E[f' h_l] = r E[σ'(r g) h_l(g)]`. A jump of height J at x adds
-    `J h_l(x/r) φ(x/r)` to the right side: for such σ use `hermite_coefficients(..., derivative=
-    True)`. The limit at r → 0 is `c'_0 = σ'(0)` and `c'_l = 0` for l > 0 where `σ'` is continuous
-    at 0, since `c_{l+1}` is of order `r^{l+1}`; dividing by r loses digits there (an error of
-    `eps |σ(0)| / r`), the integral of `σ'` does not.
+    Use this to save a second quadrature. For a σ that jumps, or at tiny norms, use
+    `hermite_coefficients(..., derivative=True)`.
+
+        c'_l(r) = E[σ'(r g) h_l(g)] = √(l+1) c_{l+1}(r) / r.
+
+    This follows with f(g) = σ(r g) and `(h_l φ)' = -√(l+1) h_{l+1} φ`: integration by parts turns
+    `√(l+1) E[f h_{l+1}]` into `E[f' h_l] = r E[σ'(r g) h_l(g)]`. A jump of height J at x would add
+    `J h_l(x/r) φ(x/r)`. Division by a small r has an error of `eps |σ(0)| / r`, which the integral
+    of `σ'` has not. (The limit at r → 0 is `c'_0 = σ'(0)` and `c'_l = 0` for l > 0, if `σ'` is
+    continuous at 0.)
 
     Args:
-        values: coefficients (*r, degree + 2) of σ, of one degree more than the result.
-        radius: (*r).
+        values: coefficients (*r, degree + 2) of σ, one degree more than the result.
+        radius: norms (*r).
 
     Example:
         >>> import numpy as np
@@ -157,7 +167,7 @@ def derivative_coefficients(
 def elementwise_function(
     sigma: DualActivation | Callable, derivative: bool = False
 ) -> tuple[Callable, str]:
-    """σ or σ' as a plain function, and what errors call it."""
+    """σ or σ' as a plain function, and its name for errors."""
     if isinstance(sigma, DualActivation):
         return (lambda x: value_and_derivative(sigma, x)[int(derivative)]), sigma.name
     if derivative:

@@ -8,27 +8,28 @@ from numpy.polynomial import chebyshev
 from ..activations._dual import DualActivation
 from ..numerics._precision import float64
 
-#: Higher coefficients are lost in the rounding of the kernel's values, see `_taylor`.
+#: The largest degree; higher coefficients are lost in the rounding of kernel values, see `_taylor`.
 MAX_DEGREE = 8
 _NODES, _HALF_WIDTH = 28, 0.5
-#: Norms at which the sign of a coefficient is looked for.
+#: Norms relative to which the sign of a coefficient is determined.
 _REFERENCES = np.array([0.3, 1.0, 3.0])
 
 
 def coefficients_from_kernel(
     dual: DualActivation, radius: Float[np.ndarray, " r"], degree: int, derivative: bool
 ) -> tuple[Float[np.ndarray, "r l"], Float[np.ndarray, "r l"], Float[np.ndarray, " r"]]:
-    r"""`c_l(r)`, their error and `k_σ(r², r², r²)`, where σ is not known but `k_σ` is.
+    r"""`c_l(r)`, their error and `k_σ(r², r², r²)`, if σ is not known but `k_σ` is.
 
-    Mehler's formula makes the products `a_l(r, s) = c_l(r) c_l(s)` the Taylor coefficients of
-    `ρ ↦ k_σ(ρ r s, r², s²)`. They fix every `c_l` up to its sign, which no kernel depends on:
+    By Mehler's formula the products `a_l(r, s) = c_l(r) c_l(s)` are the Taylor coefficients of
+    `ρ ↦ k_σ(ρ r s, r², s²)`. They determine every `c_l` up to its sign, which kernels do not depend
+    on:
 
         c_l(r) = a_l(r, s) / √a_l(s, s),
 
-    with s, among three norms, where `a_l(s, s)` is largest.
+    where s is the one of three norms at which `a_l(s, s)` is largest.
 
     Raises:
-        ValueError: a degree above 8; kernels that are not finite, or not positive semidefinite.
+        ValueError: the degree is above 8; the kernel is not finite, or not positive semidefinite.
 
     Cost: 84 values of the kernel for each norm.
     """
@@ -69,13 +70,13 @@ def coefficients_from_kernel(
     across = series(radius, _REFERENCES, second_moment, others)
     across = np.take_along_axis(across, best[None, None], axis=1)[:, 0]
     scale = np.sqrt(second_moment)[:, None]
-    # What is not seen is less than the root of its error.
+    # Coefficients below their error are set to 0; they are smaller than its root.
     errors = np.where(seen, error / root, np.sqrt(8 * error))
     return np.where(seen, across / root, 0) * scale, errors * scale, second_moment
 
 
 def check_degree_of_kernel(dual: DualActivation, degree: int) -> None:
-    """Refuses a degree that values of a kernel do not give."""
+    """Refuses a degree that cannot be found from values of a kernel."""
     if degree > MAX_DEGREE:
         raise ValueError(
             f"{dual.name} has no function, so its series comes from values of its kernel, and"
@@ -95,9 +96,9 @@ def _refuse(dual: DualActivation, what: str):
 def _taylor(degree: int) -> tuple[Float[np.ndarray, "l node"], Float[np.ndarray, " node"]]:
     """Taylor coefficients at 0 as weighted sums of values at Chebyshev nodes of [-1/2, 1/2].
 
-    Dual kernels are analytic for |ρ| < 1, so that interpolation at 28 nodes errs by `(2 + √3)^-28`,
-    1e-16. Absolute weights, by which rounding grows, sum to 5e-11/eps at degree 4 and 2e-7/eps at
-    degree 8, and to five times as much with every degree more.
+    Dual kernels are analytic for |ρ| < 1, so that interpolation at 28 nodes has an error of `(2 +
+    √3)^-28`, 1e-16. Rounding errors grow by the sum of the absolute weights, which is 5e-11/eps at
+    degree 4 and 2e-7/eps at degree 8, and five times as much for every further degree.
     """
     angles = np.pi * (np.arange(_NODES) + 0.5) / _NODES
     nodes = np.cos(angles)

@@ -1,4 +1,4 @@
-"""Kernels of fully connected nets as power series of the cosine of their inputs."""
+"""Kernels of fully connected nets as power series in the cosine of their inputs."""
 
 from typing import NamedTuple
 
@@ -10,16 +10,19 @@ from ._hermite import hermite_coefficients
 
 
 class KernelSeries(NamedTuple):
-    """`K(x, x') = Σ_n nngp[i, j, n] ρ^n` for inputs of cosine ρ, norms `r_i` and `r_j`; Θ likewise.
+    """Both kernels of a network as power series in the cosine ρ of two inputs.
 
-    Every matrix `nngp[:, :, n]` is positive semi-definite (Schoenberg 1942). What degrees above the
-    last have is left to the last, so that both kernels are right at ρ = 1 where that is exact (one
-    nonlinearity, equal norms); it is dropped where series are composed.
+    Use this in the method `series` of a `Rule`, which takes and returns such an object.
+
+    `K(x, x') = Σ_n nngp[i, j, n] ρ^n` for inputs of norms `r_i` and `r_j`, and Θ likewise. Every
+    matrix `nngp[:, :, n]` is positive semidefinite (Schoenberg 1942). A nonlinearity adds its
+    coefficients above the last degree to the last one, so that for one nonlinearity and equal norms
+    both kernels are right at ρ = 1. Compositions and products drop higher degrees.
 
     Attributes:
         nngp, ntk: coefficients (r, r, degree + 1); `ntk` is `None` if it was not asked for.
-        variances: `K(x, x)` at every norm (r,), exact.
-        ntk_variances: `Θ(x, x)`, exact; or `None`.
+        variances: exact `K(x, x)` at every norm (r,).
+        ntk_variances: exact `Θ(x, x)`, or `None`.
         channels: of the finite network.
 
     Example:
@@ -40,13 +43,13 @@ class KernelSeries(NamedTuple):
     channels: int
 
     def kernels(self):
-        """Coefficients and diagonal of K and, if it is there, of Θ."""
+        """Coefficients and diagonal of K, and then of Θ if there is one."""
         yield self.nngp, self.variances
         if self.ntk is not None and self.ntk_variances is not None:
             yield self.ntk, self.ntk_variances
 
     def map(self, nngp, ntk) -> "KernelSeries":
-        """`nngp(K)` and `ntk(K, Θ)` for coefficients and variances alike."""
+        """`nngp(K)` and `ntk(K, Θ)`, applied to both coefficients and variances."""
         mapped = self._replace(nngp=nngp(self.nngp), variances=nngp(self.variances))
         if self.ntk is None or self.ntk_variances is None:
             return mapped
@@ -75,7 +78,7 @@ class KernelSeries(NamedTuple):
         return self.map(lambda k: factor * k, lambda k, theta: factor * theta)
 
     def plus(self, other: "KernelSeries") -> "KernelSeries":
-        """Of a sum of independent branches."""
+        """The series of a sum of independent branches."""
         total = self._replace(
             nngp=self.nngp + other.nngp, variances=self.variances + other.variances
         )
@@ -86,7 +89,10 @@ class KernelSeries(NamedTuple):
         )
 
     def times(self, other: "KernelSeries") -> "KernelSeries":
-        """Of a product of independent branches; `Θ' = Θ K̃ + K Θ̃`. Cost: O(r² degree²) FLOPs."""
+        """The series of a product of independent branches, `Θ' = Θ K̃ + K Θ̃`.
+
+        Cost: O(r² degree²) FLOPs.
+        """
         through = self._replace(
             nngp=_product(self.nngp, other.nngp), variances=self.variances * other.variances
         )
@@ -131,7 +137,9 @@ class KernelSeries(NamedTuple):
 def input_series(
     radii: Float[np.ndarray, " r"], degree: int, *, ntk: bool, channels: int
 ) -> KernelSeries:
-    """`K = r r' ρ`, `Θ = 0`: of inputs of root mean square r.
+    """The series at the input of a network: `K = r r' ρ`, `Θ = 0` for root mean squares r.
+
+    Use this as the start of a recursion over the layers' rules.
 
     Example:
         >>> import numpy as np
@@ -147,7 +155,7 @@ def input_series(
 
 
 def _pairs(outer) -> Float[np.ndarray, "r r l"]:
-    """`c_n(r) c_n(r')`, the tail with the last degree."""
+    """`c_n(r) c_n(r')`, with the tail added to the last degree."""
     values, left = outer.values, np.sqrt(outer.tail * outer.second_moment)
     products = values[:, None] * values
     products[..., -1] += np.outer(left, left)
@@ -155,7 +163,7 @@ def _pairs(outer) -> Float[np.ndarray, "r r l"]:
 
 
 def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """`Σ_n outer_n inner^n`, truncated, by Horner's rule."""
+    """`Σ_n outer_n inner^n`, truncated to the degree of `inner`, by Horner's rule."""
     result = np.zeros_like(inner)
     for n in range(outer.shape[-1] - 1, -1, -1):
         result = _product(result, inner)
@@ -164,7 +172,7 @@ def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The product of two power series, truncated."""
+    """The product of two power series, truncated to their degree."""
     size = a.shape[-1]
     result = np.zeros_like(a)
     for n in np.flatnonzero(b.reshape(-1, size).any(axis=0)):

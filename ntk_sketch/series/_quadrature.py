@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ._checks import finite
 from ._host import on_host
 
-#: Standard deviations to which integrals go, and from which on there must be nothing left.
+#: Integrals reach to `_END` standard deviations; beyond `_NEARLY_END` there must be no mass.
 _END, _NEARLY_END = 40.0, 32.0
 _NODES = 16
 _MAX_HALVINGS, _MAX_PANELS = 50, 1 << 15
@@ -19,14 +19,14 @@ def gaussian_moments(
 ) -> tuple[Float[np.ndarray, "r m"], Float[np.ndarray, "r m"]]:
     r"""`E[f(r g) h_l(g)]` for l = 0..degree, then `E[f(r g)²]`: values and errors (r, degree + 2).
 
-    Gauss-Legendre panels with the Gaussian density in the integrand, which are halved until a panel
-    and its halves agree. Panels meet at 0, so that a kink there costs nothing; other kinks and
-    jumps are closed in on. The first panels shrink towards 0 at the scale of `f` as well as of g:
-    a bump of f near 0 is seen at any norm. `f`, `h_l` and f² are all taken times `√φ`, for
-    otherwise they overflow.
+    The integrand, with the Gaussian density, is integrated over Gauss-Legendre panels, which are
+    halved until a panel and its halves agree. Panels meet at 0, so that a kink there costs nothing;
+    other kinks and jumps are enclosed by ever smaller panels. The first panels shrink towards 0 at
+    the scale of both f and g, so that a bump of f near 0 is found at any norm. `f` and `h_l` are
+    each multiplied by `√φ`, since they could overflow alone.
 
-    The error is the sum of what panels and halves differ by, which is the error of the panels (that
-    of the halves is far smaller), and rounding.
+    The error is the sum of the differences of panels and their halves, plus rounding. That is the
+    error of the panels; that of the halves is far smaller.
     """
     edges = _first_edges(float(radius.max()))
     who = np.repeat(np.arange(len(radius)), len(edges) - 1)
@@ -61,7 +61,7 @@ def _first_edges(largest_radius: float) -> np.ndarray:
 
 
 def _scale(panels, who, radius, at_the_end, name) -> np.ndarray:
-    """What errors are relative to: `√E[f²]` for coefficients, `E[f²]` for the second moment.
+    """The scale of relative errors: `√E[f²]` for coefficients, `E[f²]` for the second moment.
 
     Raises:
         ValueError: E[f²] has mass beyond the range.
@@ -104,7 +104,7 @@ def _panels(fn, radius, low, high, degree: int, name: str) -> Float[np.ndarray, 
 
 
 def _check_overflow(value: np.ndarray, radius: np.ndarray, g: np.ndarray, name: str) -> None:
-    """Infinities say that the series diverges, or that nobody can tell."""
+    """Refuses a σ that overflows: its series diverges, or its tail cannot be bounded."""
     infinite = np.argwhere(np.isinf(value))
     if len(infinite):
         panel, node = infinite[0]

@@ -1,4 +1,4 @@
-"""Series of zonal kernels whose coefficients depend on both norms, as sums of products."""
+"""Radial factors: series of zonal kernels with coefficients that are sums of products."""
 
 import equinox as eqx
 import numpy as np
@@ -11,20 +11,20 @@ from ._gegenbauer import gegenbauer_from_powers
 from ._spline import LogSpline
 from ._table import HermiteTable
 
-#: Of the kernel's diagonal: radial components of less energy than this are left out.
+#: Radial components with less than this share of the kernel's diagonal are left out.
 _LEAST_ENERGY = 1e-8
 
 
 class RadialFactors(eqx.Module):
     r"""`k(x, x') = √(k(x, x) k(x', x')) Σ_l Σ_i h_{l,i}(r) h_{l,i}(r') B_l(ρ)`, tabulated.
 
-    A positive definite kernel that depends on cosine and norms alone has, for powers or Gegenbauer
-    polynomials `B_l`, coefficients that are positive definite in the norms (Schoenberg 1942). On a
-    grid of norms they are matrices `A_l`; their eigenvectors times the roots of the eigenvalues are
-    the components i, of which few matter; one, if the kernel is homogeneous.
+    Let `B_l` be powers or Gegenbauer polynomials. The coefficients of a positive definite kernel
+    that depends only on cosine and norms are positive definite in the norms (Schoenberg 1942). On a
+    grid of norms they are matrices `A_l`. Their eigenvectors, times the roots of the eigenvalues,
+    are the components i. Few of them matter; one, if the kernel is homogeneous.
 
     Args:
-        first, last: the least and the largest norm of a uniform grid of log r.
+        first, last: the smallest and largest norm of a uniform grid in log r.
         coefficients: `A_l` (r, r, degree + 1), on the grid.
         diagonal: `k(x, x)` (r,).
 
@@ -48,7 +48,7 @@ class RadialFactors(eqx.Module):
         count = max(int(np.sum(np.any(energy > _LEAST_ENERGY, axis=0))), 1)
         factors = vectors[..., ::-1] * np.sqrt(np.maximum(values[:, None, ::-1], 0))
         factors = np.moveaxis(factors[..., :count], 0, 1)
-        # Eigenvectors have no sign of their own.
+        # The signs of eigenvectors are arbitrary.
         factors *= np.where(factors.sum(axis=0) < 0, -1, 1)
         self.factors = LogSpline(first, last, factors)
         self.log_diagonal = LogSpline(first, last, np.log(diagonal), beyond="linear")
@@ -67,13 +67,13 @@ class RadialFactors(eqx.Module):
 
 
 class GegenbauerFactors(eqx.Module):
-    r"""`h_{l,i}(r)` of a nonlinearity's kernel and Gegenbauer polynomials, l = 0..degree.
+    r"""`h_{l,i}(r)` of a nonlinearity's kernel in Gegenbauer polynomials, l = 0..degree.
 
-    From `ρ^n = Σ_l M[l, n] P_l(ρ)` and Hermite coefficients: `A_l(r, r') = Σ_n M[l, n] ĉ_n(r)
-    ĉ_n(r') + M[l, degree] τ(r) τ(r')`, so that `h_{l,i}` are linear combinations of the `√M[l, n]
-    ĉ_n(r)`, rotated so that few of them matter, and with the sign of `ĉ_l`. `τ = √(1 - Σ_n ĉ_n²)`
-    is what the series leaves out: it goes with the last power, which keeps the diagonal,
-    `Σ_l Σ_i h_{l,i}(r)² = 1`.
+    Hermite coefficients and `ρ^n = Σ_l M[l, n] P_l(ρ)` give `A_l(r, r') = Σ_n M[l, n] ĉ_n(r)
+    ĉ_n(r') + M[l, degree] τ(r) τ(r')`. The `h_{l,i}` are therefore linear combinations of the
+    `√M[l, n] ĉ_n(r)`, rotated so that few of them matter, and with the sign of `ĉ_l`. The tail `τ =
+    √(1 - Σ_n ĉ_n²)` is added to the last power, which keeps the diagonal, `Σ_l Σ_i h_{l,i}(r)² =
+    1`.
 
     Args:
         dimension: of the vectors on the sphere.

@@ -1,4 +1,4 @@
-"""Recovery of an unknown zonal kernel from few of its values."""
+"""Recovery of an unknown zonal kernel from few values."""
 
 import math
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from ._gegenbauer import gauss_rule, orthonormal_polynomials, root_harmonic_dime
 
 
 class ZonalRecovery(NamedTuple):
-    """`Σ_l f_l P_l` near f, from n values.
+    """The result of `recover_zonal`: `Σ_l f_l P_l ≈ f`, from n values.
 
     Attributes:
         values: Gegenbauer coefficients f_l, l = 0..degree.
         residual: estimate of `√∫ (Σ_l f_l P_l - f)² dμ`, the root mean square error on the sphere.
         norm: estimate of `√∫ f² dμ`.
-        cosines: (n,) where f was evaluated.
+        cosines: the points (n,) at which f was evaluated.
     """
 
     values: Float[np.ndarray, " l"]
@@ -34,34 +34,37 @@ class ZonalRecovery(NamedTuple):
 def recover_zonal(
     f: Callable, dimension: int, degree: int, *, key: PRNGKey, samples: int | None = None
 ) -> ZonalRecovery:
-    r"""The best zonal polynomial of a degree q, nearly, by leverage-sampled least squares.
+    r"""A nearly optimal polynomial approximation of a zonal function, from few values.
+
+    Use this if values of the function are expensive. The method is least squares at cosines sampled
+    by leverage scores.
 
     On the span of `p_0, ..., p_q` (orthonormal under μ, see `gegenbauer_coefficients`) the leverage
-    of a cosine t is `τ(t) = Σ_l p_l(t)²`, of integral q + 1. Cosines are drawn with a density near
-    `τ / (q + 1)` with respect to μ, and weighted by its inverse: then `O(q log q + q / ε)` values
-    give an error of at most 1 + ε times the least (in expectation for the second term), in any
-    dimension. Uniform points on the sphere, which are optimal for functions that are not zonal,
-    would need as many as τ is large at t = ±1: the number of spherical harmonics.
+    score of a cosine t is `τ(t) = Σ_l p_l(t)²`, with integral q + 1. Cosines are drawn with a
+    density near `τ / (q + 1)` with respect to μ, and weighted by its inverse. Then `O(q log q + q /
+    ε)` values give an error of at most 1 + ε times the smallest (in expectation for the second
+    term), in any dimension. Uniform points on the sphere, which are optimal for functions that are
+    not zonal, would need as many values as there are spherical harmonics, the value of τ at t = ±1.
 
     The density is constant on cells: a node of a Gauss rule of μ is drawn with probability
-    `w_i τ(t_i) / (q + 1)`, then a point of its cell, which has the μ-measure `w_i`, from μ. So the
-    density is known exactly, and the Gram matrix of the weighted regression has the expectation I
-    exactly.
+    `w_i τ(t_i) / (q + 1)`, then a point of its cell, which has the μ-measure `w_i`, from μ. The
+    density is therefore known exactly, and the Gram matrix of the weighted regression has exactly
+    the expectation I.
 
     Args:
-        f: elementwise function of t = <x, x'> of NumPy or JAX arrays; called once, with all t.
-        dimension: d >= 2, of the space that holds the sphere.
+        f: an elementwise function of t = <x, x'>, of NumPy or JAX arrays; called once, with all t.
+        dimension: d >= 2, of the space of the sphere.
         degree: q.
         key: of `jax.random`.
         samples: number n of values; None: `⌈4 (q + 1) (1 + log(q + 1))⌉`.
 
     Raises:
-        ValueError: a dimension or degree outside its range; fewer than 2 (q + 1) samples; f not
+        ValueError: a dimension or degree outside its range; fewer than 2 (q + 1) samples; f is not
             finite.
-        TypeError: a dimension, degree or number of samples that is not an integer; f not real.
+        TypeError: a dimension, degree or number of samples that is not an integer; f is not real.
 
-    Cost: n values of f and `O(n q²)` FLOPs. Coefficients of high degree in high dimensions are as
-    `gegenbauer_coefficients` says: their errors are `√α_l` times those of the expansion in `p_l`.
+    Cost: n values of f and `O(n q²)` FLOPs. In high dimensions coefficients of high degree have
+    errors that are `√α_l` times those of the expansion in `p_l`, as in `gegenbauer_coefficients`.
 
     Source: Zandieh, Han and Avron 2022 (arXiv 2202.12995), where the sampled space is that of all
     spherical harmonics, whose leverage is constant; here it is that of zonal functions.
@@ -87,7 +90,7 @@ def recover_zonal(
     squares = inverse_density * (polynomials @ solution - values) ** 2
     return ZonalRecovery(
         solution * root_harmonic_dimension(dimension, degree),
-        # The fit takes q of the n degrees of freedom.
+        # The fit uses q of the n degrees of freedom.
         float(np.sqrt(squares.sum() / (n - q))),
         float(np.sqrt(np.mean(inverse_density * values**2))),
         t,
@@ -102,7 +105,7 @@ def _leverage_sample(dimension: int, degree: int, n: int, key: PRNGKey):
     probability = weights * leverage
     probability /= probability.sum()
     cells = rng.choice(len(nodes), size=n, p=probability)
-    # From the lower half by symmetry: there small measures keep their digits.
+    # In the lower half, by symmetry: small measures keep their relative precision there.
     mirrored = np.minimum(cells, len(nodes) - 1 - cells)
     below = np.cumsum(weights) - weights
     measure = below[mirrored] + weights[mirrored] * rng.random(n)

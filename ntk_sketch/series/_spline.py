@@ -1,4 +1,4 @@
-"""Functions of a norm, tabulated."""
+"""Tables of functions of a norm."""
 
 from typing import Literal
 
@@ -13,16 +13,16 @@ from .._typing import Array, Inputs
 
 
 class LogSpline(eqx.Module):
-    """Cubic splines in log r through values on a uniform grid of log r.
+    """Cubic splines in log r through values on a uniform grid in log r.
 
-    Built on the host in float64; a call follows the dtype of the norm and can be jitted, batched
-    and differentiated.
+    They are built on the host in float64. A call has the dtype of the norm, and can be jitted,
+    batched and differentiated.
 
     Args:
-        first, last: the least and the largest norm of the grid.
-        values: at the norms of the grid, on the first axis.
-        beyond: outside of the grid the value of its nearest end ("constant"), or the tangent there
-            ("linear"), which for logarithms of values is a power law.
+        first, last: the smallest and largest norm of the grid.
+        values: values at the norms of the grid, along the first axis.
+        beyond: how to extrapolate: by the value at the nearest end ("constant"), or by the tangent
+            there ("linear"), which is a power law for logarithms of values.
 
     Cost of a call: 6 FLOPs and 4 numbers read for each norm and value.
     """
@@ -43,13 +43,13 @@ class LogSpline(eqx.Module):
         self.start = float(np.log(first))
         self.step = float(np.log(last) - np.log(first)) / intervals
         self.beyond = beyond
-        # In the local coordinate from 0 to 1 of each interval, highest power first.
+        # Coefficients in the local coordinate from 0 to 1 of each interval, highest power first.
         spline = CubicSpline(np.arange(intervals + 1), values)
         with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
             self.coefficients = jnp.asarray(np.moveaxis(spline.c, 1, 0), jnp.result_type(float))
 
     def on_host(self, radius: Float[np.ndarray, " r"]) -> np.ndarray:
-        """The values (r, ...) in NumPy, also while another function is traced."""
+        """The values (r, ...) as a NumPy array, also while another function is traced."""
         with jax.ensure_compile_time_eval():
             return np.asarray(_evaluated(self, radius), np.float64)
 

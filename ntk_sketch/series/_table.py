@@ -1,4 +1,4 @@
-"""Hermite coefficients at every norm inside a jitted map."""
+"""Tables of Hermite coefficients, for any norm inside of a compiled map."""
 
 from collections.abc import Callable
 
@@ -17,22 +17,25 @@ _FIRST_INTERVALS, _MAX_INTERVALS = 32, 4096
 
 
 class HermiteTable(eqx.Module):
-    r"""`ĉ_l(r) = c_l(r) / √k_σ(r², r², r²)`, l = 0..degree, by cubic splines in log r.
+    r"""Scaled Hermite coefficients `ĉ_l(r) = c_l(r) / √k_σ(r², r², r²)` at any norm.
 
-    So scaled, `Σ_l ĉ_l² <= 1` with the tail as the rest, the table of a homogeneous σ is constant,
-    and a norm outside of the table can be moved to its nearest end, where `ĉ` is close to its
-    limit. The kernel's own diagonal gives the scale back.
+    Use this inside of compiled functions; `hermite_coefficients` computes them at given norms on
+    the host.
 
-    The number of intervals is doubled until midpoints are right to `tolerance`.
+    They are cubic splines in log r, l = 0..degree. The scaling makes `Σ_l ĉ_l² <= 1`, and the table
+    of a homogeneous σ constant. Norms outside of the table are moved to its nearest end, where `ĉ`
+    is close to its limit. Multiply by `√k_σ` to undo the scaling.
+
+    The number of intervals is doubled until values at midpoints are right to `tolerance`.
 
     Args:
         sigma, degree, derivative, max_tail: as in `hermite_coefficients`.
-        radii: the least and the largest norm.
-        tolerance: aim for the absolute error of `ĉ`.
-        tail: one more entry, the root `√(1 - Σ_l ĉ_l²)` of what the series leaves out.
+        radii: the smallest and largest norm. Widen them if inputs have other norms.
+        tolerance: the absolute error of `ĉ` to aim for.
+        tail: append `√(1 - Σ_l ĉ_l²)`, the root of the share that the series leaves out.
 
     Attributes:
-        error: the largest error that was found at midpoints.
+        error: the largest error found at midpoints.
 
     Cost of a call: 6 (degree + 1) FLOPs and 4 (degree + 1) numbers read for each norm.
 
@@ -90,5 +93,5 @@ class HermiteTable(eqx.Module):
         self.spline, self.error = LogSpline(ends[0], ends[1], values), error
 
     def __call__(self, radius: Float[Array, "*r"]) -> Float[Array, "*r l"]:
-        """`ĉ_l` at norms r >= 0; those outside of the table as at its nearest end."""
+        """`ĉ_l` at norms r >= 0. Outside of the table they are those of its nearest end."""
         return self.spline(radius)

@@ -1,4 +1,9 @@
-"""Random linear maps that keep inner products: dense, sparse and tensor sketches."""
+"""Sketches: random linear maps to few dimensions that preserve inner products on average.
+
+Use `SRHT` for dense vectors, `CountSketch` for sparse ones, `TensorSRHT` and `TensorSketch` for
+tensor products, `PolynomialSketch` for tensor powers of any degree, and `GaussianSketch` as the
+reference. `elementwise` factors functions of all inner products.
+"""
 
 from ._coreset import Coreset as Coreset
 from ._coreset import greedy_coreset as greedy_coreset

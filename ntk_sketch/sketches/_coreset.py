@@ -1,4 +1,4 @@
-"""Few points that stand for many."""
+"""Coresets: a few weighted points that represent many."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from .._typing import Inputs
 
 
 class Coreset(NamedTuple):
-    """Some of n points, and the numbers of points that are nearest to each of them.
+    """The result of `greedy_coreset`: m of n points, the centres of clusters.
 
     Attributes:
-        indices: (m,).
-        weights: (m,), of sum n.
+        indices: of the centres (m,).
+        weights: the number of points nearest to each centre (m,), with sum n.
         radius: the largest distance of a point to its centre.
     """
 
@@ -25,17 +25,18 @@ class Coreset(NamedTuple):
 
 
 def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
-    """At most `size` points, each the one farthest from those before it, starting with the first.
+    """Chooses at most `size` centres, each the point farthest from those before it.
 
-    The largest distance of a point to its centre is at most twice the least that any `size`
-    centres allow (Gonzalez 1985). Duplicates are not chosen twice.
+    Use this to fit a kernel's coefficients on a few representative points. The first centre is the
+    first point. The largest distance of a point to its centre is at most twice the smallest that
+    any `size` centres allow (Gonzalez 1985). Duplicates are not chosen twice.
 
     Args:
         points: (n, d), for example unit vectors, whose cosines are the kernel's arguments.
-        size: m.
+        size: m. Raise it for a smaller `radius`.
 
     Raises:
-        ValueError: no points, points that are not finite, or a size below 1.
+        ValueError: there are no points, points are not finite, or the size is below 1.
         TypeError: complex points; a size that is not an integer.
 
     Cost: `2 n m d` FLOPs, memory n numbers.

@@ -16,32 +16,34 @@ from ._sparse import Coordinates, Sparse, checked_inputs, sum_by_bucket
 
 
 class CountSketch(Sketch):
-    r"""Each coordinate goes to one of m buckets with a random sign:
+    r"""Adds each coordinate to one of m buckets with a random sign.
 
         (S x)_b = Σ_{i: h(i) = b} s_i x_i,    E <S x, S y> = <x, y>.
 
-    The buckets are balanced: coordinates are dealt out at random, `L = ⌈d/m⌉` at most to each, and
-    not drawn independently. Two of them then share a bucket with probability
-    `(L - 1) / (Lm - 1) <= 1/m`, so that
+    Use this for sparse vectors, or for very long ones where a sketch must be cheap.
+
+    The buckets are balanced: coordinates are dealt out at random, at most `L = ⌈d/m⌉` to each,
+    instead of drawn independently. Two of them share a bucket with probability `(L - 1) / (Lm - 1)
+    <= 1/m`, so that
 
         Var <S x, S y> = (L - 1) / (Lm - 1) (‖x‖²‖y‖² + <x, y>² - 2 Σ_i x_i² y_i²)
 
-    is at most that of independent buckets, which has `1/m`; for `d <= m` the sketch is exact. And
-    each bucket is a sum of L entries of a permuted vector, which needs no scattered additions.
+    is at most that of independent buckets, which has `1/m`. For `d <= m` the sketch is exact. Each
+    bucket is a sum of L entries of a permuted vector, so that dense inputs need no scatter.
 
-    Sparse inputs (`jax.experimental.sparse.BCOO`, or SciPy matrices of rows: constants under `jit`)
-    give the same result, a dense array, in time proportional to their non-zeros.
+    Sparse inputs are `jax.experimental.sparse.BCOO` arrays, or SciPy matrices of rows, which are
+    constants under `jit`. They give the same dense result in time proportional to their non-zeros.
 
-    Cost: of a dense vector `2d` FLOPs and one permutation, of a sparse one 2 FLOPs a non-zero; plus
-    m numbers written. The sketch holds `3d + m` numbers at most.
+    Cost: `2d` FLOPs and one permutation for a dense vector, 2 FLOPs a non-zero for a sparse one;
+    and m numbers written. The sketch holds at most `3d + m` numbers.
 
     Source: Charikar, Chen and Farach-Colton 2002; the variance follows from that of Weinberger et
     al. 2009 (arXiv 0902.2206), whose `1/m` is the probability of a collision.
 
     Attributes:
         d: length of the inputs.
-        sources: the coordinate in each of the `Lm` places, d or more for none; place p belongs to
-            bucket `p mod m`.
+        sources: the coordinate in each of the `Lm` places, or d or more if it is empty. Place p
+            belongs to bucket `p mod m`.
         buckets: h(i).
         signs: s_i.
 
@@ -63,13 +65,13 @@ class CountSketch(Sketch):
 
         Args:
             d: length of the inputs.
-            m: length of the result.
-            key: PRNG key.
+            m: length of the result. The variance falls as 1/m.
+            key: of `jax.random`.
             dtype: of the signs; None: JAX's default.
 
         Raises:
-            TypeError: d or m not integers; a dtype that is not real and floating.
-            ValueError: d or m below 1.
+            TypeError: d or m is not an integer; dtype is not real and floating.
+            ValueError: d or m is below 1.
         """
         self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
         key_places, key_signs = jax.random.split(checked_key(key))
@@ -81,8 +83,8 @@ class CountSketch(Sketch):
         """`S x` along the last axis.
 
         Raises:
-            TypeError: inputs that are not real and floating.
-            ValueError: a last axis other than d.
+            TypeError: inputs are not real and floating.
+            ValueError: the last axis is not d long.
         """
         return self._apply(checked_inputs(x, self.d))
 

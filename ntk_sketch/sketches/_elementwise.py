@@ -1,4 +1,4 @@
-"""`elementwise`: low-rank factors of a function of all inner products."""
+"""`elementwise`: low-rank factors of a function applied to all inner products."""
 
 import itertools
 import math
@@ -19,16 +19,16 @@ from ._tensor_sketch import TensorSketch
 
 
 class ElementwiseFactors(NamedTuple):
-    """`left @ right.T ≈ f(A Bᵀ)`.
+    """The result of `elementwise`: `left @ right.T ≈ f(A Bᵀ)`.
 
     Attributes:
         left: (n, r).
         right: (n2, r).
         coefficients: γ_j of `f(t) ≈ Σ_j γ_j (t / radius)^j`, j = 0..degree, in float64.
-        radius: the product of the largest norms of rows of A and of B; |t| is at most that.
+        radius: the product of the largest norms of rows of A and of B, an upper bound of |t|.
         residual: the relative error of the polynomial, in the Frobenius norm.
-        expected_error: that of the factors: the root of the mean over keys of its square.
-            Both are estimates from the rows of the coreset.
+        expected_error: the relative error of the factors, as a root mean square over keys. Both
+            errors are estimates from the rows of the coreset.
     """
 
     left: Float[Array, "n r"]
@@ -50,20 +50,23 @@ def elementwise(
     scales: tuple[Inputs, Inputs] | None = None,
     coreset: int = 64,
 ) -> ElementwiseFactors:
-    r"""Low-rank factors of `f(A Bᵀ)`, f entry by entry, in time linear in the rows:
+    r"""Low-rank factors of `f(A Bᵀ)`, with f elementwise, in time linear in the rows.
+
+    Use this for matrices such as kernels or attention that are too large to form. The factors come
+    from
 
         f(<a, b>) ≈ Σ_j c_j <a, b>^j ≈ Σ_j c_j <S_j a, S_j b>,    j = 0..degree,
 
-    with the powers `S_j` of one `TensorSketch`. A power with no more than `width` different
-    monomials is exact: the monomials are its columns. Negative c_j put their sign on the left.
+    with the powers `S_j` of one `TensorSketch`. A power with at most `width` different monomials is
+    exact: the monomials are its columns. The signs of negative c_j are in the left factor.
 
-    The coefficients make the expected squared error least (`fit_polynomial`), which has a part of
-    the polynomial and one of the sketch: high powers, which the sketch knows badly, get small
-    coefficients where `width` is small, and those of the best polynomial where it is large. They
-    come from a coreset of rows of A, against all rows of B.
+    The coefficients minimise the expected squared error (`fit_polynomial`) of polynomial and sketch
+    together. With a small `width`, high powers have noisy sketches and get small coefficients; with
+    a large one, coefficients are those of the best polynomial. They are fitted to a coreset of rows
+    of A, against all rows of B.
 
-    The factors are of the scaled matrix `diag(s_a) f(A Bᵀ) diag(s_b)` where `scales` are given, and
-    the error is that of the scaled matrix. A Gaussian kernel `exp(-γ‖x - y‖²)` is one:
+    With `scales` the factors and the error are those of the scaled matrix `diag(s_a) f(A Bᵀ)
+    diag(s_b)`. A Gaussian kernel `exp(-γ‖x - y‖²)` is such a matrix:
 
         >>> import jax, numpy as np
         >>> from ntk_sketch.sketches import elementwise
@@ -77,12 +80,12 @@ def elementwise(
         True
 
     Args:
-        f: takes and returns a real NumPy array of any length, in float64; JAX functions do, too.
+        f: a function of real NumPy arrays of any length in float64, or of JAX arrays.
         a: A (n, d).
         b: B (n2, d).
-        degree: of the polynomial, 0 or more.
-        width: m, of the sketch of every power.
-        key: PRNG key of the sketch.
+        degree: of the polynomial, 0 or more. Raise it if `residual` is too large.
+        width: m, of the sketch of every power. Raise it if `expected_error` exceeds `residual`.
+        key: of `jax.random`, for the sketch.
         scales: s_a (n,) and s_b (n2,).
         coreset: the number of rows of A at which coefficients are fitted.
 
@@ -90,11 +93,11 @@ def elementwise(
         Factors of rank `r = Σ_j min(m, C(d + j - 1, j))`, in the dtype of A and B.
 
     Raises:
-        TypeError: arrays that are sparse or not real and floating; sizes that are not integers; an
-            f whose values are not real.
-        ValueError: shapes that do not fit; NaN or infinite entries; an f that is not finite at an
-            inner product of the coreset with B, which the message names; a degree below 0; a width
-            or coreset below 1.
+        TypeError: arrays are sparse or not real and floating; sizes are not integers; values of f
+            are not real.
+        ValueError: shapes do not fit; entries are NaN or infinite; f is not finite at an inner
+            product of the coreset with B, which the message names; a degree below 0; a width or
+            coreset below 1.
 
     Cost: `2 (n + n2) degree (d + 2.5 m log₂ m)` FLOPs for the factors, `(n + n2) r` numbers; on the
     host `coreset (2 n d + n2 (2 d + 4 degree²))` FLOPs for the coefficients.
@@ -126,7 +129,7 @@ def elementwise(
 def _factor(
     x: Array, scale: np.ndarray, weights: np.ndarray, exact: list[bool], sketch: TensorSketch | None
 ) -> Array:
-    """The powers of unit-ball vectors side by side, column by column as exact or sketched."""
+    """All weighted powers of vectors in the unit ball as columns, each exact or sketched."""
     powers = None if sketch is None else sketch.powers(x)
     columns = [
         weight * (_monomials(x, j) if exact[j] or powers is None else powers[:, j])
@@ -159,7 +162,7 @@ def _checked_rows(x: Inputs, name: str) -> Array:
 
 
 def _finite(x: Array, name: str) -> Array:
-    """The values are needed on the host anyway, so that looking at them costs nothing more."""
+    """Refuses entries that are not finite; the values are needed on the host anyway."""
     if bad := np.sum(~np.isfinite(_host(x))):
         raise ValueError(
             f"{name} has {bad} entries that are NaN or infinite. Remove or replace them first."

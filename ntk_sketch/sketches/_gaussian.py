@@ -1,4 +1,4 @@
-"""The dense Gaussian projection: the reference for all other sketches."""
+"""The dense Gaussian projection, the reference for all other sketches."""
 
 import equinox as eqx
 import jax
@@ -11,15 +11,16 @@ from ._sketch import Sketch, checked_dtype, checked_vectors
 
 
 class GaussianSketch(Sketch):
-    r"""`S x = Gᵀ x / √m` with independent standard normal entries G (d, m).
+    r"""The dense Gaussian projection `S x = Gᵀ x / √m` with standard normal entries G (d, m).
 
         E <Sx, Sx'> = <x, x'>,        Var <Sx, Sx'> = (‖x‖² ‖x'‖² + <x, x'>²) / m.
 
-    The reference: nothing is assumed of the vectors, and nothing is fast.
+    Use this as a reference for other sketches, or for short vectors. An `SRHT` has a smaller
+    variance and costs less for long ones.
 
     Args:
         d: dimension of the vectors.
-        m: length of the sketch.
+        m: length of the sketch. The variance falls as 1/m.
         key: of `jax.random`.
         dtype: of the matrix; `None`: JAX's default.
 

@@ -1,4 +1,4 @@
-"""The randomised Hadamard transform that the dense sketches are made of."""
+"""The randomised Hadamard transform, of which dense sketches are made."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from .._typing import Array, PRNGKey
 
-#: Numbers that one chunk of the work may hold on a CPU, to stay in the caches.
+#: Numbers in one chunk of work on a CPU, few enough to stay in the caches.
 _CHUNK = 2**19
 
 
@@ -20,34 +20,34 @@ def hadamard_transform(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     """`H x` along the last axis, of length a power of two; `H[i, j] = (-1)^popcount(i & j)`.
 
     `H` is the Kronecker product of Hadamard matrices of at most 32 rows. Each is one matrix product
-    along an axis of its own, what matrix units are made for: three passes over the data for d up to
-    32,768, where the butterflies of the textbook make 15.
+    along its own axis, which suits matrix units. For d up to 32,768 that makes three passes over
+    the data, where the textbook's butterflies make 15.
 
-    Cost: `2 d` FLOPs a vector times the sum of the sizes of those matrices, about `6.4 log2 d` at
-    most.
+    Cost: `2 d` FLOPs a vector times the sum of the sizes of those matrices, which is at most about
+    `6.4 log2 d`.
     """
     shape = x.shape
     x = x.reshape(-1, *_factors(shape[-1]))
     for k in x.shape[1:]:
-        # Contracts the first axis and appends the new one: in the end all are back in order.
-        h = jnp.asarray(scipy.linalg.hadamard(k), x.dtype)  # Sylvester's
+        # Contracts the first axis and appends the new one; after all of them the order is restored.
+        h = jnp.asarray(scipy.linalg.hadamard(k), x.dtype)  # in Sylvester's order
         x = lax.dot_general(x, h, (((1,), (0,)), ((), ())), precision="highest")
     return x.reshape(shape)
 
 
 class RandomHadamard(eqx.Module):
-    """m rows of `H D x`, unscaled: random signs D, zeros up to a power of two, the transform H.
+    """m rows of `H D x`, unscaled: random signs D, padding to a power of two, the transform H.
 
-    Rows are drawn without replacement; where m exceeds their number, all are taken equally often
-    (by at most one). Each coordinate is an unbiased sketch: `E (HDx)_k (HDx')_k = <x, x'>`.
+    Rows are drawn without replacement. If m exceeds their number, they repeat, with numbers that
+    differ by at most one. Each coordinate is an unbiased sketch: `E (HDx)_k (HDx')_k = <x, x'>`.
 
     Args:
-        turn: turns the sequence of rows by one place after every `turn` of them; `None`: never. If
-            this is the longer one of two transforms, pairs of rows of both repeat as late as
+        turn: rotate the sequence of rows by one place after every `turn` of them; `None`: never.
+            With the length of the longer of two transforms, pairs of rows repeat as late as
             possible.
 
-    A call takes vectors (n, d) to (n, m). Both arrays may have one leading axis, for that many
-    independent transforms of vectors (n, b, d), or (n, 1, d), to (n, b, m).
+    A call maps vectors (n, d) to (n, m). Both arrays may have one leading axis, for b independent
+    transforms of vectors (n, b, d), or (n, 1, d), to (n, b, m).
     """
 
     signs: Float[Array, "*b d"]
@@ -72,15 +72,15 @@ class RandomHadamard(eqx.Module):
 
 
 def in_chunks(f: Callable[[Array], Array], x: Array, numbers: int) -> Array:
-    """`f(x)` for x (n, ...), on a CPU chunk by chunk.
+    """`f(x)` for x (n, ...), computed chunk by chunk on a CPU.
 
-    The intermediate arrays of a large batch leave the caches, and on a CPU it is memory that such
-    transforms wait for.
+    On a CPU these transforms are bound by memory. Chunks keep their intermediate arrays in the
+    caches.
 
     Args:
-        f: acts on every row of the first axis alone.
+        f: acts on every row of the first axis separately.
         x: the batch.
-        numbers: that one row needs at once, in its largest array or in all that are alive.
+        numbers: how many numbers a row needs at one time.
     """
     n, size = x.shape[0], max(_CHUNK // numbers, 1)
     if jax.default_backend() != "cpu" or n <= size:
@@ -92,12 +92,12 @@ def in_chunks(f: Callable[[Array], Array], x: Array, numbers: int) -> Array:
 
 
 def power_of_two(d: int) -> int:
-    """The smallest one that is not below d."""
+    """The smallest power of two that is not below d."""
     return 1 << (d - 1).bit_length()
 
 
 def _factors(d: int) -> list[int]:
-    """Powers of two from 2 to 32, as equal as can be, whose product is d."""
+    """Powers of two from 2 to 32, as equal as possible, whose product is d."""
     bits = d.bit_length() - 1
     count = max(-(-bits // 5), 1)
     return [2 ** ((bits + k) // count) for k in range(count)]

@@ -1,4 +1,4 @@
-"""The polynomial that a tensor sketch of its powers renders best."""
+"""The polynomial of smallest expected error when a tensor sketch computes its powers."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,13 +15,13 @@ _BLOCK = 2**16
 
 
 class PolynomialFit(NamedTuple):
-    """`f(t) ≈ Σ_j γ_j (t / (r_a r_b))^j`.
+    """The result of `fit_polynomial`: `f(t) ≈ Σ_j γ_j (t / (r_a r_b))^j`.
 
     Attributes:
         coefficients: γ_j, j = 0..degree.
         radii: r_a and r_b, the largest norms of rows of A and of B (1 if all are 0).
         residual: the relative error of the polynomial.
-        expected_error: that of the polynomial by its sketch.
+        expected_error: the relative error of the sketched polynomial.
     """
 
     coefficients: Float[np.ndarray, " l"]
@@ -40,35 +40,35 @@ def fit_polynomial(
     exact: list[bool],
     coreset: int,
 ) -> PolynomialFit:
-    r"""Coefficients of least expected error of `Σ_j c_j <S_j a, S_j b>` against `f(<a, b>)`.
+    r"""Coefficients c of smallest expected error of `Σ_j c_j <S_j a, S_j b>` against `f(<a, b>)`.
 
-    `S_j` are the powers of one `TensorSketch` of width m. The power k goes on from the power j < k
-    with new, independent hashes: given the first j, `<S_k a, S_k b>` has mean `t^{k-j} <S_j a, S_j
-    b>`, `t = <a, b>`. The covariance of their errors is therefore `t^{k-j} V_j(a, b)`, with the
-    variance V_j of `tensor_sketch_variance`, and over keys
+    `S_j` are the powers of one `TensorSketch` of width m. Power k continues power j < k with
+    independent hashes: given the first j, `<S_k a, S_k b>` has mean `t^{k-j} <S_j a, S_j b>` with
+    `t = <a, b>`. The covariance of their errors is therefore `t^{k-j} V_j(a, b)` with the variance
+    V_j of `tensor_sketch_variance`. In expectation over keys
 
         E Σ w (f(t) - Σ_j c_j <S_j a, S_j b>)²
             = Σ w (f(t) - Σ_j c_j t^j)² + cᵀ M c,    M_jk = Σ w t^{|j-k|} V_min(j,k)(a, b),
 
-    sums over pairs of rows. This is a least squares problem, and solved as one. `V_j` is 0 for
-    powers that are `exact`. Sums run over a coreset of rows of A, centres of clusters with their
-    sizes as weights, and all rows of B; scales enter the weights w as squares.
+    with sums over pairs of rows. This is a least-squares problem. `V_j` is 0 for powers that are
+    `exact`. The sums are over all rows of B and a coreset of rows of A, which are centres of
+    clusters weighted by their sizes. The weights w include the squares of the scales.
 
-    Han, Avron and Shin minimise an upper bound of this: cross terms by the Cauchy-Schwarz
-    inequality, and the variances by `V_j <= (2 + 3^j) / m ‖a‖^{2j} ‖b‖^{2j}` (Avron, Nguyen and
-    Woodruff 2014), which makes M diagonal.
+    Han, Avron and Shin minimise an upper bound: the Cauchy-Schwarz inequality for cross terms, and
+    `V_j <= (2 + 3^j) / m ‖a‖^{2j} ‖b‖^{2j}` (Avron, Nguyen and Woodruff 2014), which makes M
+    diagonal.
 
-    Powers of `t / (r_a r_b)`, columns of norm 1: high powers of t alone leave the range of floating
-    point numbers. Triangular factors of one block after another keep memory small.
+    Columns are powers of `t / (r_a r_b)`, scaled to norm 1, because high powers of t overflow or
+    underflow. The triangular factor is updated block by block, which keeps memory small.
 
     Args:
-        f: of real arrays of one axis.
+        f: a function of real arrays with one axis.
         a: A.
         b: B.
         scale_a: s_a.
         scale_b: s_b.
         m: width.
-        exact: for j = 0..degree, whether the power j has no error.
+        exact: whether the power j has no error, for j = 0..degree.
         coreset: the number of rows of A.
 
     Source: Han, Avron and Shin 2020 (arXiv 1905.11616), their theorem and coreset regression.
@@ -98,7 +98,7 @@ def fit_polynomial(
 
 
 def _solve(triangle: np.ndarray, moments: np.ndarray, radii: tuple[float, float]) -> PolynomialFit:
-    """From the triangular factor of powers and values, and the moments of the variances."""
+    """The fit, from the triangular factor of powers and values and the moments of variances."""
     system, target = triangle[:, :-1], triangle[:, -1]
     j, k = np.indices(moments.shape)
     covariance = moments[np.minimum(j, k), np.abs(j - k)]
@@ -116,7 +116,7 @@ def _solve(triangle: np.ndarray, moments: np.ndarray, radii: tuple[float, float]
 
 
 def _values(f: Callable, t: np.ndarray) -> np.ndarray:
-    """f at inner products of the coreset, in float64 for JAX functions, too."""
+    """f at inner products of the coreset, in float64 also for JAX functions."""
     with float64(), np.errstate(all="ignore"):
         values = np.asarray(f(t))
     if values.shape != t.shape:

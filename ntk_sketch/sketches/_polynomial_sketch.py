@@ -10,32 +10,35 @@ from ._sketch import Sketch, checked_vectors
 
 
 class PolynomialSketch(Sketch):
-    r"""Unbiased sketches of `x^{⊗l}`, l = 0..degree, of length m, real, for any degree:
+    r"""Unbiased sketches of the tensor powers `x^{⊗l}`, l = 0..degree, for any degree:
 
         E <S x^{⊗l}, S x'^{⊗l}> = <x, x'>^l.
 
-    A `PowerTree` whose leaves are x itself: the transforms P H D of the lowest nodes act on x
-    directly, be it longer or shorter than m, which adds no noise of a separate sketch. Degree 1 is
-    exact for d <= m (x with zeros; else its `SRHT`). The variance is that of the tree,
+    Use this for polynomial kernels, or power series of kernels, of dense vectors: the length m that
+    an error needs grows linearly in the degree, not exponentially as for `TensorSketch`.
+
+    It is a `PowerTree` whose leaves are x itself, which adds no noise of a separate sketch. Degree
+    1 is exact for d <= m (x padded with zeros); otherwise it is the `SRHT` of x. The variance is
+    that of the tree,
 
         Var <S x^{⊗l}, S x'^{⊗l}> <= ((1 + g)^{l-1} - 1) ‖x‖^{2l} ‖x'‖^{2l},    g = 4 / (m - 1)
 
-    for m a power of two and d <= m; else with `g = 8 / (m - 1)` and exponent l. So m = O(l / ε²)
-    for an error ε, where sketches of products of l factors need a length exponential in l.
+    for m a power of two and d <= m; otherwise with `g = 8 / (m - 1)` and exponent l. An error ε
+    therefore needs m = O(l / ε²).
 
     Args:
         d: dimension of the vectors, any.
-        m: length of every sketch, not less than the degree; powers of two are best.
+        m: length of every sketch, not less than the degree. Powers of two are best.
         degree: the highest power, 1 or more.
         key: of `jax.random`.
         dtype: of the signs; `None`: JAX's default.
 
     Raises:
         ValueError: d, m or degree is not positive, or m is less than the degree.
-        TypeError: not integers; dtype is not real and floating.
+        TypeError: d, m or degree is not an integer; dtype is not real and floating.
 
-    Cost: of one power or of all: `degree` transforms of length d and fewer than `3/2 degree` of
-    length m, see `SRHT`: linear in the degree. Memory: as many signs and rows.
+    Cost: for one power or all, `degree` transforms of length d and fewer than `3/2 degree` of
+    length m, see `SRHT`. Memory: as many signs and rows.
 
     Source: Ahle, Kapralov, Knudsen, Pagh, Velingkar, Woodruff and Zandieh 2020, "Oblivious
     sketching of high-degree polynomial kernels" (arXiv 1909.01410).
@@ -58,7 +61,7 @@ class PolynomialSketch(Sketch):
         self.tree = PowerTree(self.m, self.degree, key=key, dtype=dtype, d=self.d)
 
     def __call__(self, x: Inputs) -> Float[Array, "*n m"]:
-        """The sketch of `x^{⊗degree}`, (..., m), of vectors x (..., d): the last of `powers`.
+        """The sketch (..., m) of `x^{⊗degree}` for vectors x (..., d), the last of `powers`.
 
         Raises:
             ValueError: the last axis is not d long.
@@ -68,7 +71,10 @@ class PolynomialSketch(Sketch):
         return tree_powers(self.tree, x[..., None, :], (self.degree,))[..., 0, :]
 
     def powers(self, x: Inputs) -> Float[Array, "*n powers m"]:
-        """Sketches of `x^{⊗0}` (constant, of norm 1), ..., `x^{⊗degree}`: (..., degree + 1, m).
+        """Sketches (..., degree + 1, m) of all powers `x^{⊗0}`, ..., `x^{⊗degree}`.
+
+        Use this for a power series: all powers cost as much as the highest. Power 0 is a constant
+        vector of norm 1.
 
         Raises:
             ValueError, TypeError: as a call.

@@ -17,36 +17,40 @@ from ..numerics._compiling import fitting_jit
 from ._hadamard import RandomHadamard, in_chunks, power_of_two
 from ._sketch import Sketch, checked_dtype, checked_vectors
 
-#: Leaves `[start, stop)` that a node stands for.
+#: The leaves `[start, stop)` that a node multiplies.
 Node: TypeAlias = tuple[int, int]
 
 
 class PowerTree(Sketch):
-    r"""Sketches of `u^{⊗0}, ..., u^{⊗q}` from q independent unbiased sketches of u, the leaves.
+    r"""Sketches of all tensor powers `u^{⊗0}, ..., u^{⊗q}` of a vector in one pass.
+
+    Use this if you already have q independent unbiased sketches of u, the leaves, or need different
+    leaves; for sketches of a vector itself use `PolynomialSketch`.
 
     A node is the `TensorSRHT` of two values `a` and `b` (leaves or other nodes),
 
         (P_a H D_a a) ⊙ (P_b H D_b b) / √m,        E <node, node'> = <a, a'> <b, b'>.
 
-    Nodes of a binary tree stand for blocks of leaves, `[i 2^j, (i + 1) 2^j)`; and the power l, all
-    leaves before l, is the node of the power `l - 2^j` and the last block of `2^j` leaves, with
-    `2^j` the largest power of two that divides l: a Fenwick tree. That makes `q - 1` blocks and
-    fewer than q further powers. Every value has its own transform P H D, which all its nodes
-    share: a power contains no value twice, so that within one power all transforms are independent
-    and the power is unbiased. (Those of different powers are not independent.)
+    The nodes of a binary tree are blocks of leaves, `[i 2^j, (i + 1) 2^j)`. The power l, made of
+    all leaves before l, is the node of the power `l - 2^j` and the last block of `2^j` leaves,
+    where `2^j` is the largest power of two that divides l (a Fenwick tree). There are `q - 1`
+    blocks and fewer than q further powers. Every value has one transform P H D, which all of its
+    nodes share. A power contains no value twice, so that its transforms are independent and it is
+    unbiased. (Those of different powers are not independent.)
 
     No vector passes more than `2 log2 q` nodes, and the variance grows linearly in l, not
-    exponentially: where leaves are u itself,
+    exponentially. If leaves are u itself,
 
         Var <power_l, power_l'> <= ((1 + g)^{l-1} - 1) ‖u‖^{2l} ‖u'‖^{2l},    g = 4 / (m - 1)
 
-    for m a power of two, of which each node uses all rows; else `g <= 8 / (m - 1)`, with exponent l
-    for leaves longer than m. (A node has variance `σ_a² σ_b² / (m - 1)` given its values, see
-    `TensorSRHT`, at most `4 ‖a‖² ‖a'‖² ‖b‖² ‖b'‖² / (m - 1)`; the covariance of its squared norms
-    has the same bound; induction over the tree.) Ahle et al. bound it by O(l / m).
+    for m a power of two, of which each node uses all rows. Otherwise `g <= 8 / (m - 1)`, with
+    exponent l for leaves longer than m. (Given its values, a node has variance `σ_a² σ_b² / (m -
+    1)`, see `TensorSRHT`, which is at most `4 ‖a‖² ‖a'‖² ‖b‖² ‖b'‖² / (m - 1)`. The covariance of
+    its squared norms has the same bound. The result follows by induction over the tree.) Ahle et
+    al. bound it by O(l / m).
 
     Args:
-        m: length of the sketches; a power of two has the smallest variance and cost.
+        m: length of the sketches. A power of two has the smallest variance and cost.
         degree: q, 0 or more.
         key: of `jax.random`.
         dtype: of the signs; `None`: JAX's default.
@@ -92,11 +96,11 @@ class PowerTree(Sketch):
         """Sketches of all powers, (..., degree + 1, m).
 
         Entry l is the sketch of `u^{⊗l}`. Entry 0 is the constant vector of norm 1. Entry 1 is the
-        first leaf, with zeros up to m; or, if leaves are longer than m, its `SRHT`.
+        first leaf, padded with zeros to m; if leaves are longer than m, it is its `SRHT`.
 
         Args:
-            leaves: (..., degree, d), `leaves[..., i, :]` the i-th sketch of u; all may be the same
-                vector, if it is u itself or an isometric image.
+            leaves: (..., degree, d), where `leaves[..., i, :]` is the i-th sketch of u. All may be
+                the same vector if it is u itself or an isometric image of it.
 
         Raises:
             ValueError: the last two axes are not (degree, d).
@@ -138,7 +142,7 @@ class PowerTree(Sketch):
 
 @functools.partial(fitting_jit, level=0)
 def _draw(key: PRNGKey, d: int, m: int, q: int, dtype):
-    """Transforms of the leaves and of all nodes that others use."""
+    """Transforms of the leaves, and of all nodes that other nodes use."""
 
     def draw(key, d, turns):
         if not len(turns):
@@ -147,7 +151,7 @@ def _draw(key: PRNGKey, d: int, m: int, q: int, dtype):
         return jax.vmap(lambda k, t: RandomHadamard(d, m, key=k, dtype=dtype, turn=t))(keys, turns)
 
     key_leaves, key_nodes = jax.random.split(key)
-    # Every other leaf is turned: pairs of short leaves repeat pairs of rows late.
+    # The rows of every other leaf are rotated, so that pairs of short leaves repeat rows late.
     leaves = draw(key_leaves, d, jnp.where(jnp.arange(q) % 2, power_of_two(d), m))
     return leaves, draw(key_nodes, m, jnp.full(len(_used(range(q + 1))), m))
 
@@ -158,14 +162,14 @@ def tree_powers(tree: PowerTree, leaves: Array, wanted: tuple[int, ...]) -> Arra
     longest = max(power_of_two(tree.d), power_of_two(tree.m))
     batch = leaves.shape[:-2]
     flat = leaves.reshape(math.prod(batch), *leaves.shape[-2:])
-    # Alive at once: the values, what they are made of, and two steps of a transform.
+    # Live at one time: values, their factors, and two steps of a transform.
     numbers = 4 * max(tree.degree, 1) * longest
     values = in_chunks(lambda v: tree._values(v, wanted), flat, numbers)
     return values.reshape(*batch, *values.shape[1:])
 
 
 def _halves(start: int, stop: int) -> tuple[Node, Node]:
-    """Both values that the node of leaves `[start, stop)` multiplies."""
+    """The two values that the node of leaves `[start, stop)` multiplies."""
     middle = stop - (stop & -stop)
     if middle <= start:  # a block of the binary tree
         middle = (start + stop) // 2
@@ -173,7 +177,7 @@ def _halves(start: int, stop: int) -> tuple[Node, Node]:
 
 
 def _rounds(wanted: Iterable[int]) -> list[list[Node]]:
-    """All nodes of some powers, in rounds: each needs earlier ones alone."""
+    """All nodes of some powers, in rounds that need only nodes of earlier rounds."""
     depths: dict[Node, int] = {}
 
     def depth(node: Node) -> int:
@@ -188,7 +192,7 @@ def _rounds(wanted: Iterable[int]) -> list[list[Node]]:
 
 
 def _used(wanted: Iterable[int]) -> list[Node]:
-    """Those of them that others use."""
+    """The nodes of some powers that other nodes use."""
     nodes = [node for group in _rounds(wanted) for node in group]
     halves = {half for node in nodes for half in _halves(*node)}
     return [node for node in nodes if node in halves]

@@ -1,4 +1,4 @@
-"""What all sketches share: the protocol, and what their constructors and calls refuse."""
+"""`Sketch`, the base class of sketches, and the checks of their arguments."""
 
 import equinox as eqx
 from jax import numpy as jnp
@@ -7,16 +7,17 @@ from .._typing import Array, Inputs
 
 
 class Sketch(eqx.Module):
-    """A random map to m real numbers, linear in each argument, that keeps inner products:
+    """A random map to m real numbers, linear in each argument, that preserves inner products:
 
         E <S x, S x'> = <x, x'>,    or    E <S(x, y), S(x', y')> = <x, x'> <y, y'>.
 
-    Drawn once, with a key and dimensions; then it acts on the last axis of real arrays, (..., d) to
-    (..., m), all leading axes being batch axes. A pytree: it goes through `jit`, `vmap` (over keys,
-    too) and `grad`. The result has the dtype of the inputs, whatever the sketch was drawn in.
+    Use this as the base class of a sketch of your own. A sketch is drawn once, with a key and
+    dimensions. It acts on the last axis of real arrays, (..., d) to (..., m); all leading axes are
+    batch axes. It is a pytree and works under `jit`, `vmap` (also over keys) and `grad`. The result
+    has the dtype of the inputs, whatever the dtype of the sketch.
 
-    A call checks shapes and dtypes, never values: to look for NaN it would have to wait for the
-    device. An example with NaN or infinite entries has a sketch with such entries.
+    A call checks shapes and dtypes, but not values, which would wait for the device. An example
+    with NaN or infinite entries has a sketch with such entries.
 
     Attributes:
         m: length of the result.
@@ -33,7 +34,7 @@ class Sketch(eqx.Module):
 
 
 def checked_dtype(dtype) -> jnp.dtype:
-    """The real floating point dtype that a sketch is drawn in; `None`: JAX's default."""
+    """The dtype of a sketch, checked to be real and floating; `None`: JAX's default."""
     dtype = jnp.zeros((), dtype).dtype
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be real and floating, got {dtype}; sketches are real.")
@@ -41,7 +42,7 @@ def checked_dtype(dtype) -> jnp.dtype:
 
 
 def checked_vectors(x: Inputs, d: int, name: str = "x") -> Array:
-    """Vectors (..., d) as a real JAX array. Shape and dtype are checked, not values."""
+    """Vectors (..., d) as a JAX array, with shape and dtype checked, but not values."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"{name} must be one array of shape (..., {d}), got {type(x).__name__}.")
     check_real(x, name)
@@ -54,7 +55,7 @@ def checked_vectors(x: Inputs, d: int, name: str = "x") -> Array:
 
 
 def check_real(x: Inputs, name: str) -> None:
-    """Refuses arrays that are not of real floating point numbers."""
+    """Refuses arrays whose dtype is not real and floating."""
     if jnp.issubdtype(x.dtype, jnp.floating):
         return
     if jnp.issubdtype(x.dtype, jnp.complexfloating):

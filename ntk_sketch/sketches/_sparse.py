@@ -21,7 +21,7 @@ _LARGEST_INDEX = np.iinfo(np.int32).max
 
 
 class Coordinates(eqx.Module):
-    """Entries of a sparse array (..., d): their values, and an array of indices for each axis."""
+    """A sparse array (..., d): values of its entries, and an array of indices for each axis."""
 
     data: Array | np.ndarray
     indices: tuple[Array | np.ndarray, ...]
@@ -29,12 +29,12 @@ class Coordinates(eqx.Module):
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Of the values."""
+        """The dtype of the values."""
         return self.data.dtype
 
 
 def checked_inputs(x: Inputs | Sparse, d: int, name: str = "x") -> Any:
-    """Vectors (..., d) as a JAX array, as `BCOO`, or as the coordinates of a SciPy matrix."""
+    """Vectors (..., d) as a JAX array, a `BCOO`, or the `Coordinates` of a SciPy matrix."""
     if isinstance(x, Sparse):
         return _checked_sparse(x, d, name)
     return checked_vectors(x, d, name)
@@ -60,13 +60,13 @@ def _checked_sparse(x: Any, d: int, name: str) -> BCOO | Coordinates:
 
 
 def _padded(x: Any) -> Coordinates:
-    """SciPy's CSR matrix, padded by an eighth at most: so that matrices with about as many
+    """A SciPy CSR matrix, padded by at most an eighth, so that matrices with similar numbers of
     non-zeros share a program.
     """
     n, d = x.shape
     step = 1 << max(x.nnz.bit_length() - 4, 0)
     padding = -x.nnz % step
-    # Padding lies outside of the array, as that of `BCOO`.
+    # Padding has indices outside of the array, as in `BCOO`.
     of_rows = np.append(np.diff(x.indptr), padding)
     rows = np.repeat(np.arange(n + 1, dtype=np.int32), of_rows)
     columns = np.pad(x.indices, (0, padding), constant_values=d)
@@ -77,13 +77,13 @@ def _padded(x: Any) -> Coordinates:
 def sum_by_bucket(x: BCOO | Coordinates, buckets: Array, signs: Array, m: int) -> Array:
     """`Σ_i signs_i x_i` over the i in each of m buckets: (..., d) to (..., m).
 
-    Duplicate entries add up, and their order does not matter. The time is that of the non-zeros and
-    of the result.
+    Duplicate entries add up, and their order does not matter. The time is linear in the non-zeros
+    and the result.
     """
     if isinstance(x, BCOO):
         x = Coordinates(x.data, tuple(jnp.moveaxis(x.indices, -1, 0)), x.shape)
     *rows, columns = x.indices
-    # Padding has indices outside of the array: no bucket, and a row that is dropped.
+    # Padding has indices outside of the array, so that it has no bucket and is dropped.
     values = x.data * signs.astype(x.dtype).at[columns].get(mode="fill", fill_value=0)
     places = (*rows, buckets.at[columns].get(mode="fill", fill_value=m))
     shape = (*x.shape[:-1], m)

@@ -10,19 +10,24 @@ from ._sketch import Sketch, checked_dtype, checked_vectors
 
 
 class SRHT(Sketch):
-    r"""`S x = P H D x / √m`: random signs D, Hadamard transform H of length `d̂`, m of its rows P.
+    r"""The subsampled randomised Hadamard transform `S x = P H D x / √m`.
 
-    d̂ is the power of two from d on; zeros fill the vectors up. Rows are drawn without replacement,
+    Use this for dense vectors: its variance is smaller than that of a `GaussianSketch`, and, unless
+    m is small, it costs less.
+
+    D are random signs, H is the Hadamard transform of length `d̂`, and P takes m of its rows. `d̂` is
+    the smallest power of two that is not below d; vectors are padded with zeros. Rows are drawn
+    without replacement, so that
 
         E <Sx, Sx'> = <x, x'>,
-        Var <Sx, Sx'> = (‖x‖² ‖x'‖² + <x, x'>² - 2 Σ_i x_i² x'_i²) / m · (d̂ - m) / (d̂ - 1),
+        Var <Sx, Sx'> = (‖x‖² ‖x'‖² + <x, x'>² - 2 Σ_i x_i² x'_i²) / m · (d̂ - m) / (d̂ - 1).
 
-    less than that of a `GaussianSketch`. With all rows, m = d̂, S is an isometry; for m > d̂ rows
-    repeat, all equally often but for one, and where d̂ divides m it is an isometry again.
+    With all rows, m = d̂, S is an isometry. For m > d̂ rows repeat, their numbers differing by at
+    most one; if d̂ divides m, S is an isometry again.
 
     Args:
         d: dimension of the vectors, any.
-        m: length of the sketch.
+        m: length of the sketch. The variance falls as 1/m, and to 0 at d̂.
         key: of `jax.random`.
         dtype: of the signs; `None`: JAX's default.
 
@@ -32,7 +37,7 @@ class SRHT(Sketch):
     Cost: about `2 d̂ · 32 ⌈log2 d̂ / 5⌉` FLOPs a vector, as matrix products with Hadamard matrices
     of at most 32 rows; `d + m` numbers of memory.
 
-    Source: Ailon and Chazelle 2009; Tropp 2011 (arXiv 1011.1595), whose rows are drawn so too.
+    Source: Ailon and Chazelle 2009; Tropp 2011 (arXiv 1011.1595), also without replacement.
 
     Example:
         >>> from ntk_sketch.sketches import SRHT

@@ -20,13 +20,17 @@ from ._sparse import Sparse, checked_inputs
 
 
 class TensorSketch(Sketch):
-    r"""The count sketch of `x_1 ⊗ ... ⊗ x_q` for the sum of q hashes and the product of q signs:
+    r"""The sketch of a tensor product `x_1 ⊗ ... ⊗ x_q` by circular convolution of count sketches.
 
         S(x_1, ..., x_q) = F⁻¹(F C_1 x_1 ⊙ ... ⊙ F C_q x_q),
         E <S(x_1, ..., x_q), S(y_1, ..., y_q)> = <x_1, y_1> ... <x_q, y_q>,
 
-    with independent `CountSketch`es `C_l` and the discrete Fourier transform `F`: the circular
-    convolution of q count sketches. Real numbers throughout: half of each spectrum is enough.
+    Use this for sparse inputs, or for low degrees: the variance grows exponentially in q. For high
+    degrees of dense vectors use `PolynomialSketch`.
+
+    `C_l` are independent `CountSketch`es and `F` is the discrete Fourier transform. The result is
+    the count sketch of the tensor product whose hash is the sum of q hashes and whose sign is the
+    product of q signs. Inputs are real, so that half of each spectrum is enough.
 
     For one input, `x_l = x` and `y_l = y`,
 
@@ -61,14 +65,14 @@ class TensorSketch(Sketch):
 
         Args:
             d: length of the inputs.
-            m: length of the result.
+            m: length of the result. The variance falls as 1/m.
             degree: q, 1 or more.
-            key: PRNG key.
+            key: of `jax.random`.
             dtype: of the signs; None: JAX's default.
 
         Raises:
-            TypeError: d, m or degree not integers; a dtype that is not real and floating.
-            ValueError: d, m or degree below 1.
+            TypeError: d, m or degree is not an integer; dtype is not real and floating.
+            ValueError: d, m or degree is below 1.
         """
         self.d, self.m = checked_integer(d, "d"), checked_integer(m, "m")
         keys = jax.random.split(checked_key(key), checked_integer(degree, "degree"))
@@ -80,12 +84,12 @@ class TensorSketch(Sketch):
         return len(self.counts)
 
     def __call__(self, *x: Inputs | Sparse) -> Float[Array, "*n m"]:
-        """`S(x, ..., x)` of one input, `S(x_1, ..., x_q)` of q inputs with leading axes that
+        """`S(x, ..., x)` of one input, or `S(x_1, ..., x_q)` of q inputs, whose leading axes
         broadcast.
 
         Raises:
-            TypeError: another number of inputs; inputs that are not real and floating.
-            ValueError: a last axis other than d.
+            TypeError: another number of inputs; inputs are not real and floating.
+            ValueError: a last axis is not d long.
         """
         if len(x) not in (1, self.degree):
             raise TypeError(
@@ -99,7 +103,7 @@ class TensorSketch(Sketch):
         """Sketches of the powers `x^{⊗0}, ..., x^{⊗q}` of one input, from the same count sketches.
 
         Power j is the sketch of the first j factors. Power 0 is the first unit vector, whose
-        spectrum is 1: the convolution of no sketches.
+        spectrum is 1.
 
         Raises:
             TypeError, ValueError: as for a call.
@@ -133,21 +137,21 @@ def tensor_sketch_variance(
     squared_norms: Float[Inputs, "*pairs"],
     overlap: Float[Inputs, "*pairs"],
 ) -> Float[Inputs, "*pairs"]:
-    r"""Variance of `<S x, S y>` for one input x, `TensorSketch(d, m, degree)`, exactly:
+    r"""The exact variance of `<S x, S y>` for `TensorSketch(d, m, degree)` of one input:
 
         1/m² [ g (t² + b + c)^q + (m - g) ((t² + b + λc)^q + (t² + λb + c)^q)
                + (m² - 2m + g) (t² + λb + λc)^q ] - t^{2q},
 
-    `t = <x, y>`, `b = ‖x‖²‖y‖² - s`, `c = t² - s`, `s = Σ_i x_i² y_i²`; g is 1 for odd m and 2 for
-    even, `λ = (pm - 1) / (m - 1)` for the probability p that two coordinates share a bucket (0 for
-    independent buckets).
+    with `t = <x, y>`, `b = ‖x‖²‖y‖² - s`, `c = t² - s` and `s = Σ_i x_i² y_i²`. g is 1 for odd m
+    and 2 for even m. `λ = (pm - 1) / (m - 1)` with the probability p that two coordinates share a
+    bucket (`λ = 0` for independent buckets).
 
-    `<S x, S y>²` is a sum over four multi-indices (i, i', k, k'). Signs leave, in each factor,
-    those of `i = i', k = k'` (t² in all), `i = k ≠ i' = k'` (b) and `i = k' ≠ i' = k` (c). Their
-    hash differences `δ = h(i) - h(i')` add (0, 0), (δ, δ) and (δ, -δ) to those of (i, i') and
-    (k, k'). Both sums are 0 modulo m with probability `1/m² Σ_{u,v} E ω^{...}` over m² pairs of
-    frequencies, `ω = exp(2πi/m)`, where `E ω^{uδ}` is 1 for `u = 0` and λ for others. Each factor
-    then is `t² + b λ^{[u+v≠0]} + c λ^{[u-v≠0]}`.
+    Derivation: `<S x, S y>²` is a sum over four multi-indices (i, i', k, k'). In each factor the
+    signs leave the terms with `i = i', k = k'` (t² in total), `i = k ≠ i' = k'` (b) and `i = k' ≠
+    i' = k` (c). Their hash differences `δ = h(i) - h(i')` add (0, 0), (δ, δ) and (δ, -δ) to the
+    differences of (i, i') and (k, k'). Both sums are 0 modulo m with probability `1/m² Σ_{u,v} E
+    ω^{...}` over m² pairs of frequencies, where `ω = exp(2πi/m)` and `E ω^{uδ}` is 1 for `u = 0`
+    and λ otherwise. Each factor is then `t² + b λ^{[u+v≠0]} + c λ^{[u-v≠0]}`.
 
     Args:
         d: length of the inputs.
@@ -173,5 +177,5 @@ def tensor_sketch_variance(
 
 
 def _spectrum(count: Array) -> Array:
-    # Transforms exist for 32 and 64 bits.
+    # Fourier transforms exist only for 32 and 64 bits.
     return jnp.fft.rfft(count.astype(promoted(count.dtype, jnp.float32)))

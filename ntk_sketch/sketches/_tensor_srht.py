@@ -12,27 +12,28 @@ from ._sketch import Sketch, checked_dtype, checked_vectors
 
 
 class TensorSRHT(Sketch):
-    r"""`S(x, y) = (P₁ H D₁ x) ⊙ (P₂ H D₂ y) / √m`, a sketch of `x ⊗ y` that never forms it.
+    r"""A sketch of the tensor product `x ⊗ y` of dense vectors, which is never formed.
 
-    `D₁`, `D₂` are independent random signs and `P₁`, `P₂` sample rows of Hadamard transforms: m
-    pairs of rows, each uniform among all pairs, so that
+        S(x, y) = (P₁ H D₁ x) ⊙ (P₂ H D₂ y) / √m,    E <S(x, y), S(x', y')> = <x, x'> <y, y'>.
 
-        E <S(x, y), S(x', y')> = <x, x'> <y, y'>.
+    Use this for products of two kernels with features x and y.
 
-    Of each transform no row is used twice before all are used once, and no pair twice before all
-    pairs are (if there are that many). Write `α_i` for `(HD₁x)_i (HD₁x')_i - <x, x'>` and `β_j`
-    likewise: they sum to 0 over all rows. If m is a multiple of both (padded) dimensions, only
-    their products remain: with m equal to both
+    `D₁` and `D₂` are independent random signs, and `P₁` and `P₂` sample rows of Hadamard
+    transforms: m pairs of rows, each uniform among all pairs. No row of either transform is used
+    twice before all are used once, and no pair twice before all pairs are (if there are that many).
+    Let `α_i = (HD₁x)_i (HD₁x')_i - <x, x'>` and `β_j` likewise: both sum to 0 over all rows. If m
+    is a multiple of both (padded) dimensions, only their products remain in the error. With m equal
+    to both
 
         Var = σ_α² σ_β² / (m - 1),    σ_α² = ‖x‖² ‖x'‖² + <x, x'>² - 2 Σ_i x_i² x'_i²,
 
-    half of what independent pairs give where x = x'. Below that, m pairs add `<x, x'>² σ_β² +
-    <y, y'>² σ_α²` over m, each times the share of rows left out.
+    which is half of the variance of independent pairs if x = x'. A smaller m adds `(<x, x'>² σ_β² +
+    <y, y'>² σ_α²) / m`, each term times the share of rows that are left out.
 
     Args:
         d1: dimension of x, any.
         d2: dimension of y, any.
-        m: length of the sketch; it may exceed both dimensions.
+        m: length of the sketch. It may exceed both dimensions.
         key: of `jax.random`.
         dtype: of the signs; `None`: JAX's default.
 
@@ -43,7 +44,7 @@ class TensorSRHT(Sketch):
     Cost: that of an `SRHT` of x and one of y, and m products.
 
     Source: Ahle, Kapralov, Knudsen, Pagh, Velingkar, Woodruff and Zandieh 2020 (arXiv 1909.01410),
-    with pairs drawn in this way instead of independently.
+    where pairs are drawn independently.
 
     Example:
         >>> from ntk_sketch.sketches import TensorSRHT
@@ -71,7 +72,7 @@ class TensorSRHT(Sketch):
 
         Raises:
             ValueError: a last axis is not d1 or d2 long.
-            TypeError: not arrays of real floating point numbers.
+            TypeError: inputs are not arrays of real floating point numbers.
         """
         return self._apply(checked_vectors(x, self.d1, "x"), checked_vectors(y, self.d2, "y"))
 

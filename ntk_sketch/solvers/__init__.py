@@ -1,7 +1,7 @@
-"""Regression on features: x → features → sufficient statistics → weights → predictions.
+"""Ridge regression on features: x → features → sufficient statistics → weights → predictions.
 
-`ridge` does it all; `accumulate`, `GramState.merge` and `solve` are its parts, for data that come
-in pieces. The features alone, batch by batch, come from `ntk_sketch.streaming.stream`.
+Use `ridge` for a regression in one call. Use its parts `accumulate`, `GramState.merge` and `solve`
+if data come in pieces, for example on several machines.
 """
 
 from ._checkpoint import Checkpoint as Checkpoint

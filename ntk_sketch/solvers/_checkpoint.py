@@ -13,33 +13,32 @@ PROCESS = "{process}"
 
 
 class Checkpoint:
-    """A file that `accumulate` and `ridge` write their statistics to while they make them, and go
-    on from.
+    """A file to which `accumulate` and `ridge` write their statistics, and from which they resume.
 
-    Use it where a pass over the examples takes longer than a machine is sure to be there. A run
-    that was ended, by Ctrl-C, an error in the data or `kill -9`, is resumed by the same call: it
-    reads the file, leaves out the examples that are done, and returns what the run would have
-    returned, bit for bit on the same machine. At most the time between two writes is lost.
+    Use this if a pass over the examples takes so long that it may be interrupted. After Ctrl-C, an
+    error in the data or `kill -9`, the same call resumes the run: it reads the file, skips the
+    examples that are done, and returns the same result, bit for bit on the same machine. At most
+    the time between two writes is lost.
 
-    The file is replaced as a whole, so there is always a good one. It holds a checksum, the
+    The file is replaced atomically, so that there is always a valid one. It holds a checksum, the
     fingerprint of the feature map and a digest of every batch that is done. A call with another map
-    or batch size, with other examples or in another order is refused, and says in what it differs;
-    what differs after the examples that are done is no matter. (A map that is a function has no
-    fingerprint: there it is up to you.) Examples that are done are read once more for their
-    digests, of arrays at the speed of memory; of an iterable its batches are made again and no
-    features. The file of a run that came to its end stays: the same call then returns at once.
+    or batch size, or with other examples or another order among those done, is refused, and the
+    error says what differs. (A map that is a function has no fingerprint, and you must take care
+    yourself.) Examples that are done are read once more for their digests; batches of an iterable
+    are made again, but no features. The file of a completed run stays: the same call then returns
+    at once.
 
-    Cost: 8 p² bytes for each write (16 p² of float64 features on an accelerator), on the disk and
-    for a moment in memory.
+    Cost: 8 p² bytes for each write (16 p² for float64 features on an accelerator), on the disk and
+    briefly in memory.
 
     Args:
-      path: of the file, in a folder that is there. `{process}` in it stands for
-        `jax.process_index()`: of several processes each has a file of its own.
-      seconds: at least so many from one write to the next, apart from the time of writing; 0: after
+      path: of the file, in a folder that exists. `{process}` in it is replaced by
+        `jax.process_index()`, which gives each of several processes its own file.
+      seconds: the least time between two writes, apart from the time of writing. 0: write after
         every block of 2,048 examples (1,024 on an accelerator).
 
     Raises:
-      ValueError: the path is a folder, or its own folder is not there; negative seconds.
+      ValueError: the path is a folder, its folder does not exist, or seconds are negative.
 
     Example:
       >>> import os

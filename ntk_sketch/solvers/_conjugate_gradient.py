@@ -17,12 +17,14 @@ Map = Callable[[Float[np.ndarray, "p k"]], Float[np.ndarray, "p k"]]
 
 
 class Report(NamedTuple):
-    """How a regression was solved by conjugate gradients.
+    """Numbers of a regression solved by conjugate gradients: `solution.report`.
+
+    Use this to see whether it has converged.
 
     Attributes:
       iterations: products with ZᵀZ, each of them a pass over the features.
-      residual: ‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖ of the worst output, of a product with W itself.
-      condition: estimate of the condition number of the preconditioned system, from below.
+      residual: ‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖ of the worst output, from a product with W itself.
+      condition: a lower estimate of the condition number of the preconditioned system.
       converged: whether the residual is at most the tolerance.
 
     Example:
@@ -47,41 +49,43 @@ class Report(NamedTuple):
 class ConjugateGradient:
     """Solves a regression without its Gram matrix: `ridge(..., solver=ConjugateGradient())`.
 
-    Use it for widths at which ZᵀZ does not fit in memory or costs too much: p² numbers and n p²
-    FLOPs, 7 GB at p = 30,000. Below, the Gram matrix is faster: it takes one pass. `solver="cg"`
-    stands for the defaults.
+    Use this for widths at which ZᵀZ does not fit in memory or costs too much: p² numbers (7 GB at
+    p = 30,000) and n p² FLOPs. For smaller widths the Gram matrix is faster, as it takes one pass.
+    `solver="cg"` means the defaults.
 
-    (ZᵀZ + λI) W = ZᵀY is solved by products Zᵀ(Z V), for all outputs at once, each a pass over the
-    features. They are computed again in every pass, unless `keep_features` is True (in memory) or
-    the path of a file: there `FeatureCache` may round them. On a CPU products are in float64, on
-    an accelerator in float32 at the highest precision, batch by batch, and then summed in float64.
+    (ZᵀZ + λI) W = ZᵀY is solved by products Zᵀ(Z V) for all outputs together, each a pass over the
+    features. They are computed again in every pass, unless `keep_features` keeps them in memory
+    (True) or in a file (`FeatureCache`, which may round them). Products are in float64 on a CPU. On
+    an accelerator they are in float32 at the highest precision within a batch, and in float64
+    between batches.
 
-    The preconditioner inverts ZᵀZ + λI on the `rank` directions of its largest eigenvalues, found
-    by one product with as many random vectors (the randomised Nyström approximation), and serves
-    all regularisers. Where the next eigenvalue is not far above λ, a few iterations are enough; the
-    condition number that is left is about their ratio. A small `diag_reg` of many examples may need
-    a rank that is a good part of the width.
+    The preconditioner inverts ZᵀZ + λI on the `rank` directions of its largest eigenvalues, for all
+    regularisers. They are found by one product with `rank` random vectors (the randomised Nyström
+    approximation). The remaining condition number is about the ratio of the next eigenvalue to λ:
+    if it is small, a few iterations are enough. A small `diag_reg` with many examples may need a
+    rank close to the width.
 
-    Each output is done when its relative residual is at most `tolerance`. The residual at the end
-    is that of one more product, so that rounding is seen, from which iterations go on if it is
-    larger. `solution.report` has the numbers; without convergence a warning has them too.
+    Iterations for an output end when its relative residual is at most `tolerance`. The final
+    residual is computed by one more product, without accumulated rounding; if it is too large,
+    iterations continue. `solution.report` has the numbers, and a warning if there is no
+    convergence.
 
-    With `mesh=` of one process its devices share the features of a batch and, but for CPUs, its
-    products. Several processes are refused: their products are not summed.
+    With a `mesh=` of one process, its devices share the features of a batch and, except on CPUs,
+    its products. Several processes are not supported.
 
-    A path of `diag_reg` is solved one value after the other, from the weights of the nearest one
-    before. Selection is by examples held out: `(x_val, y_val)` or `HoldOut`. GCV and leave-one-out
-    need the trace or the diagonal of the hat matrix, which products do not give.
+    A path of `diag_reg` is solved one value after the other, starting from the weights of the
+    nearest one before. Selection needs held-out examples: `(x_val, y_val)` or `HoldOut`. GCV and
+    leave-one-out need the trace or diagonal of the hat matrix, which products do not give.
 
     Cost: iterations + 3 passes over the features, 4 n p k FLOPs each, one of them 4 n p `rank`; a
-    singular value decomposition of (p, `rank`); about 4 p `rank` float64 numbers while that is
-    made, then p `rank`, and those of the weights six times.
+    singular value decomposition of (p, `rank`). Memory: about 4 p `rank` float64 numbers during
+    that, then p `rank`, and six times the weights.
 
     Args:
-      tolerance: of the residual, 0 < tolerance < 1. In float32 on an accelerator not less than
-        about 1e-6 is reached.
-      max_iterations: of each regulariser.
-      rank: of the preconditioner. The larger, the fewer iterations, in more memory.
+      tolerance: of the residual, 0 < tolerance < 1. In float32 on an accelerator about 1e-6 is the
+        smallest that can be reached.
+      max_iterations: for each regulariser.
+      rank: of the preconditioner. Raise it for fewer iterations, at the cost of memory.
 
     Source: M. R. Hestenes, E. Stiefel, J. Res. Natl. Bur. Stand. 49 (1952), 409-436;
       Z. Frangella, J. A. Tropp, M. Udell, *Randomized Nyström preconditioning* (2021), 2110.02820.

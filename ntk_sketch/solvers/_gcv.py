@@ -18,26 +18,30 @@ from ._left_out import check_weighting, counted
 
 
 class GCV:
-    """Generalised cross-validation, from the statistics alone.
+    """Generalised cross-validation, computed from the statistics.
 
-    (1/n) ‖Y - ZW‖² / ((1/n) trace(I - H))² per output, H(λ) = Z (ZᵀZ + λI)⁻¹ Zᵀ (with the constant
-    if there is an intercept). Infinite where H interpolates all examples by degrees of freedom
-    alone.
+    Use this first to choose a regulariser: it needs no second pass over the examples. For one λ and
+    each output the score is
 
-    With weights it is (1/Σw) Σ wᵢ ‖yᵢ - zᵢW‖² / ((1/n) trace(I - H))², H that of √D Z: the weighted
-    mean error of examples that are left out with all of their weight, with the mean of their
-    leverages. It is the same for c w and c λ.
+        (1/n) ‖Y - ZW‖² / ((1/n) trace(I - H))²,   H(λ) = Z (ZᵀZ + λI)⁻¹ Zᵀ,
 
-    Both sums run over the examples that are not landmarks of the map, and n counts these, if the
-    landmarks are given: see `LeaveOneOut`.
+    with the constant in Z if there is an intercept. It is infinite if H has as many degrees of
+    freedom as there are examples.
 
-    In the primal form ‖Y - ZW‖² is a difference of sums, resolved to eps ‖Y‖²; scores below that
-    are not told apart. Choose leave-one-out where the fit is that close.
+    With weights it is (1/Σw) Σ wᵢ ‖yᵢ - zᵢW‖² / ((1/n) trace(I - H))² with the H of √D Z. This is
+    the weighted mean error when an example is left out with its whole weight, with leverages
+    replaced by their mean. It is the same for c w and c λ.
+
+    If the landmarks are given, both sums and n are over the examples that are not landmarks of the
+    map: see `LeaveOneOut`.
+
+    In the primal form ‖Y - ZW‖² is a difference of sums with an error of eps ‖Y‖². Scores below
+    that cannot be compared: use leave-one-out if the fit is that close.
 
     Args:
-      x, y, sample_weight: examples of the statistics; those that are landmarks of the map are left
-        out of the score, at the cost of one pass over their features. None: none is. `ridge`
-        gives its own; of batches it keeps the landmarks as they go by.
+      x, y, sample_weight: the examples of the statistics. Those that are landmarks of the map are
+        left out of the score, at the cost of one pass over their features. None: leave out none.
+        `ridge` gives its own examples; for batches it collects the landmarks during the first pass.
 
     Source: G. H. Golub, M. Heath, G. Wahba, Technometrics 21 (1979), 215-223, eq. 1.4.
 

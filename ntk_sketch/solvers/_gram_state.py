@@ -25,7 +25,10 @@ from ._targets import Units
 
 
 class GramState(eqx.Module):
-    """Sums over examples that determine a ridge regression from features Z (n, p) to Y (n, k).
+    """The sums over examples that determine a ridge regression from features Z (n, p) to Y (n, k).
+
+    Use this if data come in pieces: make a state for each (by `accumulate`), `merge` them, and
+    `solve`.
 
     | field | sum | shape |
     |---|---|---|
@@ -39,19 +42,20 @@ class GramState(eqx.Module):
     | `origin` | digests of the feature map, zeros if unknown | (4, 2) |
     | `rounding` | Σ over blocks of b rows, weight v: (eps / 2)² b v²; less if centred | () |
 
-    D = diag(w) are the weights of the examples, all 1 if none are given. An example of weight 2 is
-    that example twice.
+    D = diag(w) are the weights of the examples, all 1 if none are given. An example of weight 2
+    counts as two.
 
-    Targets are summed in their own units, `T = (Y - target_shift) / 2^target_exponent`, so that no
-    sum overflows, underflows or drowns in a large mean, whatever the units of Y. `merge` brings
-    both states to the same units.
+    Targets are summed in scaled units, `T = (Y - target_shift) / 2^target_exponent`, so that no sum
+    overflows, underflows or loses its digits to a large mean. `merge` converts both states to the
+    same units.
 
-    The float sums are pairs (`Pair`): in float32, which every accelerator has, the *sum over
-    blocks* adds no error worth counting, whatever the number of examples; the rounding inside one
-    block's matrix product stays, and `rounding_error` estimates it. With float64 features the pairs
+    The sums are pairs of floats (`Pair`). In float32, which every accelerator has, the *sum over
+    blocks* then has a negligible error for any number of examples. The rounding within the matrix
+    product of a block remains, and `rounding_error` estimates it. With float64 features the pairs
     are float64. The user's `jax_enable_x64` is neither needed nor changed.
 
-    A state is a pytree of arrays: `save` it, send it, and `merge` it.
+    A state is a pytree of arrays, which can be saved, sent and merged.
+
     Memory: 2 p² numbers (8 p² bytes in float32), and p² more during an update.
 
     Example:
@@ -89,8 +93,8 @@ class GramState(eqx.Module):
         Args:
           n_features: p.
           n_outputs: k; None for targets of shape (n,).
-          dtype: of the features, float32 or float64; what is narrower is summed in float32.
-          weighted: examples will have weights; an `update` with some says so itself.
+          dtype: of the features, float32 or float64; narrower ones are summed in float32.
+          weighted: whether examples will have weights. An `update` with weights sets it.
         """
         dtype, k = promoted(dtype, jnp.float32), 1 if n_outputs is None else n_outputs
         return GramState(
@@ -120,7 +124,7 @@ class GramState(eqx.Module):
         rounding: float,
         weighted: bool = False,
     ) -> GramState:
-        """The state of sums that were made on the host."""
+        """The state of sums that were computed on the host."""
         pairs = {
             name: Pair.of_host(np.asarray(value), dtype) for name, value in sums._asdict().items()
         }
@@ -137,7 +141,7 @@ class GramState(eqx.Module):
         return state.with_units(units)
 
     def with_units(self, units: Units) -> GramState:
-        """The same sums, of targets that were in other units."""
+        """The same sums with other units of the targets."""
         return dataclasses.replace(
             self,
             target_shift=Pair.of_host(units.shift, self.target_shift.high.dtype),
@@ -153,6 +157,8 @@ class GramState(eqx.Module):
     ) -> GramState:
         """The state with one more block of examples, at the highest matrix product precision.
 
+        Use this with features of your own; `accumulate` computes and adds those of a map.
+
         Cost for b rows: 2 b p (p + k) FLOPs, and 24 p² bytes of memory traffic in float32 for the
         pair and the product. With b = 1,024 that is 85 FLOPs a byte, bound by arithmetic on every
         current device; with b = 64 it is 5, bound by memory. So give blocks of 1,024 rows or more
@@ -161,13 +167,13 @@ class GramState(eqx.Module):
         Args:
           z: features of the block.
           y: targets of the block, (n, k) or (n,).
-          n_examples: number of examples where `z` and `y` are padded with rows of zeros to a fixed
+          n_examples: number of examples if `z` and `y` are padded with rows of zeros to a fixed
             shape; None: all rows.
-          sample_weight: (n,) weights of the examples, >= 0; None: all 1.
+          sample_weight: weights (n,) of the examples, >= 0; None: all 1.
 
         Raises:
-          TypeError, ValueError: weights that are negative, not finite, or not one for each row;
-            where they are traced by JAX, their shape alone is looked at.
+          TypeError, ValueError: weights are negative, not finite, or not one for each row. If they
+            are traced by JAX, only their shape is checked.
         """
         added = jnp.asarray(z.shape[0] if n_examples is None else n_examples, jnp.int32)
         dtype = self.gram.high.dtype
@@ -183,11 +189,11 @@ class GramState(eqx.Module):
         return dataclasses.replace(updated(self, z, y, weights, added), weighted=True)
 
     def merge(self, other: GramState) -> GramState:
-        """The state of the examples of both; associative and commutative to rounding.
+        """The state of the examples of both, associative and commutative to rounding.
 
         Raises:
-          ValueError: other numbers of features or outputs, or another feature map; the message says
-            in what the maps differ.
+          ValueError: the states have different numbers of features or outputs, or different feature
+            maps; the message says how the maps differ.
         """
         if self.cross.high.shape != other.cross.high.shape:
             raise ValueError(
@@ -200,12 +206,12 @@ class GramState(eqx.Module):
     def save(self, path: str | os.PathLike) -> None:
         """Writes the sums to a file, which `ntk_sketch.load` reads, bit for bit.
 
-        For sums that other processes or later data go on with: what is loaded merges with
-        statistics of the same feature map, and is refused by those of another. The file is as
-        `FeatureMap.save` makes it.
+        Use this to merge the statistics of other processes, or to add later data. A loaded state
+        merges with those of the same feature map, and is refused by others. The file is written as
+        by `FeatureMap.save`.
 
         Raises:
-          OSError: the folder is not there, or the disk is full.
+          OSError: the folder does not exist, or the disk is full.
 
         Example:
           >>> import os
@@ -224,24 +230,24 @@ class GramState(eqx.Module):
         save(self, path, fingerprint_of(self.origin))
 
     def units(self) -> Units:
-        """Of the targets, on the host."""
+        """The units of the targets, on the host."""
         return Units(self.target_shift.to_host(), int(self.target_exponent))
 
     def in_float64(self) -> HostSums:
-        """The sums with targets in `units`, on the host; ZᵀZ of a GPU stays there."""
+        """The sums with targets in `units`, on the host; ZᵀZ stays on a GPU."""
         others = (getattr(self, name).to_host() for name in HostSums._fields[1:])
         return HostSums(self.gram.in_place(), *others)
 
     def rounding_error(self) -> float:
-        """Estimate of the spectral norm of the error of `gram`, in the units of ZᵀZ.
+        """An estimate of the spectral norm of the error of `gram`, in the units of ZᵀZ.
 
-        Within a block of b rows a sum of b products of like sign gathers random rounding errors of
-        about (eps / 2) √b / 3 times the sum; errors of the blocks are independent, so that the
-        error of entry (i, j) of G = ZᵀZ is about (eps / 2) √(Σ b³) / (3 n) · √(Gᵢᵢ Gⱼⱼ) or less. A
-        symmetric matrix of independent errors has a spectral norm of about twice its largest row
-        norm. Rounded up: (eps / 2) √(Σ b³) / n · √(maxᵢ Gᵢᵢ trace G), eps that of the products:
-        `accumulate` makes those of few features in float64 on a CPU. With weights a block's share
-        of the sums is v / Σ v in place of b / n, v the weight of its examples.
+        Within a block, a sum of b products of equal sign has a random rounding error of about
+        (eps / 2) √b / 3 times the sum. Errors of blocks are independent, so that the error of entry
+        (i, j) of G = ZᵀZ is at most about (eps / 2) √(Σ b³) / (3 n) · √(Gᵢᵢ Gⱼⱼ). A symmetric
+        matrix of independent errors has a spectral norm of about twice its largest row norm.
+        Rounded up, that gives (eps / 2) √(Σ b³) / n · √(maxᵢ Gᵢᵢ trace G) with the eps of the
+        products, which `accumulate` makes in float64 for few features on a CPU. With weights, a
+        block has the share v / Σ v of the sums instead of b / n, where v is its total weight.
 
         Measured on a CPU in float32, b = 256 to 4,096, p = 256 to 1,024: 2 to 20 times the error
         for features with a large mean, 3 to 60 times for a decaying spectrum, up to 200 times for

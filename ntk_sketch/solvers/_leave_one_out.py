@@ -26,36 +26,39 @@ from ._spectrum import Spectrum
 class LeaveOneOut:
     """Exact leave-one-out, or leave-one-group-out, mean error at fixed λ.
 
+    Use this to choose a regulariser if fits are close to interpolation, for augmented data with
+    groups, or for the classification error. `GCV` needs no second pass.
+
     With H(λ) = Z (ZᵀZ + λI)⁻¹ Zᵀ and e = (I - H) Y, the residual of example i under the regression
-    that never saw it is eᵢ / (1 - Hᵢᵢ), that of a group g is (I - H_gg)⁻¹ e_g. λ is kept as it
-    is: a *relative* regulariser would move a little with every example taken away.
-    Infinite where a group cannot be left out (I - H_gg singular to rounding).
+    without it is eᵢ / (1 - Hᵢᵢ), and that of a group g is (I - H_gg)⁻¹ e_g. λ itself is fixed,
+    although a *relative* regulariser would change a little with every example. The error is
+    infinite if a group cannot be left out (I - H_gg is singular to rounding).
 
     With weights an example is left out with its weight: H is that of √D Z, and the mean is weighted
-    by w. An example of weight 2 scores as two copies of it in one group.
+    by w. An example of weight 2 scores as a group of two copies.
 
-    The mean runs over the examples that are not landmarks of the map, if it has landmarks and at
-    least 32 other examples are given. A landmark has a feature of its own: its leverage is near 1,
-    and left out it is predicted far worse than a new example. On ten UCI data sets with landmarks
-    from the training examples the mean over all was 3 to 46 times the test error at
-    `diag_reg=1e-4`, that over the others 0.5 to 1.3 times (`experiments/selection`).
+    The mean is over the examples that are not landmarks of the map, if at least 32 such examples
+    are given. A landmark has a feature of its own: its leverage is near 1, and left out it is
+    predicted far worse than a new example. On ten UCI data sets with landmarks from the training
+    examples, the mean over all examples was 3 to 46 times the test error at `diag_reg=1e-4`, and
+    the mean over the others 0.5 to 1.3 times (`experiments/selection`).
 
     Cost in the primal form: a second pass over the features and 2 n p² FLOPs on the device, then
-    2 n p m (k + size of the groups) on the host for m regularisers. Nothing of that size in the
-    dual form. With a `sample` of b examples, one at a time: a pass over these, and beyond 4,096
-    features b p² FLOPs on the host for each regulariser and its factor, without eigenvectors.
+    2 n p m (k + size of the groups) on the host for m regularisers. The dual form costs much less.
+    With a `sample` of b single examples: a pass over these, and beyond 4,096 features b p² FLOPs on
+    the host for each regulariser and its factor, without eigenvectors.
 
     Args:
-      x, y: the examples of the statistics; or in place of both batches of them, as in `ridge`, that
-        can be read again (then without groups).
-      groups: integers (n,); examples with equal numbers are left out together, as augmented copies
-        of one image must be.
+      x, y: the examples of the statistics; or, in place of both, batches of them as in `ridge`,
+        which can be read again (then without groups).
+      groups: integers (n,). Examples with equal numbers are left out together, as is needed for
+        augmented copies of one image.
       sample_weight: weights of the examples, if the regression has weights. Batches hold theirs.
       loss: 'squared', in the units of y²; or, with one column of y for each class, 'zero_one': the
-        share of examples whose largest prediction is not that of their class. The regulariser
-        that is best for one is not best for the other.
-      sample: the mean runs over so many examples, or groups; None: over all.
-      key: of `jax.random`, which the sample is drawn with.
+        share of examples whose largest prediction is not that of their class. The two may choose
+        different regularisers.
+      sample: the number of examples, or groups, in the mean; None: all. Set it for wide features.
+      key: of `jax.random`, for the sample.
 
     Source: R. D. Cook, S. Weisberg, Residuals and Influence in Regression (1982), eq. 2.2.23; the
     block form is the same Woodbury identity.

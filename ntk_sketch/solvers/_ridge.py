@@ -49,122 +49,117 @@ def ridge(
     solver: ConjugateGradient | str | None = None,
     checkpoint: Checkpoint | str | os.PathLike | None = None,
 ) -> RidgeSolution:
-    """Ridge regression on the features of x: the W that minimises ‖Z W - y‖² + λ ‖W‖².
+    """Ridge regression on the features Z of x: minimises ‖Z W - y‖² + λ ‖W‖² over W.
 
-    Predictions are those of the kernel K = ZZᵀ, K(·, x) (K + λ I)⁻¹ y, with λ as in
-    `neural_tangents.predict`: `diag_reg * trace(K) / n`, that is relative to the mean squared norm
-    of the training features, or `diag_reg` itself. As there, nothing is centred and no intercept is
-    fitted, unless `fit_intercept` asks for it.
+    Use this for kernel regression and classification with many examples: the cost is linear in
+    their number.
 
-    With `sample_weight` wᵢ it is the W that minimises Σ wᵢ ‖zᵢ W - yᵢ‖² + λ ‖W‖²: an example of
-    weight 2 is that example twice, one of weight 0 is not there, and an inverse variance of its
-    noise is the weight that a noisy example should have. λ is then
-    `diag_reg * Σ wᵢ ‖zᵢ‖² / Σ wᵢ`. Weights are not normalised: c w with c `diag_reg` gives the W of
-    w with `diag_reg`.
+    Predictions are K(·, x) (K + λ I)⁻¹ y with the kernel K = ZZᵀ. As in `neural_tangents.predict`,
+    λ is `diag_reg * trace(K) / n`, relative to the mean squared norm of the training features, or
+    `diag_reg` itself. Nothing is centred, and an intercept is fitted only with `fit_intercept`.
 
-    Inputs are looked at here: they must be finite, and what lies outside of the range of float32 is
-    refused. Targets are brought to units of order one on the host, so that neither solution nor
-    scores depend on theirs.
+    With `sample_weight` wᵢ, W minimises Σ wᵢ ‖zᵢ W - yᵢ‖² + λ ‖W‖² and λ is
+    `diag_reg * Σ wᵢ ‖zᵢ‖² / Σ wᵢ`. An example of weight 2 counts as two, one of weight 0 is left
+    out. For noisy examples the weight is the inverse variance of the noise. Weights are not
+    normalised: c w with c `diag_reg` gives the same W as w with `diag_reg`.
 
-    With n > p examples the features are streamed once into `GramState` (memory independent of n:
-    about 24 p² bytes; n p² FLOPs on a CPU, 2 n p² elsewhere) and ZᵀZ is decomposed in float64, by
-    LAPACK or, if it is on a GPU, there: all eigenvalues and eigenvectors (9 p³ FLOPs), after which
-    every regulariser is cheap, or beyond 4,096 features (beyond 1,023 for a single regulariser) a
-    Cholesky factor for each of m regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and
-    λ = 0 need the former. With n <= p the features are kept (n p numbers on the host) and ZZᵀ is
-    decomposed (2 n² p + 9 n³ FLOPs). A path adds 2 m min(n, p)² k FLOPs.
+    Inputs must be finite and within the range of float32. Targets are scaled to order one on the
+    host, so that solution and scores do not depend on their units.
 
-    On a CPU, ZᵀZ of up to 1,024 float32 features is summed in float64. Otherwise it carries the
-    rounding error of float32 products. Directions whose
-    eigenvalue plus λ drowns in it are dropped, and a warning gives the numbers; that is rare with
-    λ > 0. `diag_reg=0` gives the solution of least norm on the directions that stay
-    (`solution.rank` of them, with `solution.condition`); float64 features resolve more of them.
-    `solution.residual` says how well the normal equations are solved.
+    *Cost.* With n > p examples, features are streamed once into a `GramState` (about 24 p² bytes,
+    whatever n; n p² FLOPs on a CPU, 2 n p² elsewhere). ZᵀZ is decomposed in float64, by LAPACK or
+    on its GPU: into eigenvalues and eigenvectors (9 p³ FLOPs), after which every regulariser is
+    cheap; or, beyond 4,096 features (beyond 1,023 for a single regulariser), into a Cholesky factor
+    for each of m regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and λ = 0 need
+    eigenvectors. With n <= p, features are kept (n p numbers on the host) and ZZᵀ is decomposed
+    (2 n² p + 9 n³ FLOPs). A path adds 2 m min(n, p)² k FLOPs.
 
-    Data that do not fit in memory come as a `numpy.memmap`, which is read twice, a part at a time
-    (once to be looked at), or as batches `(x, y)` in place of x and y: a `tf.data.Dataset`, a
-    `torch.utils.data.DataLoader`, a loader of `grain`, a list, or a generator *function*, which is
-    called for every pass. Batches may be of any sizes and hold what has `__array__`. A thread reads
-    the next ones meanwhile, and looks at them. They are always solved in the primal form, in one
-    pass, which an iterator that can be read once is good for too; 'loo' and `HoldOut` take two. Of
-    a `pyarrow.dataset` d of files of Parquet or CSV batches are
+    *Rounding.* On a CPU, ZᵀZ of up to 1,024 float32 features is summed in float64. Otherwise it has
+    the rounding error of float32 products. Directions whose eigenvalue plus λ is below that error
+    are dropped, with a warning; that is rare with λ > 0. `diag_reg=0` gives the solution of minimal
+    norm on the remaining directions (`solution.rank` of them, with `solution.condition`); float64
+    features resolve more directions. `solution.residual` is that of the normal equations.
+
+    *Data that do not fit in memory* are given as a `numpy.memmap`, which is read twice in parts
+    (once for checks), or as batches `(x, y)` in place of x and y. Batches come from a
+    `tf.data.Dataset`, a `torch.utils.data.DataLoader`, a loader of `grain`, a list, or a generator
+    *function*, which is called for every pass. They may have any sizes and hold any objects with
+    `__array__`. A thread reads and checks the next batches in advance. They are solved in the
+    primal form, in one pass, for which an iterator that can be read once is enough; 'loo' and
+    `HoldOut` need two. For a `pyarrow.dataset` d of Parquet or CSV files give
 
         lambda: ((np.stack([b[c] for c in columns], 1), np.asarray(b["y"], float))
                  for b in d.to_batches())
 
-    Shuffle them: units of targets are those of the first block.
+    Shuffle batches: the scale of targets is that of the first block.
 
     Args:
-      feature_map: x → object with attributes `nngp` and `ntk`, (n, p) each. A pytree; its call is
-        jitted here.
-      x: training inputs (n, ...), floating point: NumPy (may exceed device memory), JAX, or
-        whatever has `__array__`, such as a data frame or a tensor on the CPU. Or, without y,
-        batches.
-      y: targets (n, outputs) or (n,), floating point. Classes as centred one-hot rows, for instance
-        `jax.nn.one_hot(labels, 10) - 0.1`.
+      feature_map: maps x to an object with attributes `nngp` and `ntk`, (n, p) each. A pytree; its
+        call is compiled here.
+      x: training inputs (n, ...), floating point: of NumPy (may exceed device memory), of JAX, or
+        an object with `__array__`, such as a data frame or a tensor on the CPU. Without y: batches.
+      y: targets (n, outputs) or (n,), floating point. Give classes as centred one-hot rows, for
+        instance `jax.nn.one_hot(labels, 10) - 0.1`.
       sample_weight: weights (n,) of the examples, >= 0; None: all 1. Batches hold them as
         `(x, y, sample_weight)`.
-      diag_reg: regulariser >= 0, or a sequence of them: a path from one decomposition.
+      diag_reg: regulariser >= 0, or a sequence of them, a path, which costs one decomposition.
       diag_reg_absolute_scale: `diag_reg` is λ, not relative to the mean squared norm.
-      select: picks one of the path: 'gcv' (generalised cross-validation; one more pass over the
-        landmarks among x), 'loo' (exact leave-one-out error at fixed λ; a second pass over the
+      select: how to choose from the path: 'gcv' (generalised cross-validation; one more pass over
+        the landmarks among x), 'loo' (exact leave-one-out error at fixed λ; a second pass over the
         features if n > p), `(x_val, y_val)` (error on these), or `HoldOut(share, key=key)` (error
-        on a share of x that is not fitted); or one of `GCV`, `LeaveOneOut`, `Validation`. All but
-        those on other examples leave out the examples that became landmarks of the map, which are
-        not like new ones; `LeaveOneOut` says why. Of equal scores the largest `diag_reg` is taken.
+        on a share of x that is not fitted); or a `GCV`, `LeaveOneOut` or `Validation`. Start with
+        'gcv'. Scores on x leave out the examples that are landmarks of the map; `LeaveOneOut` says
+        why. Of equal scores the largest `diag_reg` is chosen.
       get: 'nngp' or 'ntk'.
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
       mesh: a `jax.sharding.Mesh`, to work on several devices. Examples are split among all of
-        them, and ZᵀZ is summed on each and merged once, at the end. A second axis splits the
-        columns of ZᵀZ, which it must divide, for more features than one device holds (24 p² bytes).
-        `batch_size` is that of all together, rounded up to a multiple of their number. With the
-        devices of all processes that `jax.distributed` joined, x and y are those of this process
-        (of any number, also none) and every process returns the same solution: all of them make the
-        call, with their own x, y, weights, groups and validation examples and otherwise the same
-        arguments. `docs/many-machines.md` says how to start them. `keep_features` and `solver`
-        are of one process.
+        them. ZᵀZ is summed on each and merged once, at the end. A second axis splits the columns of
+        ZᵀZ, whose number it must divide, for more features than one device holds (24 p² bytes).
+        `batch_size` is the total of all devices, rounded up to a multiple of their number. With the
+        devices of all processes of `jax.distributed`, each process makes the call with its own x,
+        y, weights, groups and validation examples (of any number, also none) and otherwise the same
+        arguments, and gets the same solution. `docs/many-machines.md` says how to start them.
+        `keep_features` and `solver` need a single process.
       groups: integers (n,), for select='loo' and `HoldOut`: examples with equal numbers (augmented
         copies of one image) are left out together.
-      fit_intercept: adds a constant b to the predictions, which no regulariser shrinks: exact, from
-        the sums of Z and y. λ is the same with and without it. Use it where the mean of y outweighs
-        its spread.
-      progress: of each pass over examples. None: a bar on a terminal, for a pass of more than a
-        second. True: a bar. False: none. A function: called with the number of examples of every
-        batch.
-      keep_features: features that are needed twice, those of x for 'loo' (or of its sample) and of
-        the examples held out for `refit`, stay in the host's memory (n p numbers) and are not
-        computed again. A path, or `ntk_sketch.streaming.FeatureCache(path, dtype=...)`: those of
-        all x stay in this file, of n p numbers, also for later calls with the same map and
-        examples; then batches may be kept too.
-      refit: after `(x_val, y_val)` or `HoldOut` has chosen, the regression is that of all examples,
-        these included.
-      extend_path: while the choice is the smallest or the largest of the path, the path goes on
-        there by its own ratio, up to eight times. 'loo' makes another pass for each. A path of
-        wide features (p > 4,096) does not go on below the rounding of ZᵀZ.
-      solver: 'cg' or `ConjugateGradient(...)`: by products with the features, without ZᵀZ, which
-        widths of 30,000 and more do not allow. Every iteration is a pass over the features; see
-        there. None: by a decomposition.
-      checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
-        they are made, and the same call goes on from them after an interrupt, an error or a kill.
-        Always primal. Passes for a selection begin anew. Of several processes each has a file:
-        'run-{process}.safetensors'.
+      fit_intercept: add a constant b to the predictions, which is not regularised. It is computed
+        exactly from the sums of Z and y, and λ does not depend on it. Set it if the mean of y is
+        large compared to its spread.
+      progress: shown for each pass over examples. None: a bar on a terminal, for a pass of more
+        than a second. True: a bar. False: none. A function: called with the number of examples of
+        every batch.
+      keep_features: True: keep features that are needed twice in the host's memory (n p numbers):
+        those of x for 'loo' (or of its sample), and of the examples held out for `refit`. A path,
+        or `ntk_sketch.streaming.FeatureCache(path, dtype=...)`: keep the features of all x in this
+        file (n p numbers), also for later calls with the same map and examples, and for batches.
+      refit: after `(x_val, y_val)` or `HoldOut` has chosen, fit all examples, these included.
+      extend_path: while the smallest or largest regulariser of the path is chosen, extend the path
+        there by its own ratio, up to eight times. 'loo' makes another pass for each. A path of wide
+        features (p > 4,096) is not extended below the rounding of ZᵀZ.
+      solver: None: a decomposition. 'cg' or `ConjugateGradient(...)`: products with the features,
+        without ZᵀZ, for 30,000 features and more. Every iteration is a pass over the features.
+      checkpoint: a path, or `Checkpoint(path, seconds=...)`: write the statistics there while they
+        are computed, so that the same call resumes after an interrupt, an error or a kill. It
+        implies the primal form. Passes for a selection start anew. Each of several processes has a
+        file: 'run-{process}.safetensors'.
 
     Returns:
-      A `RidgeSolution`; on a sequence of `diag_reg` without `select`, one that cannot `predict`
-      but whose `.path` can.
+      A `RidgeSolution`. Given a sequence of `diag_reg` without `select`, it cannot `predict`, but
+      the solutions of its `.path` can.
 
     Raises:
-      TypeError: x or y not floating point, groups not integer, diag_reg not numbers.
+      TypeError: x or y is not floating point, groups are not integers, diag_reg is not a number.
       ValueError: shapes that do not fit, values that are not finite, negative `diag_reg`, unknown
-        `select` or `get`, features with more than one axis per example. Of a batch, with its number
-        and its examples; an error of the iterable itself is passed on as it is.
-      ValueError: a checkpoint of something else, with what differs; a mesh that does not fit.
-      RuntimeError: another process failed, with its error, or cannot be reached any more.
+        `select` or `get`, features with more than one axis per example. For batches the message has
+        the number of the batch and its examples; errors of the iterable itself are passed on.
+      ValueError: a checkpoint of another run (the message says what differs); a mesh that does not
+        fit.
+      RuntimeError: another process failed (the message has its error) or cannot be reached.
 
     Warns:
       RuntimeWarning: the problem is numerically rank-deficient at the regulariser used; the mean of
         the targets outweighs their spread and no intercept is fitted; so many examples are
-        landmarks that scores are of all of them; a column of x loses its variation in float32.
+        landmarks that scores use all of them; a column of x loses its variation in float32.
 
     Example:
       >>> import numpy as np

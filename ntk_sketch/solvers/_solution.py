@@ -25,7 +25,7 @@ from ._sums import project
 
 
 class Fit(NamedTuple):
-    """What is known of one regression: its λ, how well it is determined and how well solved."""
+    """Numbers of one regression: its λ, condition, rank and residual."""
 
     diag_reg: float
     penalty: float
@@ -36,17 +36,20 @@ class Fit(NamedTuple):
 
 
 class RidgeSolution(eqx.Module):
-    """Ridge regression weights with the feature map they belong to.
+    """The result of `ridge`: weights with their feature map.
+
+    Use `predict` for predictions, `path` and `predict_path` to compare regularisers, and `save` to
+    predict in another process.
 
     Attributes:
-      feature_map: x → features.
-      weights: W, (p, outputs), or (p,) for targets of shape (n,); predictions are `z @ weights`.
-        None on a path without selection.
-      intercept: (outputs,), or () for targets of shape (n,); None without one.
-      diag_reg: as the user gave it: the chosen number, or all of a path without selection.
-      scores: one per `diag_reg` in the order given: the estimate of the mean squared error per
-        example and output that `select` asked for (GCV, leave-one-out, or error on the validation
-        examples), in the units of y². None without selection.
+      feature_map: maps x to features.
+      weights: W, (p, outputs), or (p,) for targets of shape (n,). Predictions are `z @ weights`.
+        None for a path without selection.
+      intercept: (outputs,), or () for targets of shape (n,); None if none was fitted.
+      diag_reg: the chosen number, or the whole path without selection.
+      scores: one per `diag_reg`, in the order given: the estimate of the mean squared error per
+        example and output by `select` (GCV, leave-one-out, or error on validation examples), in the
+        units of y². None without selection.
       n_examples: n.
 
     Example:
@@ -109,31 +112,33 @@ class RidgeSolution(eqx.Module):
 
     @property
     def penalty(self) -> float:
-        """λ itself: `diag_reg`, times the mean squared feature norm unless it is absolute."""
+        """λ: `diag_reg` times the mean squared feature norm, or `diag_reg` if it is absolute."""
         return self._fit.penalty
 
     @property
     def condition(self) -> float:
-        """(largest eigenvalue + λ) / (smallest that is used + λ) of the Gram matrix."""
+        """(largest eigenvalue + λ) / (smallest used eigenvalue + λ) of the Gram matrix."""
         return self._fit.condition
 
     @property
     def rank(self) -> int:
-        """Directions used, of min(n, p): fewer where eigenvalue + λ is below rounding error."""
+        """The number of directions used: min(n, p), or fewer if some are below rounding error."""
         return self._fit.rank
 
     @property
     def residual(self) -> float:
-        """`‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖` of the weights before they are rounded to the dtype of the
-        features (with an intercept, of what has lost its mean): how well the normal equations are
-        solved. A few eps of float64 times `condition` at most; more where directions were dropped.
-        Of conjugate gradients that of the worst output, about their tolerance.
+        """The relative residual of the normal equations, `‖(ZᵀZ + λI) W - ZᵀY‖ / ‖ZᵀY‖`.
+
+        It is that of the weights before they are rounded to the dtype of the features; with an
+        intercept Z and Y are centred. It is at most a few eps of float64 times `condition`, more if
+        directions were dropped. For conjugate gradients it is that of the worst output, about their
+        tolerance.
         """
         return self._fit.residual
 
     @property
     def report(self) -> Report | None:
-        """Of the iterations of `solver=ConjugateGradient(...)`; None of a direct solution."""
+        """The `Report` of `solver=ConjugateGradient(...)`; None for a direct solution."""
         return self._fit.report
 
     @property
@@ -147,19 +152,19 @@ class RidgeSolution(eqx.Module):
         return self.fits[self.chosen]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes weights, scores and feature map to a file, which `ntk_sketch.load` reads: for
-        predictions elsewhere, without the training data.
+        """Writes weights, scores and feature map to a file, which `ntk_sketch.load` reads.
 
-        The file is as `FeatureMap.save` makes it. A path saves all of its regressions, and each of
-        `solution.path` can be saved alone.
+        Use this for predictions in another process, without the training data. The file is written
+        as by `FeatureMap.save`. It holds all regressions of a path; each of `solution.path` can be
+        saved separately.
 
         Args:
-          path: of the file. Its folder must be there.
+          path: of the file. Its folder must exist.
 
         Raises:
           TypeError: the feature map is a function of your own, or a function in it cannot be
             imported.
-          OSError: the folder is not there, or the disk is full.
+          OSError: the folder does not exist, or the disk is full.
 
         Example:
           >>> import os
@@ -192,17 +197,17 @@ class RidgeSolution(eqx.Module):
     def predict(
         self, x: Inputs | BatchesLike, *, progress: Progress = None, mesh: Any = None
     ) -> Float[Array, "n ..."]:
-        """`features(x) @ weights + intercept`, (n, outputs), or (n,) for targets of shape (n,).
+        """Predictions `features(x) @ weights + intercept`: (n, outputs), or (n,) for targets (n,).
 
-        Streams x in batches, so x may be larger than device memory. Inside `eqx.filter_jit`, `grad`
-        or `vmap`, where x is traced, all of x is one batch and values are not looked at.
+        x is streamed in batches and may be larger than device memory. Under `eqx.filter_jit`,
+        `grad` or `vmap`, where x is traced, all of x is one batch and values are not checked.
 
         Cost: the features, and 2 n p k FLOPs.
 
         Args:
-          x: inputs (n, ...), as those of the training; or batches of them, as in `ridge`: each
-            batch x, or a pair (x, y) of which y is not looked at. (A list of arrays is taken for
-            several inputs and refused: join them.)
+          x: inputs (n, ...), like those of the training; or batches of them, as in `ridge`: each
+            batch is x or a pair (x, y), whose y is ignored. (A list of arrays is refused, as it
+            could be several inputs: join them.)
           progress: as in `ridge`.
           mesh: as in `ridge`: batches are split among its devices. Each of several processes
             predicts its own x.
@@ -219,13 +224,13 @@ class RidgeSolution(eqx.Module):
     def predict_path(
         self, x: Inputs | BatchesLike, *, progress: Progress = None, mesh: Any = None
     ) -> Float[Array, "m n ..."]:
-        """The predictions of every regression of a path, one after the other: (m, n, outputs).
+        """The predictions of all m regressions of a path: (m, n, outputs).
 
-        In one pass over x, where `[s.predict(x) for s in solution.path]` makes m. Arguments and
-        errors are those of `predict`; it needs no selection.
+        It takes one pass over x, where `[s.predict(x) for s in solution.path]` takes m. Arguments
+        and errors are those of `predict`, but no selection is needed.
 
         Raises:
-          ValueError: fitted with a single `diag_reg`.
+          ValueError: the solution has a single `diag_reg`.
         """
         if self.path_weights is None:
             raise ValueError(

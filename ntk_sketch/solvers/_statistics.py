@@ -43,22 +43,23 @@ def accumulate(
 ) -> GramState:
     """Streams features of x into the statistics of a regression on y.
 
-    Call it on every part of the data (shards, augmented copies, another day) and `merge` the
-    states; `solve` takes the sum, with or without an intercept. In place of x and y it takes
-    batches of both. Cost: the features, 2 n p (p + k)
-    FLOPs, 12 p² bytes on the device (24 p² on the host for up to 1,024 features on a CPU).
+    Use this for every part of the data (shards, augmented copies, another day), then `merge` the
+    states and `solve`, with or without an intercept. In place of x and y it takes batches of both.
+
+    Cost: the features, 2 n p (p + k) FLOPs, and 12 p² bytes on the device (24 p² on the host for up
+    to 1,024 features on a CPU).
 
     Args:
       feature_map, x, y, sample_weight, get, batch_size: as in `ridge`.
       progress: as in `ridge`.
-      checkpoint: a path, or `Checkpoint(path, seconds=...)`: the statistics are written there while
-        they are made, and a call that finds them there goes on from them.
+      checkpoint: a path, or `Checkpoint(path, seconds=...)`: write the statistics there while they
+        are computed, and resume from them if they are there.
       mesh: as in `ridge`. With a second axis the Gram matrix of the state stays split among the
         devices of one row.
 
     Raises:
-      TypeError, ValueError: as `ridge`; of a batch, with its number. With a checkpoint the
-        statistics before it are kept there.
+      TypeError, ValueError: as `ridge`; for batches the message has the number of the batch. With a
+        checkpoint the statistics of earlier batches are kept there.
 
     Example:
       >>> import jax
@@ -109,9 +110,11 @@ def solve(
     progress: Progress = None,
     mesh: Any = None,
 ) -> RidgeSolution:
-    """The regression whose statistics are `state`: the second half of `ridge`, always primal.
+    """Solves the regression whose statistics are `state`, in the primal form.
 
-    Cost: as `ridge`, without that of the sums.
+    Use this for states that were merged, or to try other regularisers with the same statistics.
+
+    Cost: that of `ridge` without the sums.
 
     Args:
       feature_map, get: those of the statistics, for predictions.
@@ -119,9 +122,9 @@ def solve(
       diag_reg, diag_reg_absolute_scale, batch_size, fit_intercept, extend_path, progress: as in
         `ridge`.
       select: 'gcv' or `GCV()`, `LeaveOneOut(x, y, groups)`, `(x_val, y_val)` or
-        `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: only
-        `GCV(x, y)`, with the examples that landmarks come from, leaves these out of its mean. Of
-        statistics with weights these two take `sample_weight` too.
+        `Validation(x_val, y_val)`, or None. The statistics do not hold the examples: give
+        `GCV(x, y)` the examples that landmarks come from to leave these out of its mean. For
+        statistics with weights, `GCV` and `LeaveOneOut` take `sample_weight` too.
       mesh: as in `ridge`, for the features of `select`. Each of several processes gives its own
         examples there, and all give the same state.
 

@@ -26,14 +26,15 @@ from ._sums import project
 
 
 class Validation:
-    """Mean error on other examples (x, y). One pass over their features.
+    """The mean error on other examples (x, y), which takes one pass over their features.
+
+    Use this to choose a regulariser if you have a separate validation set.
 
     Args:
-      x, y: the examples.
+      x, y: the examples; or, in place of both, batches of them as in `ridge`, which can be read
+        again.
       loss: 'squared' or 'zero_one', as in `LeaveOneOut`.
-      sample_weight: (n,) weights of these, for a weighted mean. Batches hold theirs.
-
-    In place of x and y it takes batches of both, as in `ridge`, that can be read again.
+      sample_weight: weights (n,) of the examples, for a weighted mean. Batches hold theirs.
 
     Example:
       >>> import numpy as np
@@ -114,19 +115,19 @@ class Validation:
 
 
 class HoldOut:
-    """Mean error on a random share of the examples of `ridge`, which are not fitted.
+    """The mean error on a random share of the examples of `ridge`, which are not fitted.
 
-    Landmarks of the map are always fitted, with what is in their groups: left out, they would be
-    predicted far worse than new examples (`LeaveOneOut` says why).
+    Use this to choose a regulariser if there are many examples and leave-one-out costs too much (a
+    second pass and 2 n p² FLOPs). With `refit=True` all examples are fitted after the choice. With
+    weights the mean is weighted.
 
-    Use it where leave-one-out costs too much (a second pass, 2 n p² FLOPs) and examples are many.
-    With `refit=True` the regression of the choice is that of all examples. With weights the mean is
-    weighted.
+    Landmarks of the map and their groups are always fitted: left out, they would be predicted far
+    worse than new examples (`LeaveOneOut` says why).
 
-    The examples held out are copied. Of batches nothing is, and their number is not known: there
-    each example is held out with probability `share`, by a hash of its content and the key, so that
-    it is the same ones in every pass, in any order. That is a pass over the batches for the fit,
-    one for the scores and one for `refit`, each with the features of its examples alone.
+    The held-out examples are copied. Batches are not copied: each example is held out with
+    probability `share`, by a hash of its values and the key, so that the same examples are held out
+    in every pass and in any order. There is one pass over the batches for the fit, one for the
+    scores and one for `refit`, each with the features of its examples only.
 
     Args:
       share: of the examples, or of the groups, whose examples stay together; 0 < share < 1.

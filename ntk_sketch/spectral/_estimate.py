@@ -12,17 +12,17 @@ from ._series import Interval
 
 
 class Estimate(NamedTuple):
-    """A trace of a function of an operator, such as its log-determinant.
+    """An estimate of the trace of a function of an operator, such as its log-determinant.
 
     Attributes:
       value: the mean over probes.
-      standard_error: of that mean, from the spread of the probes; `nan` of a single one.
-      truncation_bound: of what the polynomial changes: the number of rows times a bound of
-        |f - p| on the interval; of log-determinants by Lanczos the width of the bracket of one
+      standard_error: of that mean, from the spread of the probes; `nan` for a single probe.
+      truncation_bound: a bound of the error of the polynomial p: the number of rows times a bound
+        of |f - p| on the interval; for log-determinants by Lanczos the width of the bracket of one
         random vector's quadratic form. `nan` for a number of steps without an interval.
-      degree: of the polynomial, the mean of random ones; steps of Lanczos.
-      probes: how many.
-      interval: that was assumed to hold all eigenvalues; None: no use was made of one.
+      degree: of the polynomial (the mean of random ones), or steps of Lanczos.
+      probes: their number.
+      interval: the interval assumed to hold all eigenvalues; None: none was used.
     """
 
     value: Any

@@ -24,14 +24,12 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
     """ZᵀZ (p, p) or ZZᵀ (n, n) of a feature map's features Z of examples, as a SciPy operator.
 
     Use this when neither matrix fits in memory, for `log_determinant` and `trace_of_function`, or
-    for solvers of SciPy. With both of shift λ,
+    for solvers of SciPy. Choose the smaller side: with a shift λ
 
-        log det(ZZᵀ + λI) = log det(ZᵀZ + λI) + (n - p) log λ,
+        log det(ZZᵀ + λI) = log det(ZᵀZ + λI) + (n - p) log λ.
 
-    so take the smaller side.
-
-    A product with k vectors is a pass over the features, 4 n p k FLOPs in float64, and features of
-    one batch in memory. They are computed again in every pass unless `cache` has them.
+    A product with k vectors is a pass over the features with 4 n p k FLOPs in float64, and the
+    features of one batch in memory. They are computed again in every pass unless `cache` has them.
 
     Args:
       feature_map, x, batch_size, progress: as in `ntk_sketch.ridge`; x is an array (n, ...).

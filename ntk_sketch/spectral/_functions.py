@@ -25,7 +25,7 @@ def log_determinant(
     degree: int | None = None,
     interval: tuple[float, float] | None = None,
 ) -> Estimate:
-    """log det(A + shift I) of a large symmetric positive definite operator, by its products alone.
+    """log det(A + shift I) of a large symmetric positive definite operator, from its products.
 
     Use this when A + shift I is too large to be factored: kernels and precision matrices of more
     than some 10,000 rows, sparse ones of millions, Gram matrices of features that do not fit in
@@ -40,51 +40,52 @@ def log_determinant(
       (1-q)) for each eigenvalue, q = (√b - √a) / (√b + √a), keeps the truncation within a tenth of
       the tolerance: about ½ √(b / a) log(1 / tolerance).
     * `method="lanczos"`: Gauss quadrature from N steps of Lanczos, exact for polynomials of degree
-      2N - 1. N grows until the quadratures of Gauss and of Gauss and Radau, between which the exact
-      vᵀ log(A) v of a vector v is, differ by a tenth of the tolerance; their difference is then
-      the bound. Take it for kernels, which have few large eigenvalues: for a Gaussian kernel of 800
-      points and λ = 1e-3 it takes 30 products where the series takes 428, and λ = 1e-6 takes 110.
-      Derivatives are matfree's (`pip install "ntk-sketch[spectral]"`).
-    * `method="randomized_chebyshev"`: the degree is random, with the mean that `degree` is, and
-      coefficients are divided by the probability of their degree, so that there is no truncation
-      error on average: for stochastic gradient steps of few products each.
+      2N - 1. The exact vᵀ log(A) v of a vector v lies between the quadratures of Gauss and of
+      Gauss-Radau. N grows until these differ by a tenth of the tolerance, and their difference is
+      the bound. Choose it for kernels, which have few large eigenvalues: for a Gaussian kernel of
+      800 points and λ = 1e-3 it takes 30 products where the series takes 428; λ = 1e-6 takes 110.
+      Derivatives are those of matfree (`pip install "ntk-sketch[spectral]"`).
+    * `method="randomized_chebyshev"`: the degree is random with mean `degree`, and coefficients are
+      divided by the probability of their degree, so that the estimate is unbiased. Choose it for
+      stochastic gradient steps of few products each.
 
-    *Derivatives.* Of an array or function of JAX, `jax.grad` may trace what it closes over and
-    `shift`. The derivative of a probe is wᵀ dA v, w ≈ A⁻¹ v by the same recurrence, with mean tr
-    A⁻¹ dA: one more vector in memory and the derivative of one product. Values that JAX traces
-    cannot be looked at: give `interval`, wide enough for all steps; value and gradient are NaN
-    where an eigenvalue shows to be outside (of "lanczos", where A has fewer different eigenvalues
-    than there are steps). `probes` are then 8 if not given, and the degree is chosen for a
-    tolerance of the largest |log| in the interval.
+    *Derivatives.* If the operator is an array or function of JAX, `jax.grad` may trace the values
+    that it closes over, and `shift`. The derivative of a probe is wᵀ dA v with w ≈ A⁻¹ v from the
+    same recurrence, and its mean is tr A⁻¹ dA. It takes one more vector in memory and the
+    derivative of one product. Traced values cannot be checked: give an `interval` that is wide
+    enough for all steps. Value and gradient are NaN if an eigenvalue is found outside of it (for
+    "lanczos", if A has fewer different eigenvalues than there are steps). The default is then 8
+    `probes`, and the degree is chosen for a tolerance relative to the largest |log| in the
+    interval.
 
     Args:
       operator: A: an array (n, n), a SciPy sparse matrix or LinearOperator, a
         `solvers.GramState` (its ZᵀZ), a `FeatureGram`, or a function of JAX, v (n,) -> A v.
-      key: of `jax.random`, for the probes. The same key gives the same number.
-      size: n, of a function.
+      key: of `jax.random`, for the probes. The same key gives the same estimate.
+      size: n, if A is a function.
       shift: λ >= 0, the noise of a Gaussian process. With λ > 0 the operator must be positive
         semidefinite, and λ is the lower end of the interval.
       tolerance: relative error wanted, 0 < tolerance < 1, of the standard error plus the bound of
         the truncation.
-      probes: how many; None: in blocks of 8 (32 of a `FeatureGram`), until the tolerance is met,
-        512 at most. The standard error falls as 1 / √probes, and for large n a few are enough: it
-        is about √(2 / (n probes)) times the size of the off-diagonal rows of log A.
-      degree: of the polynomial, or steps of Lanczos; None: from interval and tolerance. More for
-        smaller truncation.
-      interval: bounds of the eigenvalues of A + shift I that you know; None: by Gershgorin's
-        theorem if A is sparse, and some 20 to 400 steps of Lanczos, with a margin.
+      probes: their number; None: blocks of 8 (32 for a `FeatureGram`) until the tolerance is met,
+        at most 512. The standard error falls as 1 / √probes. It is about √(2 / (n probes)) times
+        the size of the off-diagonal rows of log A, so that a few are enough for large n.
+      degree: of the polynomial, or steps of Lanczos; None: from interval and tolerance. Raise it
+        for a smaller truncation error.
+      interval: known bounds of the eigenvalues of A + shift I; None: by Gershgorin's theorem if A
+        is sparse, and by some 20 to 400 steps of Lanczos, with a margin.
 
     Returns:
-      An `Estimate`: value, standard error, bound, and how they came about.
+      An `Estimate`: value, standard error, truncation bound and settings.
 
-    Cost: a product with 8 vectors for each block of probes and each 2 degrees (one degree where
-    traced); 3 blocks of n x 8 float64 numbers, or, of matfree, N vectors in memory at a time.
+    Cost: one product with 8 vectors for each block of probes and every 2 degrees (every degree if
+    traced); memory for 3 blocks of n x 8 float64 numbers, or with matfree N vectors.
 
     Raises:
-      ValueError: an operator that is not square, symmetric or positive definite, or has NaN; an
-        eigenvalue outside of the interval, once products show it; a condition number that needs
-        more than 10,000 degrees; a least eigenvalue that 400 products do not find.
-      TypeError: no operator; a function without `size`.
+      ValueError: the operator is not square, symmetric or positive definite, or has NaN; products
+        show an eigenvalue outside of the interval; the condition number needs more than 10,000
+        degrees; 400 products do not find the smallest eigenvalue.
+      TypeError: the operator is of an unknown kind, or a function without `size`.
       ImportError: `method="lanczos"` of a traced operator without matfree.
 
     Warns:
@@ -129,24 +130,24 @@ def trace_of_function(
     degree: int | None = None,
     interval: tuple[float, float] | None = None,
 ) -> Estimate:
-    """tr f(A + shift I) = Σ_i f(λ_i) of a large symmetric operator, by its products alone.
+    """tr f(A + shift I) = Σ_i f(λ_i) of a large symmetric operator, from its products.
 
     Use this for the effective dimension of a kernel, tr K (K + λI)⁻¹, for traces of inverses,
     Estrada indices (f = exp), Schatten norms and counts of eigenvalues by a smooth step. For f =
     log use `log_determinant`, whose series has a closed form.
 
-    As `log_determinant` with another function: the Chebyshev series of f comes from its values at
-    Chebyshev points, which must fall to rounding within 32,768 terms, so f has no kink between the
-    ends of the interval. The derivative that `jax.grad` sees is that of the trace, tr f'(A) dA,
-    with f' by differentiating the series; f itself may be of NumPy, but for quadrature by matfree.
+    It works like `log_determinant`. The Chebyshev series of f is computed from its values at
+    Chebyshev points. Its coefficients must fall to rounding within 32,768 terms, so that f must not
+    have a kink within the interval. `jax.grad` gives the derivative of the trace, tr f'(A) dA, with
+    f' from the series; f may be a function of NumPy, except for quadrature by matfree.
 
-    Of a `GramState` or `FeatureGram` the shift is the lower end of the interval, since their
-    eigenvalues are 0 or more.
+    For a `GramState` or `FeatureGram` the shift is the lower end of the interval, since their
+    eigenvalues are not negative.
 
     Args:
-      f: of an array of eigenvalues, entry by entry, of NumPy or JAX.
+      f: an elementwise function of arrays of eigenvalues, of NumPy or JAX.
       operator, key, size, tolerance, probes, degree, method: as in `log_determinant`.
-      shift: added to the eigenvalues before f sees them.
+      shift: added to the eigenvalues before f.
       interval: bounds of the eigenvalues of A + shift I, on which f is smooth; None: found by
         Lanczos, with a margin of 2 % of its length, or down to 0.7 times the least eigenvalue where
         all are above 0.

@@ -1,18 +1,17 @@
-"""`neural_tangents.stax`, every layer also knowing its features.
+"""`neural_tangents.stax`, with a feature rule for every layer.
 
-The whole public namespace of `neural_tangents.stax` is here under the same names and signatures;
-its constructors return a `Layer`, NT's triple with a feature rule. `supported` says which layers
-have features by which method. Layers of other origin join by `register` and `layer`, untouched,
-with one of these rules:
+The module has all public names of `neural_tangents.stax`, with the same signatures. Its
+constructors return a `Layer`, which is NT's triple with a feature rule. `supported` says which
+layers have features by which method. Give other layers a rule with `register` or `layer`:
 
-* `nonlinearity`, of an elementwise function with its kernels; `homogeneous(p)` if `σ(s u) = s^p
-  σ(u)`. A function without a layer of its own is `Elementwise(function, kernel)` or
-  `ElementwiseNumerical(function, nodes)`, and needs no rule.
-* `linear`, of a layer without weights that acts on positions.
-* `Weights`, of a layer whose weights meet the vectors that a patch operator (`Patches`) makes.
-* A `Rule` of its own, for everything else.
+* `nonlinearity` for an elementwise function with its kernels; `homogeneous(p)` if `σ(s u) = s^p
+  σ(u)`. A function without a layer needs no rule: use `Elementwise(function, kernel)` or
+  `ElementwiseNumerical(function, nodes)`.
+* `linear` for a layer without weights that acts on positions.
+* `Weights` for a layer whose weights multiply the vectors of a patch operator (`Patches`).
+* A subclass of `Rule` for everything else.
 
-Example: a nonlinearity, and a layer of another library that swaps the halves of a sequence.
+Example: a nonlinearity, and a layer of Neural Tangents that swaps the halves of a sequence.
 
     >>> import jax
     >>> import neural_tangents as nt
@@ -94,7 +93,7 @@ Sigmoid_like = register(_nt_stax.Sigmoid_like, _elementwise.smooth)
 Sign = register(_nt_stax.Sign, _elementwise.homogeneous(0))
 Sin = register(_nt_stax.Sin, _elementwise.smooth)
 
-# Linear layers, and LayerNorm, which is one given the variances.
+# Linear layers, and LayerNorm, which is linear for given variances.
 AvgPool = register(_nt_stax.AvgPool, _pool.avg_pool)
 Conv = register(_nt_stax.Conv, _weights.conv)
 ConvLocal = register(_repaired.ConvLocal, _weights.conv_local)
@@ -123,7 +122,7 @@ FanInProd = register(_nt_stax.FanInProd, _products.fan_in_prod)
 FanInSum = register(_nt_stax.FanInSum, _branching.fan_in_sum)
 FanOut = register(_nt_stax.FanOut, _branching.fan_out)
 
-# What is not a layer.
+# Other names of `neural_tangents.stax`.
 AggregateImplementation = _nt_stax.AggregateImplementation
 AttentionMechanism = _nt_stax.AttentionMechanism
 Bool = _nt_stax.Bool
@@ -138,12 +137,11 @@ unmask_fn = _nt_stax.unmask_fn
 
 
 def supported() -> _supported.Supported:
-    """Which layers have features by which method: `supported()[layer][method]` is "yes", "no", or
-    under which condition, with its reason.
+    """A table of which layers have features by which method.
 
-    Asked of the rules themselves. Printed it is the table of README. A layer with "no" everywhere
-    works as in Neural Tangents, finite network and exact kernel, and says so when features are
-    asked for; `register` and `layer` give it a rule.
+    Use this to check an architecture before you build it. `supported()[layer][method]` is "yes",
+    "no" with its reason, or a condition. Printed, it is the table of README. A layer with "no"
+    still has its finite network and exact kernel; `register` and `layer` give it a rule.
 
     Example:
         >>> from ntk_sketch import stax

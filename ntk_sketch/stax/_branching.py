@@ -45,8 +45,9 @@ def fan_out(layer, num):
 
 
 class FanIn(Rule):
-    """Independent branches with weights of their own: kernels add, so features stand side by side,
-    in orthogonal blocks. What all branches mask is masked.
+    """The sum of independent branches: kernels add, so that features are concatenated.
+
+    Positions that all branches mask are masked.
     """
 
     masks = forms_patches = True
@@ -84,7 +85,7 @@ def add(branches: list[HiddenFeatures], offsets: Offsets) -> HiddenFeatures:
 
 
 def common_mask(masks: list[Any]) -> Any:
-    """What all of the masks mark; `None` is no mask."""
+    """The positions that all masks mark; `None` means no mask."""
     given = [mask for mask in masks if mask is not None]
     return functools.reduce(jnp.logical_and, given) if len(given) == len(masks) else None
 
@@ -124,9 +125,7 @@ class ConcatChannelsTransform(eqx.Module):
 
 
 class FanInConcatSpace(FanIn):
-    """Positions of all branches along one spatial axis; those of different branches are
-    independent.
-    """
+    """Concatenation along one spatial axis; positions of different branches are independent."""
 
     def __init__(self, axis: int):
         self.axis = axis
@@ -164,7 +163,7 @@ class ConcatSpaceTransform(eqx.Module):
 
 
 class FanInConcat(Rule):
-    """Which kind of concatenation it is depends on the number of axes, known with the inputs."""
+    """Concatenation of channels or positions, by `axis` and the number of axes of the inputs."""
 
     masks = forms_patches = True
 

@@ -16,7 +16,7 @@ from ._sample import abstracted, advance, shapes_after
 
 
 class Combinator(Rule):
-    """A rule made of layers, and of their rules as they are at this place."""
+    """A rule made of several layers. `rules` may differ from the layers' own (`before_flatten`)."""
 
     def __init__(self, layers: list[Layer], rules: list[Rule] | None = None):
         self.layers = layers
@@ -29,7 +29,7 @@ class Combinator(Rule):
         self.makes_patches = any(rule.makes_patches for rule in self.rules)
 
     def first_change(self, positions: list[Positions]) -> Positions:
-        """What becomes of positions first, if the layers do this to them; "kept" if nothing."""
+        """The first of the layers' actions on positions that is not "kept", if there is one."""
         raise NotImplementedError
 
     def methods(self, method) -> list:
@@ -44,7 +44,7 @@ class Combinator(Rule):
 
     @contextlib.contextmanager
     def at(self, index: int):
-        """Errors that arise in this layer say where it is: one of many alike, as often."""
+        """Adds the layer's number and name to errors that arise in it."""
         try:
             yield self.rules[index]
         except Exception as error:
@@ -70,7 +70,7 @@ class Serial(Combinator):
         return Serial(self.layers, _as_flattened(self.rules, later="flattened"))
 
     def plan(self, offsets, shape, method, kwargs) -> tuple[list, list]:
-        """Shapes, and offsets that are needed, before each layer and after the last."""
+        """Shapes and needed offsets, before each layer and after the last."""
         shapes = [shape]
         for layer in self.layers:
             shapes.append(output_shape(layer, shapes[-1]))
@@ -85,7 +85,7 @@ class Serial(Combinator):
         return shapes, needed[::-1]
 
     def _joins(self, index: int) -> bool:
-        """Whether a layer may be given patches that a method compresses before it."""
+        """Whether the layer's input may be patches, which a method may compress first."""
         if not self.rules[index].forms_patches:
             return False
         for rule in reversed(self.rules[:index]):
@@ -134,8 +134,9 @@ class Serial(Combinator):
 
 
 def _as_flattened(rules: list[Rule], later: Positions) -> list[Rule]:
-    """The rules of consecutive layers, told where positions are flattened next; `later` is what
-    becomes of them behind the last one.
+    """The rules of consecutive layers, with `before_flatten` where positions are flattened next.
+
+    `later` is what happens to positions after the last layer.
     """
     found = []
     for rule in reversed(rules):
@@ -156,19 +157,19 @@ class SerialTransform(eqx.Module):
 
 
 class Walk:
-    """A sample, or shapes alone, on the way through layers that are fitted one after the other.
+    """Takes a sample through layers while they are fitted one after the other.
 
-    Shapes go through every transform at once, and the sample where a layer looks at it.
+    Shapes are computed after every layer. The sample itself is computed only if a layer needs it.
     """
 
     def __init__(self, features, kwargs: dict):
         self.kwargs, self.transforms = kwargs, []
         self.shapes = abstracted(features)
         self._sample = None if is_abstract(features) else features
-        self._ahead = []  # transforms that the sample has not been through
+        self._ahead = []  # transforms not yet applied to the sample
 
     def given(self, looks_at_data: bool):
-        """What enters the next layer: of the sample if it looks at data and there is one."""
+        """The input of the next layer: the sample's features if it needs them, else shapes."""
         if not looks_at_data or self._sample is None:
             return self.shapes
         if self._ahead:
@@ -178,7 +179,7 @@ class Walk:
         return self._sample
 
     def add(self, transform: Transform) -> None:
-        """The next layer, fitted."""
+        """Appends the transform of a fitted layer."""
         self.shapes = shapes_after(transform, self.shapes, **self.kwargs)
         self.transforms.append(transform)
         self._ahead.append(transform)
@@ -189,13 +190,13 @@ def serial(layer, *layers):
 
 
 def repeat(layer, inner, n):
-    """n layers with random features of their own; NT's compiled loop is for the exact kernel."""
+    """n layers, each with its own random features; NT's compiled loop is for exact kernels."""
     return Serial([as_layer(inner)] * n)
 
 
 class Parallel(Combinator):
     def first_change(self, positions):
-        # Those that pass by in one branch meet what comes after the branches.
+        # Positions kept in one branch are changed by the layers after the branches.
         return "kept" if "kept" in positions else positions[0]
 
     def compared_positions(self, shape):
@@ -248,13 +249,13 @@ def parallel(layer, *layers):
 
 @functools.partial(fitting_jit, level=0)
 def _split(key: PRNGKey, count: int) -> tuple[PRNGKey, ...]:
-    """As `jax.random.split`: one key for each layer."""
+    """One key for each layer, by `jax.random.split`."""
     return tuple(jax.random.split(key, count)) if count else ()
 
 
 @functools.partial(fitting_jit, level=0)
 def _apart(key: PRNGKey) -> PRNGKey:
-    """A key that no layer has, for what happens before a layer with this one."""
+    """A key that differs from those of all layers, for the compression before a layer."""
     return jax.random.fold_in(key, 2**31 - 1)
 
 
@@ -263,11 +264,11 @@ def _count(features) -> int:
 
 
 def output_shape(layer: Layer, shape):
-    """Shape of the layer's output, from NT's `init_fn` without drawing weights.
+    """Shape of the layer's output, from tracing NT's `init_fn`.
 
     Raises:
-        ValueError: a window is larger than its input, or a slice outside of it, so that no position
-            is left.
+        ValueError: no position is left, because a window is larger than its input or a slice lies
+            outside of it.
     """
     shapes = []
 
@@ -292,7 +293,7 @@ def _plain(shape):
 
 
 def finite_shape(features):
-    """Shape of the finite network's activations where `features` stand."""
+    """Shape of the finite network's activations that `features` belong to."""
     if isinstance(features, list):
         return [finite_shape(branch) for branch in features]
     return (features.nngp[0].shape[0], *features.space, features.channels)

@@ -1,4 +1,4 @@
-"""Positional embeddings of infinite width: their covariance, and its root."""
+"""Positional embeddings of infinite width: their covariance and a root of it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from ..numerics._precision import float64
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """Embeddings of covariance `R(s, t) = decay(Σ_i |s_i - t_i|^p)`, or `1[s = t]` without decay.
+    """Embeddings with covariance `R(s, t) = decay(Σ_i |s_i - t_i|^p)`, or `1[s = t]` without decay.
 
     Attributes:
         kind: "NONE", "SUM" or "CONCAT".
         p_norm: p.
-        decay: of distances, or `None`.
-        channels: of the embeddings; `None`: as many as the inputs have. It matters to "CONCAT".
-        std: their standard deviation.
-        values: whether values have them too, beside keys and queries.
+        decay: a function of distances, or `None`.
+        channels: of the embeddings, for "CONCAT"; `None`: as many as the inputs have.
+        std: standard deviation of the embeddings.
+        values: whether values have embeddings too, besides keys and queries.
     """
 
     kind: str
@@ -37,10 +37,14 @@ class Embedding:
     values: bool
 
     def of(self, space: tuple[int, ...], channels: int, name: str, *, root: bool) -> "Embedded":
-        """Of positions like these, for inputs of so many channels; with a root if features need it.
+        """The embeddings of the positions of a `space`, for inputs of `channels` channels.
+
+        Args:
+            name: of the layer, for errors.
+            root: whether features need a root of `R`.
 
         Raises:
-            ValueError: `R` is no covariance.
+            ValueError: `R` is not positive semidefinite.
         """
         share, own_share = as_leaves(self._shares(channels))
         if self.kind == "NONE":
@@ -49,7 +53,7 @@ class Embedding:
         return Embedded(share, own_share, covariance, _root(covariance, name) if root else None)
 
     def _shares(self, channels: int) -> tuple[Any, Any]:
-        """Weights of K and R in their sum."""
+        """Weights of K and of R in their sum."""
         if self.kind != "CONCAT":
             return 1.0, self.std**2
         own = channels if self.channels is None else self.channels
@@ -66,11 +70,11 @@ class Embedding:
 
 
 class Embedded(eqx.Module):
-    """What embeddings add: `share K + own_share R`, with a covariance `R`.
+    """The sum `share K + own_share R` of the covariances of inputs and embeddings.
 
     Attributes:
         covariance: `R` (P, P), or `None` without embeddings.
-        root: `L` (P, r) with `L Lᵀ = R`, or `None` where no features need it.
+        root: `L` (P, r) with `L Lᵀ = R`, or `None` if no features need it.
     """
 
     share: Scalar
@@ -79,7 +83,7 @@ class Embedded(eqx.Module):
     root: Inputs | None
 
     def covariances(self, matrices: Variances, mask: Array | None) -> Variances:
-        """Those of all pairs of positions (n, P, P), K and Θ, with embeddings."""
+        """Covariances K and Θ of all pairs of positions (n, P, P), with embeddings added."""
         if self.covariance is None:
             return matrices
         share, own, covariance = in_dtype(
@@ -95,7 +99,7 @@ class Embedded(eqx.Module):
         return total
 
     def features(self, features: HiddenFeatures) -> HiddenFeatures:
-        """One more block of both kinds of features, the embeddings'."""
+        """Features with one more block of both kinds, that of the embeddings."""
         if self.root is None:
             return features
         share, own, root = in_dtype((self.share, self.own_share, self.root), features.dtype)
@@ -110,7 +114,7 @@ class Embedded(eqx.Module):
 def _root(covariance: np.ndarray, name: str) -> np.ndarray:
     eigenvalues, vectors = np.linalg.eigh(covariance)
     rounding = len(covariance) * np.finfo(np.float64).eps * np.abs(eigenvalues).max()
-    # A function that computes in float32 has negative eigenvalues of its rounding.
+    # A decay function that computes in float32 may cause negative eigenvalues by rounding.
     if eigenvalues[0] < -max(rounding, 1e-6 * eigenvalues[-1]):
         raise ValueError(
             f"{name}: pos_emb_decay_fn gives no covariance of {len(covariance)} positions: the"

@@ -1,6 +1,4 @@
-"""Layers that carry features: `Layer`, the rules, and the registration of both NT's layers and a
-user's.
-"""
+"""`Layer`, NT's triple with a feature rule, and the registration of layers."""
 
 import functools
 import inspect
@@ -18,17 +16,17 @@ from ._rule import NoRule, Rule, WithMethod
 
 
 class Layer(tuple):
-    """NT's triple `(init_fn, apply_fn, kernel_fn)` that also knows its features.
+    """NT's triple `(init_fn, apply_fn, kernel_fn)` with a feature rule.
 
-    It *is* the 3-tuple: it unpacks, `zip(*layers)` works, and all of NT takes it.
-
-    Two layers are equal if they were made by the same constructor with equal arguments; a layer can
-    be pickled and copied if its constructor can.
+    Layers are made by the constructors of `ntk_sketch.stax`, by `register` and by `layer`; use this
+    class to recognise them. A layer is a tuple: it unpacks, `zip(*layers)` works, and functions of
+    NT accept it. Two layers are equal if they were made by the same constructor with equal
+    arguments. A layer can be pickled and copied if its constructor can.
 
     Attributes:
         rule: how the layer acts on features.
-        name: how errors call the layer.
-        specification: the constructor and the arguments that the layer was made from.
+        name: of the layer, for errors.
+        specification: the constructor and arguments of the layer.
 
     Example:
         >>> from ntk_sketch.stax import Layer
@@ -80,9 +78,10 @@ def _built(specification: Specification) -> Layer:
 
 
 def with_method(layer: Layer, method: Method) -> Layer:
-    """The same layer, its nonlinearities expanded by `method` whatever the rest of the model uses.
+    """A layer whose nonlinearities use `method`, whatever the rest of the model uses.
 
-    Widths matter layer by layer: small early, where there are many positions, large late.
+    Use this to give one layer another width or method, for example a large width at the last
+    nonlinearity. For widths alone a schedule, `Nystroem(width=(64, 64, 512))`, is simpler.
 
     Example:
         >>> from ntk_sketch.stax import with_method
@@ -105,7 +104,7 @@ def with_method(layer: Layer, method: Method) -> Layer:
 
 
 def as_layer(layer) -> Layer:
-    """`layer` itself, or a plain NT triple as a `Layer` without a rule."""
+    """`layer` itself, or for a plain NT triple a `Layer` without a rule."""
     if isinstance(layer, Layer):
         return layer
     if isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer)):
@@ -116,20 +115,20 @@ def as_layer(layer) -> Layer:
 def register(
     constructor: Callable[..., Any], rule: Callable[..., Rule], *, note: str = ""
 ) -> Callable[..., Layer]:
-    """`constructor`, an NT layer constructor, with the same name and signature, returning a `Layer`
-    with a feature rule.
+    """Gives the layers of an NT constructor a feature rule.
 
-    Real numbers among the arguments may be of Python, NumPy or JAX, also traced ones. Assign the
-    result to the constructor's own name in your module: layers are then pickled and written down by
-    that name.
+    Use this for a constructor with arguments; for one triple use `layer`. The result has the name
+    and signature of `constructor` and returns a `Layer`. Assign it to the same name in your module,
+    so that layers can be pickled and saved by that name. All of `ntk_sketch.stax` is made by this
+    function.
 
     Args:
-        constructor: returns NT's triple, as those of `neural_tangents.stax` or a function decorated
-            with `neural_tangents.stax.layer`.
+        constructor: returns NT's triple, like those of `neural_tangents.stax` or a function
+            decorated with `neural_tangents.stax.layer`. Its real-valued arguments may be numbers of
+            Python, NumPy or JAX, also traced ones.
         rule: called as `rule(layer, *args, **kwargs)` with the new layer and the constructor's
-            arguments, defaults filled in; returns the layer's `Rule`. All of `ntk_sketch.stax` is
-            made by this function.
-        note: what to know of the layer's features, put below the constructor's own documentation.
+            arguments, defaults filled in; returns the layer's `Rule`.
+        note: about the layer's features, to be added to the constructor's own documentation.
 
     Example:
         >>> from ntk_sketch.stax import register
@@ -167,12 +166,12 @@ def _registered(constructor, rule: Any, module: str | None, note: str = "") -> C
 
 
 def layer(layer_or_triple, rule: Rule | None = None):
-    """A layer of your own, from NT's triple and its feature rule; or NT's decorator of the same
-    name.
+    """Makes a layer from NT's triple and a feature rule.
 
-    `layer(triple, rule)` returns a `Layer`. `layer(constructor)`, or `@layer`, is
-    `neural_tangents.stax.layer` for a function that returns a raw triple; its layers have no rule:
-    use `register(layer(constructor), rule)` to give them one.
+    Use this for a single layer of your own; for a constructor with arguments use `register`.
+    `layer(triple, rule)` returns a `Layer`. `layer(constructor)`, or `@layer`, is NT's decorator of
+    the same name, for a function that returns a raw triple. Its layers have no rule; to give them
+    one use `register(layer(constructor), rule)`.
 
     Example:
         >>> from ntk_sketch.stax import layer
@@ -195,7 +194,7 @@ def _call_name(name: str, args, kwargs) -> str:
 
 
 def naming(fn, name: str):
-    """`init_fn` or `kernel_fn`, whose errors say in which layer they arose."""
+    """`init_fn` or `kernel_fn`, with a note on errors that names the layer."""
 
     @functools.wraps(fn)
     def named_fn(*args, **kwargs):

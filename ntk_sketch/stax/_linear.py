@@ -1,4 +1,4 @@
-"""What linear layers do to features; rules of those without weights of their own."""
+"""How linear layers act on features, and the rules of Identity, Dropout and Flatten."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from ..features._windows import Windows
 from ..identity._specification import as_leaves, in_dtype
 from ._rule import Rule
 
-#: Operators that say which of their outputs are masked.
+#: Patch operators that compute the mask of their outputs.
 MASKING = (Windows, TransposedWindows)
 
 
 class AffineTransform(eqx.Module):
-    """A layer with weights, recorded on the features for the next nonlinearity."""
+    """Records a layer with weights on the features, for the next nonlinearity to apply."""
 
     affine: Affine
     windows: PatchOperator | None = eqx.field(static=True)
@@ -40,7 +40,7 @@ class AffineTransform(eqx.Module):
         )
 
     def after(self, variances: Any, a: Affine, offsets: tuple[tuple[int, ...], ...]) -> Any:
-        """Variances after the layer, at these offsets."""
+        """Variances after the layer, at `offsets`."""
         variances = through_patches(self.windows, variances, offsets)
         return variances.affine(a.weight, a.bias, a.ntk_weight, a.ntk_bias)
 
@@ -73,8 +73,10 @@ def identity(layer):
 
 
 class Dropout(Rule):
-    """Identity on features, which stand for two passes with independent masks; variances of one
-    pass grow by `1 / rate`.
+    """Identity on features; variances grow by `1 / rate`.
+
+    Inner products of features are covariances of two passes with independent masks, which Dropout
+    leaves unchanged.
     """
 
     masks = True

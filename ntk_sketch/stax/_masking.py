@@ -1,4 +1,4 @@
-"""Which layers features have masks behind."""
+"""A check that all layers of a model support masks."""
 
 from ._combinators import Combinator
 from ._layer import Layer
@@ -6,10 +6,10 @@ from ._rule import NoRule, Rule, WithMethod
 
 
 def check_masks(model: Layer) -> None:
-    """Refuses a model with a layer whose rule does not mind masks.
+    """Refuses a model with a layer whose rule does not support masks.
 
     Raises:
-        NotImplementedError: with the name of the layer.
+        NotImplementedError: names the layer.
     """
     _check(model.rule, model.name)
 
@@ -20,7 +20,7 @@ def _check(rule: Rule, name: str) -> None:
             _check(inner, layer.name)
     elif isinstance(rule, WithMethod):
         _check(rule.rule, name)
-    elif not rule.masks and not isinstance(rule, NoRule):  # which says so itself
+    elif not rule.masks and not isinstance(rule, NoRule):  # `NoRule` raises its own error
         raise NotImplementedError(
             f"{name}: features have no masks (mask_constant) behind this layer. Leave it out, or"
             " give examples of one size; the exact kernel_fn of Neural Tangents may have them."

@@ -1,4 +1,4 @@
-"""The rule of LayerNorm: division by the exact variances."""
+"""The rule of LayerNorm: division by exact standard deviations."""
 
 import equinox as eqx
 from jax import numpy as jnp
@@ -13,9 +13,9 @@ from ._rule import Rule, check_axes
 class LayerNorm(Rule):
     """`K'(s, t) = K(s, t) / √((eps + v_s) (eps + v_t))`, and Θ likewise.
 
-    `v` is the variance `K(s, s)`, averaged over those spatial axes that are normalised together
-    with the channels. It is the exact one, carried beside the features, not their squared norm.
-    Among masked positions NT has the sum of `eps + v` over all, divided by the number of others.
+    `v` is the variance `K(s, s)`, averaged over the spatial axes that are normalised together with
+    the channels. It is the exact variance, not the squared norm of features. With masks, as in NT,
+    the sum of `eps + v` over all positions is divided by the number of unmasked ones.
     """
 
     masks = True

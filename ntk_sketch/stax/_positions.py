@@ -1,4 +1,4 @@
-"""The rule of layers without weights that act on positions: whatever is linear in them."""
+"""The rule of layers without weights that act linearly on positions."""
 
 import functools
 from typing import Any
@@ -15,15 +15,15 @@ from ..identity._specification import Given, Specification, in_dtype
 from ..numerics._precision import float64
 from ._rule import Rule, check_axes
 
-#: Sizes that nothing else has, to see where the axes of examples and of channels go.
+#: Unusual sizes, by which the axes of examples and channels are found in an output.
 _EXAMPLES, _CHANNELS = 1009, 1013
 
 
 class Linear(Rule):
     """`K'(S, T) = Σ_st W[S, s] W[T, t] K(s, t)` of a layer `x'_S = Σ_s W[S, s] x_s`.
 
-    The layer's own function acts on features as it does on channels, of which it treats all alike.
-    `W`, for the variances, is found by applying it to one position after the other.
+    The layer's own function is applied to features, as it treats all channels alike. `W`, which the
+    variances need, is found by applying it to unit vectors of positions.
     """
 
     positions, masks = "pooled", True
@@ -49,7 +49,7 @@ class Linear(Rule):
         return LinearTransform(self.layer, offsets)
 
     def series(self, series):
-        """Of vectors nothing is left but a factor."""
+        """For vectors without positions the layer is multiplication by a number."""
         with float64():
             factor = float(np.asarray(self._apply(np.ones((1, 1)))).item())
         return series.scaled(factor**2)
@@ -74,7 +74,7 @@ class Linear(Rule):
             )
 
     def _check_linear(self, space: tuple[int, ...]) -> None:
-        """Refuses what mixes examples or channels, or is not linear."""
+        """Refuses a layer that mixes examples or channels, or that is not linear."""
         with float64(), jax.ensure_compile_time_eval():
             x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 2)))
             whole, right = 3 * self._apply(x), True
@@ -115,7 +115,7 @@ class LinearTransform(eqx.Module):
 
 
 def _generic(layer: Specification) -> Specification:
-    """With numbers that do not cancel, if there are any, to see which inputs meet."""
+    """The layer with random numbers in place of its own, so that no weight of `W` cancels to 0."""
     if not layer.numbers:
         return layer
     rng, like = np.random.default_rng(0), layer.like()
@@ -131,17 +131,16 @@ def _sources(layer: Specification, space: tuple[int, ...]) -> Sources:
 
 
 def linear(layer, *args: Any, **kwargs: Any) -> Rule:
-    """The rule of a layer without weights that is linear in its inputs, ours or a user's:
-    `register(constructor, linear)`.
+    """The rule of a layer without weights that is linear in its inputs.
 
-    All that features need is in NT's triple: `apply_fn((), x)` acts on features (n, *space, p) as
-    it does on channels (n, *space, c), so it must treat examples one by one and channels alike. It
-    may do anything to positions: move, select, sum or interpolate them, change their number and
-    that of their axes.
+    Use this as `register(constructor, linear)`, for your own layers too. The rule applies NT's
+    `apply_fn((), x)` to features (n, *space, p) in place of channels (n, *space, c). The layer must
+    therefore treat examples one by one and channels alike. It may move, select, sum or interpolate
+    positions, and change their number and that of their axes.
 
-    Cost: the layer's own, for every feature. Where variances are carried through it, the weights of
-    positions are found once, by `|space|²` numbers passed through the layer, and each variance is
-    then a sum over the pairs of inputs that meet in it.
+    Cost: that of the layer, for every feature. If variances are needed after it, the weights of
+    positions are found once, from `|space|²` numbers passed through the layer. Each variance is
+    then a sum over pairs of input positions.
 
     Example: positions in reversed order, as Neural Tangents would take them.
 

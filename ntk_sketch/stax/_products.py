@@ -16,10 +16,10 @@ from ._rule import Rule
 class FanInProd(Rule):
     """`K' = Π_i K_i`, `Θ' = Σ_i Θ_i Π_{j≠i} K_j` of independent branches.
 
-    The features of a product are a tensor product, too large to be formed: methods expand it as
-    they expand a nonlinearity, and it takes an entry of a schedule of widths. `Nystroem` and
-    `Exact` take landmarks of the product kernels; the others multiply random projections of the
-    branches, entry by entry.
+    The features of a product are a tensor product, which is too large to form. Methods expand it
+    like a nonlinearity, and it takes one entry of a schedule of widths. `Nystroem` and `Exact` use
+    landmarks of the product kernels; the others multiply random projections of the branches
+    elementwise.
     """
 
     nonlinearities = 1
@@ -69,7 +69,7 @@ class ProductTransform(eqx.Module):
 
 
 class OneBranchTransform(eqx.Module):
-    """A product of one: its branch."""
+    """The product of a single branch."""
 
     offsets: Offsets = eqx.field(static=True)
 

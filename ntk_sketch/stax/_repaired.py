@@ -1,4 +1,4 @@
-"""Layers of NT that do not do what they say, repaired."""
+"""Layers of NT with a defect, repaired."""
 
 import functools
 from collections.abc import Callable
@@ -7,8 +7,9 @@ from .._nt import nt_stax
 
 
 def in_order(kernel_fn: Callable) -> Callable:
-    """`kernel_fn` of a layer with the axes put in order before: behind an odd number of
-    convolutions NT stores them in reverse, which some of its layers do not look at.
+    """`kernel_fn` of a layer, given kernels with their spatial axes in order.
+
+    After an odd number of convolutions NT stores the axes in reverse, which some layers ignore.
     """
 
     @functools.wraps(kernel_fn)
@@ -22,12 +23,12 @@ def in_order(kernel_fn: Callable) -> Callable:
 
 @functools.wraps(nt_stax.ConvLocal)
 def ConvLocal(*args, **kwargs):
-    """NT's layer. Its kernel would take the filter's axes for those of a reversed kernel."""
+    """NT's layer, whose kernel would mix up the axes of a filter and of a reversed kernel."""
     init_fn, apply_fn, kernel_fn = nt_stax.ConvLocal(*args, **kwargs)
     return init_fn, apply_fn, in_order(kernel_fn)
 
 
 @functools.wraps(nt_stax.DotGeneral)
 def DotGeneral(*, lhs=None, rhs=None, **kwargs):
-    """NT's layer. Without a factor it is the identity, which NT asks of `jax.numpy.array(None)`."""
+    """NT's layer, but the identity without a factor, where NT calls `jax.numpy.array(None)`."""
     return nt_stax.DotGeneral(lhs=lhs, rhs=1.0 if lhs is None and rhs is None else rhs, **kwargs)

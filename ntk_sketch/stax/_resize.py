@@ -1,4 +1,4 @@
-"""The rule of ImageResize: linear in the features, one matrix for each spatial axis."""
+"""The rule of ImageResize: one matrix of weights for each spatial axis."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ from ._rule import Rule, check_axes
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Of the interpolation that `jax.image.resize` makes; a size of -1 in `shape` stays."""
+    """The weights of `jax.image.resize`. Axes of size -1 in `shape` are not resized."""
 
     shape: tuple[int, ...]
     method: str
     antialias: bool
 
     def matrices(self, space: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-        """For each spatial axis (outputs, inputs), in float64."""
+        """A matrix (outputs, inputs) for each spatial axis, in float64."""
         return tuple(
             np.eye(size) if out in (-1, size) else _matrix(size, out, self.method, self.antialias)
             for size, out in zip(space, self.shape[1:-1], strict=True)
@@ -35,7 +35,7 @@ class Weights:
 
 @functools.lru_cache(maxsize=64)
 def _matrix(size: int, out: int, method: str, antialias: bool) -> np.ndarray:
-    """Those of `jax.image.resize` from `size` to `out` positions: (out, size), in float64."""
+    """The matrix (out, size) of `jax.image.resize`, in float64."""
     with float64(), jax.ensure_compile_time_eval():
         unit = jnp.eye(size, dtype=np.float64)
         resized = jax.image.resize(unit, (out, size), method, antialias=antialias)
@@ -45,7 +45,7 @@ def _matrix(size: int, out: int, method: str, antialias: bool) -> np.ndarray:
 class Resize(Rule):
     """`K'(S, T) = Σ_st W[S, s] W[T, t] K(s, t)` with the weights `W` of the interpolation.
 
-    With antialiasing this is a blur with stride, to a grid of any size: a pool without edges.
+    With antialiasing this is a blur with a stride, to a grid of any size.
     """
 
     positions, masks = "pooled", True
@@ -78,7 +78,7 @@ class ResizeTransform(eqx.Module):
         if self.offsets is not None:
             variances = through_matrices(features.variances, matrices, self.offsets)
         mask = features.mask
-        if mask is not None:  # what is made of masked positions alone
+        if mask is not None:  # masked if all of its inputs are masked
             met = tuple((matrix != 0).astype(np.float32) for matrix in matrices)
             mask = resized((~mask)[..., None].astype(jnp.float32), met)[..., 0] == 0
         resizing = features.map(lambda block: resized(block, matrices))
@@ -86,10 +86,10 @@ class ResizeTransform(eqx.Module):
 
 
 def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:
-    """`x` (n, *space, c) by one matrix (outputs, inputs) for each spatial axis, the last one first.
+    """`x` (n, *space, c) times one matrix (outputs, inputs) along each spatial axis.
 
-    A matrix product for each line of positions: `jax.image.resize` moves axes, which XLA on a CPU
-    then does in one slow loop with the kernel values before it.
+    It is one matrix product for each line of positions. `jax.image.resize` would move axes, which
+    XLA on a CPU fuses into a slow loop with the kernel values before it.
     """
     for axis, matrix in reversed(list(enumerate(matrices, start=1))):
         if len(matrix) == x.shape[axis] and (matrix == np.eye(len(matrix))).all():
@@ -103,9 +103,11 @@ def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:
 
 @functools.wraps(nt_stax.ImageResize)
 def ImageResize(shape, method, *args, **kwargs):
-    """NT's layer. NT resizes the axes of a kernel in the order in which they are stored, which is
-    the reverse behind an odd number of convolutions: they are put in order before. Its kernel
-    takes the name of a method alone: a `jax.image.ResizeMethod` becomes its name.
+    """NT's layer with two repairs.
+
+    NT resizes the axes of a kernel in the order in which they are stored, which is reversed after
+    an odd number of convolutions: they are put in order first. NT's kernel takes only the name of a
+    method: a `jax.image.ResizeMethod` is replaced by its name.
     """
     name = str(getattr(method, "name", method)).lower()
     init_fn, apply_fn, kernel_fn = nt_stax.ImageResize(shape, name, *args, **kwargs)

@@ -7,45 +7,46 @@ from typing import Any, Literal, TypeAlias
 from .._typing import PRNGKey
 from ..methods import Method
 
-#: What `Rule.fit` returns: a pytree, called as `transform(features, **kwargs)`, with NT's call-time
-#: arguments as `kwargs`.
+#: The result of `Rule.fit`: a pytree, called as `transform(features, **kwargs)` with NT's call-time
+#: arguments.
 Transform: TypeAlias = Callable[..., Any]
 
 
-#: What a layer does with positions.
+#: How a layer acts on positions, see `Rule`.
 Positions: TypeAlias = Literal["kept", "pooled", "flattened", "expanded"]
 
 
 class Rule:
-    """How one layer acts on features. Subclass it for a layer of your own; ours are written the
-    same way.
+    """How one layer acts on features.
+
+    Use this as the base class of a rule for a layer of your own, if `nonlinearity`, `linear` and
+    `Weights` do not fit. The rules of `ntk_sketch.stax` are subclasses too.
 
     A rule is used in three steps. `needs`, from the last layer to the first, plans which variances
-    are carried. `fit`, from the first layer to the last, draws parameters and returns a transform.
-    The transform is what runs on every batch.
+    are computed. `fit`, from the first layer to the last, draws parameters and returns a transform.
+    The transform runs on every batch.
 
-    Shapes are those of the finite network, (n, *space, channels), with whatever n. In a layer with
-    several inputs or outputs, shapes, offsets and features are lists, one entry per branch.
+    Shapes are those of the finite network, (n, *space, channels), with any n. For a layer with
+    several inputs or outputs, shapes, offsets and features are lists with one entry per branch.
 
-    Call-time arguments of Neural Tangents (`pattern`, or those of a layer of yours) reach `needs`,
-    `fit` and the transform as further keyword arguments. Name those that the layer takes in
-    `call_arguments`; what no layer of a model takes is refused.
+    Call-time arguments of Neural Tangents (`pattern`, or those of your own layer) are passed to
+    `needs`, `fit` and the transform as keyword arguments. Name those that the layer takes in
+    `call_arguments`; arguments that no layer of a model takes are refused.
 
-    Rules are equal if they are of one class and made of equal parts.
+    Rules are equal if they have the same class and equal attributes.
 
     Attributes:
-        nonlinearities: how many expansions the layer makes by the method it is given: so many
-            entries of a schedule of widths are its own.
+        nonlinearities: how many expansions the layer makes, and so how many entries of a schedule
+            of widths it takes.
         call_arguments: names of the call-time arguments that the layer takes.
-        positions: what becomes of the features of positions: "pooled" (summed), "flattened" (they
-            stand side by side), "expanded" (new ones, by a nonlinearity) or "kept".
-        masks: whether the transform minds `HiddenFeatures.mask`: what it returns is 0 at masked
-            positions, and has the mask of its own positions. Other layers are refused with
+        positions: what happens to positions: "pooled" (summed), "flattened" (concatenated),
+            "expanded" (by a nonlinearity) or "kept".
+        masks: whether the transform respects `HiddenFeatures.mask`: its output is 0 at masked
+            positions, and has a mask of its own positions. Layers that do not are refused with
             `mask_constant`.
-        makes_patches: whether the layer leaves patches: vectors with entries of neighbours.
-        forms_patches: whether the layer takes vectors for patches or sums of its own, which the
-            number of features would multiply by: methods project patches that are too long before,
-            on fewer features.
+        makes_patches: whether the output consists of patches: vectors with entries of neighbours.
+        forms_patches: whether the layer forms patches or concatenates vectors, which multiplies the
+            number of features. Methods first project patches that are too long.
         compares: whether covariances of all pairs of positions of an example are formed at once.
 
     Example:
@@ -73,60 +74,59 @@ class Rule:
         return hash((type(self), tuple(sorted(self._parts()))))
 
     def _parts(self) -> dict[str, Any]:
-        """What the rule is made of: all but how errors call it."""
+        """The attributes that decide equality: all but the name for errors."""
         return {name: value for name, value in vars(self).items() if name != "name"}
 
     def needs(self, offsets: Any, shape: Any, *, method: Method, **kwargs: Any) -> Any:
-        """Position offsets at which the layer must be given variances `K(x_s, x_{s+δ})`.
+        """Position offsets δ at which the layer needs variances `K(x_s, x_{s+δ})` of its input.
 
         Args:
-            offsets: `Offsets` that later layers need of this layer's output: for each spatial axis
-                a tuple of integers, or `None` if they need no variances.
+            offsets: `Offsets` that later layers need of this layer's output: a tuple of integers
+                for each spatial axis, or `None` if they need no variances.
             shape: of the layer's input.
-            method: how nonlinearities are expanded.
+            method: how nonlinearities become features.
             **kwargs: call-time arguments.
         """
         del shape, method, kwargs
         return offsets
 
     def own_method(self, method: Method) -> Method:
-        """The method that the layer uses where its model's is this one."""
+        """The method that the layer uses if that of its model is `method`."""
         return method
 
     def before_flatten(self) -> "Rule":
-        """This rule where the next thing that happens to positions is that they are flattened."""
+        """The rule to use if positions are flattened next."""
         return self
 
     def compared_positions(self, shape: Any) -> int:
-        """How many positions of one example the layer compares with each other, at its most."""
+        """The largest number of positions of an example that the layer compares with each other."""
         return math.prod(shape[1:-1]) if self.compares else 0
 
     def looks_at_data(self, method: Method) -> bool:
-        """Whether `fit` must be given the features of a real sample, not shapes alone."""
+        """Whether `fit` needs the features of a sample, not only their shapes."""
         del method
         return False
 
     def fit(
         self, features: Any, *, method: Method, offsets: Any, key: PRNGKey, **kwargs: Any
     ) -> Transform:
-        """The layer's action on features: an `equinox.Module` (or any callable pytree).
+        """The layer's transform of features: an `equinox.Module` or another callable pytree.
 
         Args:
-            features: the `HiddenFeatures` that enter the layer: of the sample, or shapes alone.
-                `features.pending` may hold an affine layer that was not carried out, and blocks
-                may wait for a root; `features.concrete()` makes arrays of all. What treats channels
-                alike need not apply roots: `features.applied().map(fn)`.
-            method: how nonlinearities are expanded.
-            offsets: the offsets at which the transform's output must carry variances; `None`: it
-                must carry none.
-            key: of `jax.random`, this layer's own.
-            **kwargs: call-time arguments, those of the sample.
+            features: the input of the layer, `HiddenFeatures` of the sample or their shapes. An
+                affine layer may be pending on them, and blocks may wait for a root;
+                `features.concrete()` applies both. A layer that treats channels alike may leave
+                roots pending: `features.applied().map(fn)`.
+            method: how nonlinearities become features.
+            offsets: the offsets at which the output must have variances; `None`: it must have none.
+            key: of `jax.random`, for this layer only.
+            **kwargs: call-time arguments for the sample.
         """
         raise NotImplementedError
 
     def support(self, method: type[Method]) -> str:
-        """Whether features of the layer can be had by `method`: "yes", "no" or under which
-        condition, for `stax.supported`.
+        """Whether the layer has features by `method`: "yes", "no" or a condition. For
+        `stax.supported`.
         """
         del method
         return "yes"
@@ -134,11 +134,10 @@ class Rule:
     def series(self, series: Any) -> Any:
         """The kernels after the layer as power series of the cosine of the network's inputs.
 
-        Only methods that expand the kernels of a whole fully connected net
-        in series need it (`scope="network"`).
+        Only series methods with `scope="network"` need it.
 
         Args:
-            series: a `KernelSeries`, of the kernels before the layer.
+            series: a `KernelSeries` of the kernels before the layer.
         """
         raise NotImplementedError(
             "This layer has no power series in the cosine of the network's inputs, which"
@@ -147,9 +146,7 @@ class Rule:
 
 
 class NoRule(Rule):
-    """The rule of a layer that is exact only, or that was made with an option that features do not
-    support.
-    """
+    """The rule of a layer without features, or with an option that features do not support."""
 
     def __init__(
         self,
@@ -176,7 +173,7 @@ class NoRule(Rule):
 
 
 class WithMethod(Rule):
-    """A rule under a method of its own, which takes no entry of the model's schedule."""
+    """A rule with its own method. It takes no entry of the model's schedule of widths."""
 
     def __init__(self, rule: Rule, method: Method):
         self.rule, self.method = rule, method
@@ -210,7 +207,7 @@ class WithMethod(Rule):
 
 
 def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
-    """Features are channels-last with the batch first."""
+    """Refuses layouts other than batch first and channels last."""
     ndim = len(shape)
     if batch_axis % ndim != 0 or channel_axis % ndim != ndim - 1:
         raise NotImplementedError(
@@ -221,7 +218,7 @@ def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
 
 
 def check_positions(name: str, shape) -> None:
-    """Refuses inputs (n, channels), among which there are no positions to mix."""
+    """Refuses inputs (n, channels), which have no positions to mix."""
     if len(shape) < 3:
         raise NotImplementedError(
             f"{name}: inputs of shape (n, {shape[-1]}) have no positions that it could mix; needed:"

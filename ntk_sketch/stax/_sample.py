@@ -1,4 +1,4 @@
-"""A sample's features, taken through the layers while a map is made."""
+"""Computing a sample's features layer by layer while a map is made."""
 
 import math
 
@@ -11,19 +11,21 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._memory import array_bytes
 from ._rule import Transform
 
-#: Bytes of features that a part of the sample becomes while a map is fitted.
+#: A sample is transformed in parts whose features take about this many bytes.
 _PART_BYTES = 2**26
 
 
 def shapes_after(transform: Transform, shapes, **kwargs):
-    """Shapes of the features after `transform`, from those of the features before it."""
+    """Shapes of the features after `transform`, from the shapes before it."""
     return eqx.filter_eval_shape(_call, transform, shapes, kwargs)
 
 
 def advance(transform: Transform, sample, shapes, **kwargs):
-    """A sample's features after `transform`, which have these shapes. Large ones go in parts."""
+    """A sample's features after `transform`, computed in parts if they are large; `shapes` are
+    those of the result.
+    """
     examples = jax.tree.leaves(sample)[0].shape[0]
-    # Call-time arguments may be of the examples: then all go at once.
+    # Call-time arguments may belong to examples, so that the sample cannot be split.
     share = (
         1
         if kwargs

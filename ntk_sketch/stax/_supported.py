@@ -1,4 +1,4 @@
-"""Which layers have features by which method."""
+"""The table of layers and methods, `stax.supported`."""
 
 import warnings
 from collections.abc import Mapping
@@ -20,8 +20,9 @@ _METHODS: tuple[type[Method], ...] = (
 
 
 class Supported(dict[str, dict[str, str]]):
-    """`table[layer][method]`: "yes", "no", or the condition. Printed, it is the table of README:
-    layers of one family and of equal entries stand in one row.
+    """`table[layer][method]`: "yes", "no" or a condition.
+
+    Printed, it is the table of README: layers of one family with equal entries share a row.
     """
 
     families: dict[str, int]
@@ -43,11 +44,11 @@ def _quoted(name: str) -> str:
 
 
 def table(namespace: Mapping[str, Any]) -> Supported:
-    """From one layer by each constructor of `namespace`, by what its rule says."""
+    """The table of one layer of each constructor in `namespace`, from its rule's `support`."""
     found = Supported()
     found.families = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Neural Tangents, on layers like these
+        warnings.simplefilter("ignore")  # warnings of Neural Tangents about these examples
         for number, family in enumerate(_FAMILIES):
             for name, (args, kwargs) in family.items():
                 rule = namespace[name.partition(" ")[0]](*args, **kwargs).rule

@@ -1,4 +1,4 @@
-"""Rules of the layers with weights: Dense, and convolutions of all kinds."""
+"""Rules of layers with weights: Dense and all convolutions."""
 
 import dataclasses
 import math
@@ -16,33 +16,33 @@ from ..identity._specification import as_leaves
 from ._linear import MASKING, AffineTransform
 from ._rule import NoRule, Rule, check_axes
 
-#: Bytes that one feature behind a ConvLocal takes in the filters of a map; more are warned about.
+#: There is a warning if a feature after a ConvLocal takes more bytes than this in a map's filters.
 _BYTES_PER_FEATURE = 2**22
 
 
 class Weights(Rule):
-    """The rule of a layer with weights and a bias: `K' = W_std² A(K) + b_std²`, and the NTK of
-    either parameterization.
+    """The rule of a layer with weights and a bias.
 
-    Dense, Conv and ConvTranspose are made of it. Use it for a layer of your own whose weights meet
-    the same vector of inputs at every position, by a patch operator that says which.
+    Use this for a layer of your own that multiplies a vector of inputs by the same weights at every
+    position. Dense, Conv and ConvTranspose have this rule.
 
-    With `A` the mean over the entries of that vector (of K alone for a layer without `operator`), c
-    the input channels and |w| the number of entries for each channel,
+    Let `A` be the mean over the entries of that vector (the identity without `operator`), c the
+    input channels and |w| the number of entries for each channel. Then `K' = W_std² A(K) + b_std²`
+    and, depending on `parameterization`,
 
         'ntk':       Θ' = K' + W_std² A(Θ)
         'standard':  Θ' = c |w| / s[0] A(K) + W_std² A(Θ) + 1 (the last with a bias only)
 
     as in NT (Jacot et al. 2018, arXiv 1806.07572; Sohl-Dickstein et al. 2020, arXiv 2001.07301).
-    Patches are not built: the layer stays pending on the features until a nonlinearity projects
+    Patches are not formed: the layer stays pending on the features until a nonlinearity projects
     them.
 
     Args:
-        layer: the layer that the rule is of, for its name.
+        layer: the layer of this rule, for its name.
         out: channels of the finite network's output.
         W_std, b_std, parameterization, s: as those of `Dense`.
-        operator: the vector of inputs that the weights meet at every position: a `Patches`, or a
-            hashable object with its members. `None`: positions stay as they are.
+        operator: makes the vector that the weights multiply at every position: a `Patches`, or a
+            hashable object with the same members. `None`: the vector of the position itself.
         axes: batch and channel axis of the finite network, which must be the first and the last.
 
     Example: a convolution with windows of three positions, written as a function of blocks.
@@ -126,7 +126,7 @@ def conv(layer, out_chan, shape, strides, padding, W_std, b_std, dimension_numbe
 def conv_transpose(
     layer, out_chan, shape, strides, padding, W_std, b_std, dimension_numbers, *more
 ) -> Rule:
-    """Patches of inputs with zeros in between; a patch operator like that of Conv."""
+    """A convolution of inputs with zeros in between, by a patch operator."""
     windows = windows_of(shape, strides, padding)
     operator = TransposedWindows(windows.shape, windows.strides, windows.padding)
     return _convolution(Weights, operator, layer, out_chan, W_std, b_std, dimension_numbers, *more)
@@ -144,15 +144,15 @@ def conv_local(
 class LocalWeights(Weights):
     """ConvLocal: `K'(S, T) = 1[S = T] (W_std² A(K)(S, S) + b_std²)`, Θ likewise.
 
-    Weights, and with them random directions and landmarks, are of one position each: a position's
-    vector is a block of its own of a vector of all positions (`UnsharedWindows`). All methods are
-    what they are for shared weights, with `|space|` times as large vectors. Filters of the next
-    nonlinearity have `|space| (|w| p + 1)` numbers for every feature.
+    Each position has its own weights. Its vector is therefore a separate block of a vector of all
+    positions (`UnsharedWindows`), and random directions and landmarks are vectors of that length.
+    Methods need no change. Filters of the next nonlinearity have `|space| (|w| p + 1)` numbers for
+    every feature.
     """
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.makes_patches = False  # those of a position share nothing with others
+        self.makes_patches = False  # vectors of different positions are orthogonal
 
     def needs(self, offsets, shape, *, method):
         return super().needs(self._own(offsets), shape, method=method)

@@ -1,4 +1,4 @@
-"""The rule of a whole fully connected net under a method that expands its kernels at once."""
+"""The rule of a whole fully connected net, for methods with `scope="network"`."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ from ._sample import abstracted
 
 
 def rule_under(model: Layer, method: Method) -> Rule:
-    """The rule of a model: its own, or that of one expansion for all of its layers."""
+    """The rule of a model: its own, or `WholeNetwork` for methods with `scope="network"`."""
     return WholeNetwork(model) if method.whole_network else model.rule
 
 
 class WholeNetwork(Rule):
     """A net as one nonlinearity of its inputs: `K' = k(c, q, q')`, `Θ' = θ(c, q, q')`.
 
-    What a method may ask about the net is `methods._network.Network`.
+    It implements `methods._network.Network`.
     """
 
     nonlinearities = 1
@@ -48,7 +48,7 @@ class WholeNetwork(Rule):
                 f'scope="network" takes no call-time arguments, got {", ".join(sorted(kwargs))}.'
                 ' Use scope="layer".'
             )
-        self.layer.rule.needs((), shape, method=KernelsOnly())  # what layers refuse
+        self.layer.rule.needs((), shape, method=KernelsOnly())  # for the checks of layers
         return () if method.uses_variances else None
 
     def looks_at_data(self, method):
@@ -74,7 +74,7 @@ class WholeNetwork(Rule):
 
 
 def with_unit_ntk(features: HiddenFeatures) -> HiddenFeatures:
-    """Inputs as they enter a nonlinearity that makes `θ Θ` of Θ: with Θ = 1."""
+    """Inputs with Θ = 1, so that a nonlinearity that multiplies Θ by θ returns θ."""
     if features.ntk is None:
         return features
     return features.replace(ntk=(jnp.ones((*features.nngp[0].shape[:-1], 1), features.dtype),))
@@ -91,11 +91,12 @@ class WholeNetworkTransform(eqx.Module):
 
 
 class NetworkKernels(DualKernels):
-    """Both kernels of a net, of the covariances and variances of its inputs, by the recursion that
-    its layers' rules have for exact variances.
+    """Both kernels of a net as functions of covariances and variances of its inputs.
+
+    They are computed by the rules' recursion for exact variances.
 
     Args:
-        transform: of the net, with no features.
+        transform: that of the net, without features.
         channels: of its inputs.
     """
 

@@ -1,6 +1,6 @@
-"""Maps, solutions and statistics on disk: one safetensors file each, written whole or not at all.
+"""Storage of maps, solutions and statistics: one safetensors file each, written atomically.
 
-Objects save themselves, as `FeatureMap.save` does; `load` reads them again.
+Objects have a method `save`, such as `FeatureMap.save`; `load` reads all of them.
 """
 
 from ._saved import load as load

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic replacement of files."""
 
 import contextlib
 import os
@@ -9,18 +9,18 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A path beside `path` to write to; what is there becomes `path` when the block ends.
+    """A context with a temporary path in the same folder, whose file replaces `path` at the end.
 
-    It is on the disk before it takes the old file's place, in one step of the file system. Whatever
-    happens in the block (an error, an interrupt, a full disk), the old file stays whole and nothing
-    is left beside it. Of several processes that write one path, the last one wins.
+    The new file is on the disk before it replaces the old one, in one step of the file system. If
+    the block fails (an error, an interrupt, a full disk), the old file is unchanged and the
+    temporary one is removed. If several processes write one path, the last one wins.
 
         with replacing("state.safetensors") as temporary:
             save_file(arrays, temporary)
 
     Raises:
-        OSError: of the kind that fits, such as FileNotFoundError for a folder that is not there;
-            before the block is entered where that can be known.
+        OSError: of a specific kind, such as FileNotFoundError for a folder that does not exist; if
+            possible before the block is entered.
     """
     target = Path(os.path.realpath(path))  # through a link, as `open` writes
     if not target.parent.is_dir():
@@ -38,7 +38,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "xb") as file:
             mode = os.fstat(file.fileno()).st_mode
         yield temporary
-        os.chmod(temporary, mode)  # as `open` makes files, whatever the block wrote them with
+        os.chmod(temporary, mode)  # the mode of `open`, however the block wrote the file
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -1,8 +1,8 @@
-"""The format of files: arrays as safetensors keep them, everything else as JSON in the header.
+"""The file format: arrays as safetensors, and everything else as JSON in the header.
 
-A safetensors file is the length of a header, the header (JSON: dtype, shape and place of each
+A safetensors file has the length of a header, the header (JSON with dtype, shape and place of each
 array, and a dictionary of texts), and the numbers. That dictionary has one entry here, named
-`ntk_sketch`, whose text is JSON again and begins with what a reader of any version must find:
+`ntk_sketch`. Its text is JSON too, and begins with the entries that every version must find:
 
     {"sha256": "...", "version": 1, "bytes": 4096, ...
 
@@ -22,7 +22,7 @@ from jax import numpy as jnp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-#: Raised by one with every change that older versions of this package cannot read.
+#: Increased by one with every change that older versions of this package cannot read.
 VERSION = 1
 
 _NAME = "ntk_sketch"
@@ -32,19 +32,19 @@ _BEGINNING = re.compile(
     rb'\\"sha256\\":\\"([0-9a-f]{64})\\",\\"version\\":(\d+),\\"bytes\\":(\d+),',
     re.DOTALL,
 )
-_BEGINNING_BYTES = 256  # at least what `_BEGINNING` matches
+_BEGINNING_BYTES = 256  # enough for `_BEGINNING` to match
 _CHUNK = 1 << 24
 
-#: Dtypes that every version of safetensors has. Numbers of others are stored as their bytes.
+#: Dtypes that every version of safetensors has. Other dtypes are stored as bytes.
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES += ("float16", "float32", "float64")
 
 
 def write(path: Any, about: dict[str, Any], arrays: Sequence[Any]) -> None:
-    """A new file at `path`, of what JSON can hold and of arrays.
+    """Writes a new file at `path`, with `about` as JSON and with arrays.
 
     Raises:
-        TypeError: an array that holds no numbers.
+        TypeError: an array does not hold numbers or booleans.
         OSError: the disk is full.
     """
     host = [np.asarray(array, order="C") for array in map(_checked, arrays)]
@@ -76,17 +76,17 @@ def _checked(array: Any) -> Any:
 
 
 def read(path: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """What `write` was given, after the whole file was found to be as it was written.
+    """Reads `about` and the arrays that `write` wrote, after a check of the whole file.
 
     Raises:
-        OSError: no file that can be read.
-        ValueError: a file of something else, of a newer version, or damaged.
+        OSError: the file does not exist or cannot be read.
+        ValueError: the file is of another kind, of a newer version, or damaged.
     """
     with _opened(path) as file:
         _check(file, path)
     with safe_open(path, framework="np") as tensors:
         about = json.loads(tensors.metadata()[_NAME])
-        # copies, since a file that is mapped into memory may change
+        # copies, since a memory-mapped file may change
         arrays = [np.array(tensors.get_tensor(str(i))) for i in range(len(tensors.keys()))]
     for i, dtype in about["dtypes"].items():
         arrays[int(i)] = arrays[int(i)].view(jnp.dtype(dtype))[..., 0]
@@ -107,7 +107,7 @@ def _opened(path: Any) -> BinaryIO:
 
 
 def _check(file: BinaryIO, path: Any) -> None:
-    """Refuses all that is not, byte for byte, what was written by this version or before."""
+    """Checks that the file is of this or an earlier version and has its checksum."""
     size = os.fstat(file.fileno()).st_size
     beginning = file.read(_BEGINNING_BYTES)
     found = _BEGINNING.match(beginning)
@@ -135,7 +135,7 @@ def _check(file: BinaryIO, path: Any) -> None:
 
 
 def _digest(file: BinaryIO, place: int) -> str:
-    """SHA-256 of a file with no checksum at the place of its checksum."""
+    """SHA-256 of a file with zeros in place of its checksum."""
     file.seek(0)
     digest = hashlib.sha256(file.read(place))
     digest.update(_NO_CHECKSUM.encode())

@@ -1,4 +1,4 @@
-"""Objects of this package in files, and back."""
+"""`save` and `load`: writing objects of this package to files, and reading them."""
 
 import json
 import os
@@ -18,16 +18,16 @@ _INNER = ("ntk_sketch", "equinox")
 
 
 def save(value: Any, path: str | os.PathLike, fingerprint: str | None) -> None:
-    """Writes an object that `written` knows to a file of its own, for its method `save`.
+    """Writes an object that `written` supports to a file. Methods `save` call it.
 
     Args:
-        value: what `load` is to return.
-        path: of the file, which is replaced if it is there.
-        fingerprint: that of the feature map which it belongs to.
+        value: the object.
+        path: of the file, which is replaced if it exists.
+        fingerprint: that of the feature map which the object belongs to.
 
     Raises:
-        TypeError: a function or class in it cannot be imported again.
-        OSError: the folder is not there, or the disk is full.
+        TypeError: a function or class in the object cannot be imported.
+        OSError: the folder does not exist, or the disk is full.
     """
     arrays: list = []
     specification = written(value, arrays)
@@ -51,7 +51,7 @@ def save(value: Any, path: str | os.PathLike, fingerprint: str | None) -> None:
 
 
 def _callers_level() -> int:
-    """Of a warning: the line outside of this package and of Equinox, which wraps methods."""
+    """The `stacklevel` of the first caller outside of this package and of Equinox."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] in _INNER:
         frame, level = frame.f_back, level + 1
@@ -59,33 +59,31 @@ def _callers_level() -> int:
 
 
 def load(path: str | os.PathLike) -> Any:
-    """Reads what `save` of a feature map, a solution or statistics wrote, and returns just that.
+    """Reads a feature map, a solution or statistics from the file that their `save` wrote.
 
-    For predictions in another process, without the training data and without fitting anything. With
-    the same JAX on the same machine they are the same bit for bit; with another version of JAX or
-    on other hardware they agree to rounding.
+    Use this for predictions in another process: it needs no training data and fits nothing. With
+    the same version of JAX on the same machine, predictions are equal bit for bit. With another
+    version or other hardware they agree to rounding.
 
-    Only load files that you trust. A file holds numbers, names and no code, and nothing of it is
-    run here. But it names functions and classes by import path (layers, methods, your own
-    `preprocess`); their modules are imported here, which runs these modules, and predictions and
-    kernels call the functions. Those of your own are as they are now, not as they were at the time
-    of saving.
+    Only load files that you trust. A file holds numbers and names, but no code. The names are
+    import paths of functions and classes (layers, methods, your own `preprocess`). Their modules
+    are imported, which runs them, and predictions and kernels call the functions. Your own
+    functions are used as they are now, not as they were when the file was saved.
 
     Args:
         path: of a file that `FeatureMap.save`, `RidgeSolution.save` or `GramState.save` wrote.
 
     Returns:
-        A `FeatureMap`, `RidgeSolution` or `ntk_sketch.solvers.GramState`: what was saved. Its
-        arrays are on JAX's default device.
+        The `FeatureMap`, `RidgeSolution` or `ntk_sketch.solvers.GramState` that was saved, with
+        arrays on JAX's default device.
 
     Cost: the file is read twice, once for its checksum. Features are compiled at their first call.
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
-        ValueError: the file is of something else, was truncated or altered, was written by a newer
-            version of this package in another format, or holds float64 arrays while JAX has
-            32 bits.
-        ImportError: a function or class that the file names is not here.
+        ValueError: the file is of another kind, was truncated or altered, has the format of a newer
+            version of this package, or holds float64 arrays while JAX has 32 bits.
+        ImportError: a function or class that the file names cannot be imported.
 
     Example:
         >>> import os

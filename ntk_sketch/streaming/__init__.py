@@ -1,4 +1,4 @@
-"""Features of any number of examples, batch by batch, from arrays or from batches of the user's."""
+"""Streaming: features of any number of examples, batch by batch, from arrays or loaders."""
 
 from ._feature_cache import FeatureCache as FeatureCache
 from ._stream import stream as stream

@@ -23,27 +23,26 @@ _DTYPES = ("float32", "bfloat16", "uint8")
 
 
 class FeatureCache:
-    """A file of features, for passes over the same examples that would compute them again.
+    """A file that keeps features for several passes over the same examples.
 
-    Use it where features cost more than reading them: for `select='loo'`, for conjugate gradients
-    (`ConjugateGradient`), or for several regressions with one map (other targets, weights or
-    regularisers). The first pass over all examples writes the file while it runs, later ones map it
-    into memory. Features are found by the content of their example, so that passes may take
-    examples in another order, in other batches, or some of them; each example's key (64 bits of
-    BLAKE2b) is compared, and one that is not in the file is refused. Also the pass that writes the
-    file gives features as they are read from it.
+    Use this if computing features costs more than reading them: for `select='loo'`, for conjugate
+    gradients (`ConjugateGradient`), or for several regressions with one map (other targets, weights
+    or regularisers). The first pass over all examples writes the file, and later passes map it into
+    memory. Features are found by the values of their example (a key of 64 bits of BLAKE2b), so that
+    passes may take examples in another order, in other batches, or only some of them. An example
+    that is not in the file is refused. The pass that writes the file returns features as they are
+    read from it.
 
-    The file appears when its pass has ended, whole; a pass that is interrupted leaves none. It
-    holds the fingerprint of the feature map and is refused by another map. (A map that is a
-    function has no fingerprint: there it is up to you.) It is in the safetensors format, which
-    other programs read.
+    The file appears when its pass has ended; an interrupted pass leaves none. It holds the
+    fingerprint of the feature map and is refused by another map. (A map that is a function has no
+    fingerprint, and you must take care yourself.) It has the safetensors format.
 
-    `dtype` decides its size, n p numbers, and what is lost. `'uint8'` rounds each feature, within a
-    batch, to 256 levels from its least to its largest value there (8 p more bytes for these two).
-    Predictions on other examples are made of features as they are. Measured on `protein_raw` (9,600
-    of 12,000 examples fitted, 768 features of two ReLU layers) and `sml` (3,309 of 4,137), as the
-    relative change of the weights and of the predictions on the rest, and the change of their root
-    mean squared error:
+    `dtype` decides the size, n p numbers, and the rounding. `'uint8'` rounds each feature, within a
+    batch, to 256 levels from its smallest to its largest value there (8 p more bytes for these
+    two). Predictions on other examples use unrounded features. The table was measured on
+    `protein_raw` (9,600 of 12,000 examples fitted, 768 features of two ReLU layers) and `sml`
+    (3,309 of 4,137). It has the relative change of the weights and of the predictions on the other
+    examples, and the change of their root mean squared error:
 
     | dtype | `diag_reg` | weights | predictions | error |
     |---|---|---|---|---|
@@ -55,16 +54,17 @@ class FeatureCache:
     | `uint8` | 1e-4 | 0.40, 0.30 | 6e-2, 1e-2 | +0.1 %, +0.9 % |
     | `uint8` | 1e-6 | 0.55, 0.42 | 9e-2, 2e-2 | -0.1 %, +0.7 % |
 
-    (`python -m benchmarks.cached_features`.) Weights move along directions that hardly matter for
-    predictions. One scale for each example, or for each feature over all examples, and floats of
-    eight bits lose more than such levels.
+    (`python -m benchmarks.cached_features`.) Weights change along directions that hardly matter for
+    predictions. A scale for each example, a scale for each feature over all examples, and 8-bit
+    floats are all less accurate than such levels.
 
     Args:
-      path: of the file, in a folder that is there.
-      dtype: of the numbers in it: 'float32', 'bfloat16', 'uint8'; None: that of the features.
+      path: of the file, in a folder that exists.
+      dtype: of the numbers in the file: 'float32', 'bfloat16', 'uint8'; None: that of the features.
+        Choose a narrower one if the file would be too large.
 
     Raises:
-      ValueError: the path is a folder, or its own folder is not there; another dtype.
+      ValueError: the path is a folder, its folder does not exist, or the dtype is unknown.
 
     Example:
       >>> import os

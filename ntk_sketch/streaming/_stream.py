@@ -120,31 +120,35 @@ def stream(
     cache: FeatureCache | str | os.PathLike | None = None,
     dtype: str | None = None,
 ) -> Iterator[Batch]:
-    """Yields `(start, stop, z)`: features z (stop - start, p) of the examples `order[start:stop]`.
+    """Computes features of any number of examples, batch by batch.
 
-    All batches are computed by one program, the last one with copies of its last example behind it
-    that are then cut off. Maps of one structure share the program. On a CPU a batch is computed on
-    each core, elsewhere two at a time, also while one that was yielded is used.
+    Use this if the features of all examples do not fit in memory, or if inputs come from a loader.
+    It yields `(start, stop, z)` with features z (stop - start, p) of the examples
+    `order[start:stop]`.
+
+    All batches run one compiled program; the last one is padded, and its padding is cut off. Maps
+    of the same structure share the program. On a CPU one batch is computed on each core, elsewhere
+    two at a time. The next batches are computed while you use a batch.
 
     Args:
       feature_map, get, batch_size: as in `ridge`.
-      x: inputs (n, ...); or batches of them, as in `RidgeSolution.predict`, regrouped here.
-      order: indices into x (n,), in any number; None: all of x. Not with batches.
-      mesh: as in `ridge`: z is spread over its devices by rows. Each of several processes streams
+      x: inputs (n, ...); or batches of them, as in `RidgeSolution.predict`, which are regrouped.
+      order: any number of indices into x; None: all of x. Not with batches.
+      mesh: as in `ridge`: z is split among its devices by rows. Each of several processes streams
         its own x.
-      progress: True: a bar with the rate and the time left. None: the same on a terminal alone, if
-        it takes more than a second. False: none. A function: called after every batch with its
-        number of examples.
-      cache: path of a file, or `FeatureCache(path, dtype=...)`: features come from there, or if
-        there is no file yet, go there.
+      progress: True: a bar with the rate and the time left. None: a bar on a terminal, if it takes
+        more than a second. False: none. A function: called after every batch with its number of
+        examples.
+      cache: path of a file, or `FeatureCache(path, dtype=...)`. Features are read from the file, or
+        written to it if it does not exist.
       dtype: of the numbers in the cache: 'float32', 'bfloat16', 'uint8'; None: that of the
-        features. `FeatureCache` says what each of them loses.
+        features. `FeatureCache` has the errors of each.
 
     Raises:
       TypeError, ValueError: x is not a batch of finite floating point examples.
-      ValueError: features that are not finite, with the examples they belong to; a cache of other
-        features, with what differs, or of other examples.
-      OSError: the disk is full. There is no file of the cache then.
+      ValueError: features are not finite (the message names the examples); the cache holds other
+        features (the message says what differs) or other examples.
+      OSError: the disk is full. There is then no cache file.
 
     Example:
       >>> import jax

@@ -23,18 +23,18 @@ from ._rows import checked_rows
 def batched_greedy_map(
     z: Any, k: int, *, key: PRNGKey, batch: int = 10, samples: int = 50
 ) -> Selection:
-    """k diverse items, a batch at a time: of random ones, that which raises det(Z_S Z_Sᵀ) most.
+    """k diverse items, added in batches: the best of several random batches by det(Z_S Z_Sᵀ).
 
-    Use this when k passes over the items are too many: it reads k / batch times `samples` batches
-    of items and nothing else, so that n does not matter. What it finds is below `greedy_map`; more
-    samples bring it closer.
+    Use this when k passes over the items are too many. It reads k / batch times `samples` batches
+    of items, whatever n is. Its determinant is below that of `greedy_map`; more samples bring it
+    closer.
 
     Args:
       z: as in `greedy_map`.
       k: number of items, at most min(n, p).
       key: of `jax.random`.
-      batch: items that are added together. 1: stochastic greedy.
-      samples: batches that are compared, exactly, by the determinant of what S leaves of them.
+      batch: number of items that are added together. 1: stochastic greedy.
+      samples: number of batches that are compared, by exact determinants of their residuals.
 
     Returns:
       A `Selection` without `residual`.

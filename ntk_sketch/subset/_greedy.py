@@ -19,38 +19,38 @@ def greedy_map(z: Any, k: int, *, slack: float = 0.0) -> Selection:
     """k diverse items: greedy maximisation of det(Z_S Z_Sᵀ), the MAP of a determinantal point
     process.
 
-    Use this when a fixed small set of items is to stand for all: examples to label or to show,
-    inducing points, a batch without near-duplicates. It is deterministic; for a random set use
+    Use this when a small fixed set of items should represent all: examples to label or to show,
+    inducing points, a batch without near-duplicates. It is deterministic. For a random set use
     `k_dpp`, for landmarks of a low-rank approximation `randomly_pivoted_cholesky`.
 
     The next item is the one whose vector is farthest from the span of those chosen,
 
-        argmax_i ‖z_i - P_S z_i‖² = det(Z_{S+i} Z_{S+i}ᵀ) / det(Z_S Z_Sᵀ):
+        argmax_i ‖z_i - P_S z_i‖² = det(Z_{S+i} Z_{S+i}ᵀ) / det(Z_S Z_Sᵀ).
 
-    Cholesky's factorisation of Z Zᵀ with the largest pivot. The n x n matrix is never there.
-    Distances only fall as S grows, so those of an earlier pass are bounds: the items with the
-    largest ones are compared with each other until one outside may be farther, and only then are
-    all distances updated, for all items chosen since in one matrix product. The choice is that of
-    an update after every item.
+    This is the Cholesky factorisation of Z Zᵀ with the largest pivot; the n x n matrix is never
+    formed. Distances only fall as S grows, so that those of an earlier pass are upper bounds. The
+    items with the largest bounds are compared with each other until another item may be farther.
+    Only then are all distances updated, for all items chosen since, in one matrix product. The
+    result is the same as with an update after every item.
 
     Args:
       z: feature vectors (n, p) of NumPy or JAX, such as `feature_map(x).ntk`; or `FeatureRows`.
       k: number of items, at most min(n, p).
-      slack: 0 <= slack < 1; items may be taken whose distance squared is at least 1 - slack of the
-        farthest one's. The logarithm of the determinant is then greedy up to log(1 / (1 - slack))
-        an item, and passes over the data are fewer: for streamed features of unit norm, 0.1 or
-        more. For a given number of passes use `batched_greedy_map`.
+      slack: 0 <= slack < 1. Accept items whose squared distance is at least 1 - slack times the
+        largest. Each item may then lose log(1 / (1 - slack)) in the log-determinant, and there are
+        fewer passes over the data. Use 0.1 or more for streamed features of unit norm. For a given
+        number of passes use `batched_greedy_map`.
 
     Returns:
       A `Selection`, by decreasing gain if slack is 0.
 
-    Cost: 2 n p k FLOPs in float64, in at most k passes; n +
-    k p numbers. Vectors of equal norm need more passes than those of different norms.
+    Cost: 2 n p k FLOPs in float64, in at most k passes; memory for n + k p numbers. Vectors of
+    equal norm need more passes than those of different norms.
 
     Raises:
-      ValueError: k is larger than the number of items, of features, or the numerical rank, which
-        the message tells; NaN or infinity.
-      TypeError: z is no array of floating point numbers.
+      ValueError: k is larger than the number of items, of features, or the numerical rank (which
+        the message has); NaN or infinity.
+      TypeError: z is not an array of floating point numbers.
 
     Source: L. Chen, G. Zhang, H. Zhou, Fast greedy MAP inference for determinantal point processes
       (2018), arXiv 1709.05135; bounds of an earlier pass: M. Minoux (1978), lazy greedy.

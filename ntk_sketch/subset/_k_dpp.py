@@ -17,12 +17,12 @@ from ._rows import checked_rows
 
 
 def k_dpp(z: Any, k: int, *, key: PRNGKey) -> Int[np.ndarray, " k"]:
-    """An exact sample of k items with probability ∝ det(Z_S Z_Sᵀ): diverse, and random.
+    """An exact sample of k diverse items with probability ∝ det(Z_S Z_Sᵀ).
 
-    Use this where every item must have its chance: unbiased estimates from diverse batches,
-    repeated experiments, exploration. For the one most diverse set use `greedy_map`.
+    Use this where the choice must be random: unbiased estimates from diverse batches, repeated
+    experiments, exploration. For the single most diverse set use `greedy_map`.
 
-    In the dual form nothing is larger than Z: with ZᵀZ = V diag(λ) Vᵀ (p, p),
+    The dual form needs no matrix larger than Z. With ZᵀZ = V diag(λ) Vᵀ (p, p),
 
     1. k eigenvectors J are drawn with probability ∝ Π_{j∈J} λ_j, by elementary symmetric
        polynomials (in logarithms, so that none overflows);
@@ -42,9 +42,9 @@ def k_dpp(z: Any, k: int, *, key: PRNGKey) -> Int[np.ndarray, " k"]:
     some 12 passes, each 2 n p k FLOPs; p² + n + p k numbers. Further samples cost as much each.
 
     Raises:
-      ValueError: k is larger than the number of items, of features, or the numerical rank: no set
-        of k items has a probability then; NaN or infinity.
-      TypeError: z is no array of floating point numbers; `key` is no key.
+      ValueError: k is larger than the number of items, of features, or the numerical rank, where
+        all determinants are 0; NaN or infinity.
+      TypeError: z is not an array of floating point numbers; `key` is not a key.
 
     Source: A. Kulesza, B. Taskar, Determinantal point processes for machine learning (2012), arXiv
       1207.6083, algorithms 1, 7 and 8, and section 3.3 for the dual form.

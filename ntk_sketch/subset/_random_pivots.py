@@ -17,20 +17,20 @@ _PASSES = 8  # about so many, if all proposals of a pass were accepted
 
 
 def randomly_pivoted_cholesky(z: Any, k: int, *, key: PRNGKey) -> Selection:
-    """k landmarks of the kernel Z Zᵀ, each drawn with probability ∝ its squared distance from the
-    span of those before it.
+    """k landmarks of the kernel Z Zᵀ by randomly pivoted Cholesky.
 
-    Use this for landmarks of a Nyström approximation, inducing points, columns to keep of a
-    low-rank kernel: it needs no ridge, as leverage scores do, is not drawn to outliers, as
-    `greedy_map` is, and has the error of the best approximation of rank r, up to a factor 1 + ε,
+    Each landmark is drawn with probability ∝ its squared distance from the span of those before it.
+    Use this for landmarks of a Nyström approximation, inducing points, or columns of a low-rank
+    kernel. Unlike leverage scores it needs no regulariser, and unlike `greedy_map` it does not
+    prefer outliers. Its error is that of the best approximation of rank r, up to a factor 1 + ε,
     with
 
         k >= r / ε + r log(1 / (ε η)),   η = (Σ_{i>r} λ_i) / tr Z Zᵀ:
         E tr (Z Zᵀ - Nyström) <= (1 + ε) Σ_{i>r} λ_i.
 
-    Items are proposed in blocks of about k / 8 and rejected so that the distribution is exactly
-    that of one after the other: a pass over the data for each block. The n x n matrix is never
-    there.
+    Items are proposed in blocks of about k / 8, with one pass over the data for each block, and
+    accepted by rejection sampling, so that the distribution is exactly that of the sequential
+    algorithm. The n x n matrix is never formed.
 
     Args:
       z: feature vectors (n, p) of NumPy or JAX, such as `feature_map(x).ntk`; or `FeatureRows`.
@@ -38,14 +38,14 @@ def randomly_pivoted_cholesky(z: Any, k: int, *, key: PRNGKey) -> Selection:
       key: of `jax.random`. The same key gives the same items.
 
     Returns:
-      A `Selection`, whose `residual` is the trace that the approximation misses.
+      A `Selection`, whose `residual` is the trace of the residual matrix.
 
     Cost: 2 n p k FLOPs in float64, 10 to 20 passes; n + k p numbers.
 
     Raises:
       ValueError: k is larger than the number of items, of features, or the numerical rank; NaN or
         infinity.
-      TypeError: z is no array of floating point numbers; `key` is no key.
+      TypeError: z is not an array of floating point numbers; `key` is not a key.
 
     Source: Y. Chen, E. Epperly, J. Tropp, R. Webber, Randomly pivoted Cholesky (2022), arXiv
       2207.06503, theorem 5.1; blocks with rejection: E. Epperly, J. Tropp, R. Webber (2024), arXiv

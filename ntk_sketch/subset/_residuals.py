@@ -15,16 +15,16 @@ RELATIVE_ROUNDING = ROUNDING * float(np.finfo(np.float64).eps)
 
 
 class Selection(NamedTuple):
-    """Items S that were chosen, in their order.
+    """The chosen items S, in order.
 
     Attributes:
       indices: of the items (k,).
-      gains: squared distance of each item's vector from the span of those before it (k,); log
-        det(Z_S Z_Sᵀ) is the sum of their logarithms.
-      basis: orthonormal rows (k, p) with that span. `z @ basis.T` (n, k) are the features of the
-        Nyström approximation of Z Zᵀ on S, a partial Cholesky factor.
-      residual: the sum over all items of squared distances from the span: the trace of Z Zᵀ minus
-        that approximation. None: it was not computed.
+      gains: squared distances (k,) of each item's vector from the span of those before it. The sum
+        of their logarithms is log det(Z_S Z_Sᵀ).
+      basis: orthonormal rows (k, p) that span the items. `z @ basis.T` (n, k) are the features of
+        the Nyström approximation of Z Zᵀ on S, a partial Cholesky factor.
+      residual: the sum over all items of squared distances from the span, which is the trace of
+        Z Zᵀ minus that approximation. None: it was not computed.
     """
 
     indices: Int[np.ndarray, " k"]

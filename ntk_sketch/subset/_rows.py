@@ -61,9 +61,10 @@ class _ArrayRows(Rows):
 
 
 class FeatureRows(Rows):
-    """Features of examples, computed again in every pass: items for the functions of this room.
+    """Streamed features as items for the functions of `ntk_sketch.subset`.
 
-    Use this when the features of all examples, n p numbers, do not fit in memory.
+    Use this when the features of all examples (n p numbers) do not fit in memory. They are computed
+    again in every pass, unless `cache` keeps them.
 
     Args:
       feature_map, x, batch_size, progress: as in `ntk_sketch.ridge`; x is an array (n, ...).

@@ -1,4 +1,4 @@
-"""The dual kernels against what they are defined as: integrals over two Gaussians."""
+"""The dual kernels against their definition, integrals over two Gaussians."""
 
 import jax
 import numpy as np

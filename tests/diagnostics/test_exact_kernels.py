@@ -1,4 +1,4 @@
-"""Exact kernels pair by pair, and what an interruption leaves."""
+"""Exact kernels pair by pair, and resuming after an interruption."""
 
 import numpy as np
 import pytest

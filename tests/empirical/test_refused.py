@@ -1,4 +1,4 @@
-"""What is refused, and what the messages say."""
+"""Bad input of empirical maps: errors and their messages."""
 
 import equinox as eqx
 import jax

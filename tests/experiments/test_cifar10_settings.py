@@ -1,4 +1,4 @@
-"""Arguments of the CIFAR-10 job: what makes no sense ends at once, with code 2 and a remedy."""
+"""Arguments of the CIFAR-10 job: bad ones end it at once, with code 2 and a remedy."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Patch operators against the finite layers they stand for, and variances against dense sums."""
+"""Patch operators against their finite layers, and variances against dense sums."""
 
 import itertools
 

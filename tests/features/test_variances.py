@@ -1,4 +1,4 @@
-"""The variances beside the features are NT's, however bad the features are."""
+"""Exact variances equal NT's, however inaccurate the features are."""
 
 import jax
 import jax.numpy as jnp

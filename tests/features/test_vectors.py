@@ -1,4 +1,4 @@
-"""Vectors of positions behind any patch operator."""
+"""Vectors of positions after any patch operator."""
 
 import dataclasses
 

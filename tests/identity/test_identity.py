@@ -1,4 +1,4 @@
-"""Layers, maps and solutions know what they were made from."""
+"""Specifications of layers, maps and solutions: equality, copies, JSON and fingerprints."""
 
 import copy
 import json

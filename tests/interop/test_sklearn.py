@@ -1,4 +1,4 @@
-"""Estimators as scikit-learn wants them, on top of the library's own numbers."""
+"""Estimators: scikit-learn's own checks, and agreement with the library's functions."""
 
 import pickle
 

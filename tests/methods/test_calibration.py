@@ -1,4 +1,4 @@
-"""Features fitted to kernel values at positions that are no landmarks."""
+"""Calibration: landmark features fitted to kernel values at other positions."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Patches too long to be formed: projections in their place, and features that do not multiply."""
+"""Patches too long to be formed are projected, which bounds the number of features."""
 
 import equinox as eqx
 import jax

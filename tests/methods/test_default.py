@@ -1,6 +1,6 @@
-"""`Nystroem(width)` as it comes has smaller kernel errors than random features of that width.
+"""`Nystroem(width)` by default has smaller kernel errors than random features of that width.
 
-On examples with structure, as data have it. White noise has none: no positions stand for others.
+Examples have structure, as real data do. In white noise no landmarks could represent the others.
 """
 
 import jax

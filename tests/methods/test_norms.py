@@ -1,4 +1,4 @@
-"""Vectors rescaled to given norms, at the points where the formula has none."""
+"""Vectors rescaled to given norms, also where the formula is not defined."""
 
 import jax
 import numpy as np

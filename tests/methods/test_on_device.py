@@ -1,4 +1,4 @@
-"""Landmarks whose matrices stay on a device make the features that LAPACK's make.
+"""Landmark matrices that are decomposed on a device give the same features as by LAPACK.
 
 The device is this CPU, on which the same programs run as on a GPU.
 """

@@ -1,4 +1,4 @@
-"""Landmarks projected on principal directions of what they are compared with."""
+"""Landmarks projected on principal directions."""
 
 import jax
 import jax.numpy as jnp

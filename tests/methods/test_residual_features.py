@@ -1,4 +1,4 @@
-"""Random features of what the landmarks miss: their covariance, and that nothing is biased."""
+"""Residual features: their covariance is the residual kernel, and kernels are unbiased."""
 
 import functools
 

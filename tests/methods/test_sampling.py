@@ -1,4 +1,4 @@
-"""Which positions become landmarks: usable ones, each once, by three distributions."""
+"""The choice of landmarks: usable positions, each once, by every distribution."""
 
 import dataclasses
 import functools

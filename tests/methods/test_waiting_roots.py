@@ -1,4 +1,4 @@
-"""Roots of landmark Gram matrices that wait change no number and save the most products."""
+"""Pending roots of landmark Gram matrices change no number and save products."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Levels of XLA's optimisation: only on a CPU, and only where nobody chose one."""
+"""XLA's optimisation levels: set only on a CPU, and only if the user chose none."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Several devices of one process give the numbers of one."""
+"""Several devices of one process give the same numbers as one device."""
 
 import os
 import subprocess

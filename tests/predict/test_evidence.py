@@ -1,4 +1,4 @@
-"""The evidence against the dense formula, its derivatives, and what they are for."""
+"""The evidence and its derivatives against the dense formula, and their use."""
 
 import jax
 import numpy as np

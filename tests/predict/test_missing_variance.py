@@ -1,4 +1,4 @@
-"""Variances of few features: with what they miss of the prior, and without."""
+"""Variances of maps with few features, with and without the corrected diagonal."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Everything that `nt.predict` gives, from features: its own results on the same kernel."""
+"""Predictions from features against `nt.predict` with the same kernel."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""How often examples are looked at, in which batches, and in which precision."""
+"""How often examples are read, in which batches, and in which precision."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Samples: their moments, and that one of them is one function that is trained."""
+"""Samples: their moments, and that each is one trained function."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The evidence by products alone, against the one by a decomposition."""
+"""The evidence from products, against the one from a decomposition."""
 
 import jax
 import numpy as np

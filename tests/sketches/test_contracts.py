@@ -1,4 +1,4 @@
-"""What every sketch of the table owes: transformations, dtypes, linearity, moments, errors."""
+"""Contracts of every sketch: transformations, dtypes, linearity, moments, errors."""
 
 import functools
 import itertools

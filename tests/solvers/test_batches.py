@@ -1,4 +1,4 @@
-"""Regression and selection on batches: what arrays give, and what batches cannot."""
+"""Regression and selection on batches: equal to those on arrays, or refused."""
 
 import itertools
 

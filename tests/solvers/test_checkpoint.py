@@ -1,4 +1,4 @@
-"""Runs that were ended, by whatever, go on where they were, and end in the same bits."""
+"""Interrupted runs resume from their checkpoint and end in the same bits."""
 
 import errno
 import os

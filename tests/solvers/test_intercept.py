@@ -1,4 +1,4 @@
-"""A constant that no regulariser shrinks, against the extended system and scikit-learn."""
+"""The intercept, against the extended system and scikit-learn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Selection where landmarks are training examples: they are not like new ones."""
+"""Selection if landmarks are training examples: scores leave them out."""
 
 import equinox as eqx
 import jax

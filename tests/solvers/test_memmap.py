@@ -1,4 +1,4 @@
-"""Arrays in a file that is larger than what a regression on them keeps in memory."""
+"""Memory-mapped arrays that are larger than the memory of a regression on them."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A regression whose decompositions stay on a device is that of LAPACK.
+"""A regression with decompositions on a device is the same as with LAPACK.
 
 The device is this CPU, on which the same programs run as on a GPU.
 """

@@ -1,4 +1,4 @@
-"""How often features are computed, of which examples, and who is told."""
+"""How often features are computed, for which examples, and what progress is reported."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What the spectrum of a regression drops, and what it then says of residuals."""
+"""Directions that are dropped from a spectrum, and the residual reported then."""
 
 import numpy as np
 

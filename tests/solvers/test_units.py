@@ -1,4 +1,4 @@
-"""Nothing depends on the units of the targets, and few features cost no digits."""
+"""Results do not depend on the units of targets, and few features lose no digits."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Covariances of different positions that come from features, beside exact ones: what they cost."""
+"""Covariances of different positions estimated from features: their error against exact ones."""
 
 import math
 

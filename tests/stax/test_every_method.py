@@ -1,4 +1,4 @@
-"""Every kind of layer under the methods that do not look at data: both kernels, with a number.
+"""Every kind of layer under the data-independent methods: bounds of the errors of both kernels.
 
 Under `Exact` all rows of the table are equal to the kernel (`tests/methods/test_exact.py`), and
 `Nystroem` has the same expansions; nonlinearities have their tables in `tests/methods`. Rows that

@@ -1,4 +1,4 @@
-"""ImageResize: the exact kernel that Neural Tangents gives wrongly, and what is refused."""
+"""ImageResize: the repaired exact kernel, and what is refused."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""A sample that is taken through a layer in parts."""
+"""A sample that a layer transforms in parts."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What one version of JAX saved predicts the same under another.
+"""Files saved with one version of JAX give the same predictions with another.
 
 The files in `jax_0_4_35` were written by that version, and are written anew after a change of the
 format or of a class in them by

@@ -1,4 +1,4 @@
-"""What is loaded is what was saved, in this process and in another."""
+"""Loaded objects equal the saved ones, in this process and in another."""
 
 import json
 import os

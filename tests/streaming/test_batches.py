@@ -1,4 +1,4 @@
-"""Batches of the user's: any iterable, any sizes, read by a thread, refused with their number."""
+"""Users' batches: any iterable and any sizes, read by a thread; errors name the batch."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Features in a file are those that were computed, of these examples and this map, or refused."""
+"""Cached features equal computed ones; those of other examples or maps are refused."""
 
 import errno
 import os

@@ -11,30 +11,32 @@ from ..._typing import Array, Inputs
 
 
 class Drawn(nnx.Variable):
-    """What was drawn or fitted with a map and is not trained: landmarks, roots, directions."""
+    """Variables that were drawn or fitted with a map and are not trained."""
 
 
 class FeatureModule(nnx.Module):
     """Features of an infinitely wide network as a layer of a Flax model.
 
-    Use it below a head that optax trains, with a loss that `ntk_sketch.ridge` does not have, such
-    as a softmax; or `trainable`, as the initialisation of a network whose landmarks, roots and
-    hyperparameters all move. In linen it is `flax.nnx.bridge.to_linen(FeatureModule, feature_map)`.
+    Use this before a head that optax trains with a loss that `ntk_sketch.ridge` does not have, such
+    as a softmax. With `trainable` it is the initialisation of a network whose landmarks, roots and
+    hyperparameters are trained too. In linen use `flax.nnx.bridge.to_linen(FeatureModule,
+    feature_map)`.
 
-    Its arrays are the leaves of the map, one variable each: `Drawn`, which `nnx.grad` and an
-    optimizer with `wrt=nnx.Param` leave alone, or `nnx.Param`. Checkpoints, `nnx.jit`, `nnx.split`
-    and `nnx.state` treat them as those of any module.
+    Each array of the map is one variable: a `Drawn`, which `nnx.grad` and an optimizer with
+    `wrt=nnx.Param` ignore, or an `nnx.Param`. Checkpoints, `nnx.jit`, `nnx.split` and `nnx.state`
+    treat them as those of any module.
 
     Args:
-        feature_map: of `ntk_sketch.feature_map`, or any pytree `z = feature_map(x)` with `z.ntk`.
+        feature_map: a map of `ntk_sketch.feature_map`, or any pytree `z = feature_map(x)` with
+            `z.ntk`.
         get: which features the module returns, "ntk" or "nngp".
-        trainable: floating point arrays are `nnx.Param`.
-        rngs: not used; the bridge to linen gives it.
+        trainable: make floating point arrays `nnx.Param`.
+        rngs: not used; the bridge to linen passes it.
 
     Raises:
-        ValueError: `get` is neither.
+        ValueError: `get` is neither "ntk" nor "nngp".
 
-    Cost: those of the map. Gradients with respect to its parameters cost about three times as much.
+    Cost: that of the map. Gradients with respect to its parameters cost about three times as much.
 
     Example: multinomial regression on features, by optax.
 
@@ -88,7 +90,7 @@ class FeatureModule(nnx.Module):
 
     @property
     def feature_map(self) -> Any:
-        """The map with the arrays as they are now."""
+        """The map with the current values of the arrays."""
         leaves = [
             getattr(self, _name(number))[...] if leaf is None else leaf
             for number, leaf in enumerate(self.rest.leaves)
@@ -97,7 +99,7 @@ class FeatureModule(nnx.Module):
 
 
 class _Rest:
-    """What of a map is no array, hashable as `nnx.jit` needs it."""
+    """The parts of a map that are not arrays, hashable as `nnx.jit` requires."""
 
     def __init__(self, tree: Any, leaves: tuple[Any, ...]):
         self.tree, self.leaves = tree, leaves

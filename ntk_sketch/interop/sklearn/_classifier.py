@@ -16,11 +16,11 @@ _POINTS = 32  # of Gauss-Hermite quadrature
 
 
 class NTKClassifier(ClassifierMixin, RidgeEstimator):
-    """Classification as a regression on classes, with the kernel of an infinitely wide network.
+    """Classification by regression on class indicators, with the kernel of an infinitely wide net.
 
-    Use it as `RidgeClassifier`, where the classes are no linear functions of the columns. Targets
-    are 1 for the class of a row and -1 for two classes or -1 / (classes - 1) otherwise; the class
-    with the largest prediction wins.
+    Use this like `RidgeClassifier`, if classes are not linear functions of the columns. The target
+    is 1 for the class of a row, and for other classes -1 / (classes - 1), which is -1 for two
+    classes. The class with the largest prediction is returned.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> NTKClassifier:
-        """Adds rows to those seen. The first call needs all `classes` that will come; landmarks are
-        from its rows."""
+        """Adds rows to those seen. The first call needs all `classes`, and landmarks are from its
+        rows."""
         go_on = hasattr(self, "statistics_")
         rows, y = self._checked(X, y, reset=not go_on)
         if not go_on:
@@ -78,8 +78,8 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
         return self._fitted(rows, y, sample_weight, go_on=go_on)
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "n ..."]:
-        """Predictions of the regression: (n, classes), or (n,) for two classes, above 0 for the
-        second one."""
+        """Predictions of the regression: (n, classes), or (n,) for two classes, positive for the
+        second class."""
         return self._means(X)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -89,8 +89,8 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
         return self.classes_[index]
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
-        """The probability that the class's own observation is the largest, under the Gaussian
-        process whose mean is the decision function: P(f_c + e_c > f_d + e_d for all d)."""
+        """The probability of each class c under the Gaussian process whose mean is the decision
+        function: that its observation is the largest, P(f_c + e_c > f_d + e_d for all d)."""
         mean, spread = np.asarray(self._means(X), np.float64), self._spreads(X)
         if mean.ndim == 1:
             second = ndtr(mean / spread[:, 0])

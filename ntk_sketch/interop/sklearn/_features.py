@@ -16,19 +16,20 @@ from ._estimator import NetworkEstimator, digits
 class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEstimator):
     """Features whose inner products approximate the kernel of an infinitely wide network.
 
-    Use it as `sklearn.kernel_approximation.Nystroem`, in front of any linear estimator; for
-    regression and classification `NTKRegressor` and `NTKClassifier` never hold the features of all
-    rows. Standardise columns before: `make_pipeline(StandardScaler(), NTKFeatures(), ...)`.
+    Use this like `sklearn.kernel_approximation.Nystroem`, before any linear estimator. For
+    regression and classification use `NTKRegressor` and `NTKClassifier`, which never hold the
+    features of all rows. Standardise columns first, by `make_pipeline(StandardScaler(),
+    NTKFeatures(), ...)`.
 
         <transform(X)[i], transform(X)[j]>  ≈  kernel(X[i], X[j])
 
     Parameters
     ----------
     n_components : int, default=1024
-        Features asked for: landmark rows of a fully connected network, so that there are as many
-        features (fewer if there are fewer rows, or they would be rounding, with a warning); with
-        other methods and with convolutions the features of every nonlinearity, and
-        `transform(X).shape[1]` depends on the method.
+        Number of features. For fully connected networks it is the number of landmark rows, and of
+        features (fewer, with a warning, if there are fewer rows or if features would be rounding).
+        With other methods and with convolutions it is the number of features of every nonlinearity,
+        and `transform(X).shape[1]` depends on the method.
     depth : int, default=2
         Hidden layers.
     activation : str or callable, default="relu"
@@ -41,16 +42,16 @@ class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
         The kernel of gradient descent on all layers, or of the last layer alone (Bayesian).
     method : str or method of ntk_sketch, default="nystroem"
         "nystroem", "random_features", "leverage_score", "poly_sketch", "gegenbauer", each with
-        `n_components`; or an object, such as `ns.Nystroem((64, 1024))`, which then says how many.
+        `n_components`; or an object with its own width, such as `ns.Nystroem((64, 1024))`.
     model : layer of ntk_sketch.stax, default=None
         Any architecture, in place of `depth`, `activation`, `W_std` and `b_std`.
     image_shape : (height, width, channels), default=None
         Rows are images, pixel by pixel and then row by row of the image. Hidden layers are then 3x3
         convolutions, each followed by a mean over 2x2 pixels while the image has them.
     batch_size : int, default=None
-        Rows that are computed at once; None: from a memory budget.
+        Rows that are computed at a time; None: from a memory budget.
     random_state : int, RandomState or None, default=None
-        Draws landmarks and random features.
+        Seed of landmarks and random features.
 
     Attributes
     ----------
@@ -60,8 +61,8 @@ class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
 
     Notes
     -----
-    Computed with the digits of X: float64 or, twice as fast, float32. Sparse rows become dense a
-    few at a time. Cost: that of `ntk_sketch.Nystroem(n_components, scope="network")`,
+    Features are computed in the dtype of X: float64 or, twice as fast, float32. Sparse rows are
+    made dense a few at a time. Cost: that of `ntk_sketch.Nystroem(n_components, scope="network")`,
     2 n d m + 4 n m² FLOPs for m components.
 
     Examples
@@ -77,7 +78,7 @@ class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
     """
 
     def fit(self, X: Any, y: Any = None) -> NTKFeatures:
-        """Draws landmarks from the rows of X (n, d); y is not looked at."""
+        """Draws landmarks from the rows of X (n, d); y is ignored."""
         rows = self._rows(X, reset=True)
         self.feature_map_ = self._map_of(rows)
         self._n_features_out = self._width(rows.dtype)

@@ -13,14 +13,14 @@ from ._ridge import RidgeEstimator, weights_of
 class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
     """Regression with the kernel of an infinitely wide network, of any number of rows.
 
-    Use it where `KernelRidge` or `GaussianProcessRegressor` would be too slow: rows are read once,
-    at a cost linear in their number, and memory does not depend on it. Standardise columns before,
-    best with clipped outliers. Predictions minimise, over functions of p features z,
+    Use this where `KernelRidge` or `GaussianProcessRegressor` are too slow: rows are read once, at
+    a cost linear in their number, and memory does not depend on it. Standardise columns first, and
+    clip outliers. Predictions minimise, over linear functions of p features z,
 
-        Σᵢ wᵢ (yᵢ - b - z(xᵢ)·v)² + λ |v|²,     λ = alpha · mean of |z(xᵢ)|²,
+        Σᵢ wᵢ (yᵢ - b - z(xᵢ)·v)² + λ |v|²,     λ = alpha · mean of |z(xᵢ)|².
 
-    and are the mean of a Gaussian process, whose standard deviation `predict(X, return_std=True)`
-    gives.
+    They are the mean of a Gaussian process, whose standard deviation is returned by
+    `predict(X, return_std=True)`.
 
     Parameters
     ----------
@@ -29,15 +29,16 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         As for `NTKFeatures`.
     alpha : float, sequence of float, "gcv" or "loo", default="gcv"
         The regulariser, relative to the mean squared norm of the features. "gcv" and "loo" choose
-        among 15 values from 1e-7 to 1, and beyond, by generalised cross-validation from the sums
-        alone, or by the exact leave-one-out error, a second pass; a sequence is chosen from by the
-        former. Rows that are landmarks do not count.
+        among 15 values from 1e-7 to 1, and beyond, by generalised cross-validation (from the sums),
+        or by the exact leave-one-out error (a second pass). From a sequence the value is chosen by
+        "gcv". Scores leave out rows that are landmarks.
     fit_intercept : bool, default=True
-        Adds the constant b, which is not shrunk.
+        Adds the constant b, which is not regularised.
     feature_learning : int, default=0
-        Rounds of feature learning: after a fit the average outer product of the gradients of the
-        predictor rescales the columns, and the fit repeats, while a fifth of the rows, held out,
-        gains by it. Then all rows are fitted. Use it for tables with columns that do not matter.
+        Largest number of rounds of feature learning. Each round rescales the columns by the average
+        outer product of the gradients of the predictor, and fits again, as long as the error on a
+        held-out fifth of the rows falls. Then all rows are fitted. Set it for tables with
+        irrelevant columns.
     relevance : {"diagonal", "full"}, default="diagonal"
         Whether feature learning scales columns, or rotates them too.
 
@@ -53,7 +54,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
 
     Notes
     -----
-    Columns as trees like them: numbers standardised and clipped, categories one-hot, by
+    Prepare mixed columns, with numbers standardised and clipped and categories one-hot, by
 
         make_column_transformer(
             (make_pipeline(StandardScaler(), FunctionTransformer(np.clip, kw_args={"a_min": -4,
@@ -62,9 +63,9 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
 
     Feature learning is the recursive feature machine of Radhakrishnan et al. (Science 383, 2024).
 
-    With an integer `random_state`, fits on the same data that differ in `alpha` or `fit_intercept`
-    alone, as those of `GridSearchCV`, share features and sums: up to 512 MiB of them are kept in
-    the process.
+    With an integer `random_state`, fits on the same data that differ only in `alpha` or
+    `fit_intercept`, such as those of `GridSearchCV`, share features and sums. Up to 512 MiB of them
+    are kept in the process.
 
     Examples
     --------
@@ -91,13 +92,13 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         return self._fitted(X, y, sample_weight, go_on=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> NTKRegressor:
-        """Adds rows to those seen. Landmarks are from the first call; with "gcv" the regulariser
-        is chosen from all rows so far, landmarks among them counted."""
+        """Adds rows to those seen. Landmarks are chosen from the first call; with "gcv" the
+        regulariser is chosen by all rows so far, landmarks included."""
         return self._fitted(X, y, sample_weight, go_on=hasattr(self, "statistics_"))
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Means (n,) or (n, outputs); with `return_std` also the standard deviation of an
-        observation, of the same shape: the posterior's, and the noise that `alpha` stands for."""
+        """Means (n,) or (n, outputs). With `return_std` also the standard deviation of an
+        observation, of the same shape: that of the posterior and of the noise set by `alpha`."""
         mean = self._means(X)
         if not return_std:
             return mean
