@@ -12,7 +12,8 @@ from jaxtyping import Float
 from .._typing import Inputs
 from ..numerics._linalg import product, transposed_product
 from ..numerics._precision import on_device
-from ..solvers._dual_spectrum import DualSpectrum, in_float64
+from ..solvers._dual_equations import DualEquations, in_float64
+from ..solvers._dual_spectrum import DualSpectrum
 from ..solvers._gram_state import GramState
 from ..solvers._normal_equations import NormalEquations
 from ..solvers._primal_spectrum import PrimalSpectrum
@@ -104,7 +105,7 @@ class DualDirections(Directions):
     spectrum: DualSpectrum
 
     def __init__(self, z: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n k"]):
-        self.spectrum = DualSpectrum(z, y)
+        self.spectrum = DualSpectrum(DualEquations.of(z, y))
         self.vectors = self.spectrum.vectors
         self.targets = transposed_product(self.vectors, y)
         self._z = z

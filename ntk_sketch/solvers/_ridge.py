@@ -71,8 +71,9 @@ def ridge(
     LAPACK or, if it is on a GPU, there: all eigenvalues and eigenvectors (9 p³ FLOPs), after which
     every regulariser is cheap, or beyond 4,096 features (beyond 1,023 for a single regulariser) a
     Cholesky factor for each of m regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and
-    λ = 0 need the former. With n <= p the features are kept (n p numbers on the host) and ZZᵀ is
-    decomposed (2 n² p + 9 n³ FLOPs). A path adds 2 m min(n, p)² k FLOPs.
+    λ = 0 need the former. With n <= p the features are kept (n p numbers on the host) and ZZᵀ
+    (2 n² p FLOPs) is decomposed in the same way, with n in place of p. A path adds
+    2 m min(n, p)² k FLOPs.
 
     On a CPU, ZᵀZ of up to 1,024 float32 features is summed in float64. Otherwise it carries the
     rounding error of float32 products. Directions whose
