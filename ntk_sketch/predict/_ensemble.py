@@ -44,6 +44,8 @@ def gradient_descent_mse_ensemble(
     batch_size: int | None = None,
     progress: Progress = None,
     exact_diagonal: bool = True,
+    *,
+    mesh: Any = None,
 ) -> Ensemble:
     """Mean and covariance of infinitely many wide networks that are trained by gradient descent on
     the squared error; `neural_tangents.predict.gradient_descent_mse_ensemble` on features.
@@ -96,6 +98,9 @@ def gradient_descent_mse_ensemble(
       batch_size: examples per call of the feature map; None: `feature_map.batch_size()`, else 256.
       progress: of each pass over examples, as in `ntk_sketch.ridge`.
       exact_diagonal: adds what features miss to the diagonal of test covariances.
+      mesh: a `jax.sharding.Mesh` of devices of this process, as in `ntk_sketch.ridge`: features of
+        training and test examples, and their products, are computed on all of them. A second axis
+        must divide the features of each kernel. Decompositions are of one device, or the host.
 
     Returns:
       `predict_fn(t=None, x_test=None, get=None, compute_cov=False)`.
@@ -155,6 +160,7 @@ def gradient_descent_mse_ensemble(
         absolute=diag_reg_absolute_scale,
         batch_size=batch_size,
         progress=progress,
+        mesh=mesh,
     )
     size = float(np.size(training.y))
     return Ensemble(training, ("nngp", "ntk"), exact_diagonal, rate / size)

@@ -29,6 +29,7 @@ def log_evidence(
     get: str = "nngp",
     batch_size: int | None = None,
     progress: Progress = None,
+    mesh: Any = None,
     log_determinant: str = "exact",
     key: PRNGKey | None = None,
 ) -> Any:
@@ -76,6 +77,8 @@ def log_evidence(
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
+      mesh: devices of this process, as in `gradient_descent_mse_ensemble`; also of derivatives of
+        statistics that are streamed. Not of 'stochastic'.
       diag_reg: λ relative to `trace(K) / n`, the variance of the noise; above 0 unless n <= p and
         K has full rank. A sequence gives one value for each.
       diag_reg_absolute_scale: `diag_reg` is λ itself.
@@ -118,10 +121,20 @@ def log_evidence(
                 " or ntk_sketch.spectral.log_determinant, which has derivatives"
             )
         if is_streamed(feature_map, x, y, diag_reg, get, batch_size):
-            return streamed_log_evidence(
-                feature_map, x, y, diag_reg, diag_reg_absolute_scale, get, batch_size, progress
+            given = feature_map, x, y, diag_reg, diag_reg_absolute_scale, get
+            return streamed_log_evidence(*given, batch_size, progress, mesh)
+        if mesh is not None:
+            raise ValueError(
+                "mesh is of statistics that are streamed: those of more examples than features and"
+                " than one batch, where JAX differentiates the map or diag_reg outside of jax.jit."
+                " Here all features are in memory: leave mesh out, and shard x itself"
+                " (jax.device_put(x, NamedSharding(...)))"
             )
         return traced_log_evidence(feature_map, x, y, diag_reg, diag_reg_absolute_scale, get)
+    if mesh is not None and log_determinant == "stochastic":
+        raise ValueError(
+            "log_determinant='stochastic' works on one device: leave mesh out, or use 'exact'"
+        )
     values, is_path = checked_diag_reg(diag_reg)
     training = Training(
         feature_map,
@@ -131,6 +144,7 @@ def log_evidence(
         absolute=True,
         batch_size=batch_size,
         progress=progress,
+        mesh=mesh,
         names=("x", "y"),
     )
     if log_determinant == "stochastic":
