@@ -122,8 +122,8 @@ def ridge(
         devices of all processes that `jax.distributed` joined, x and y are those of this process
         (of any number, also none) and every process returns the same solution: all of them make the
         call, with their own x, y, weights, groups and validation examples and otherwise the same
-        arguments. `docs/many-machines.md` says how to start them. `keep_features` and `solver`
-        are of one process.
+        arguments. `docs/many-machines.md` says how to start them. `keep_features` is of one
+        process.
       groups: integers (n,), for select='loo' and `HoldOut`: examples with equal numbers (augmented
         copies of one image) are left out together.
       fit_intercept: adds a constant b to the predictions, which no regulariser shrinks: exact, from
