@@ -9,7 +9,8 @@ from jax.core import Tracer
 
 from .._arguments import checked_choice
 from .._typing import PRNGKey
-from ..solvers._checks import DiagReg, check_feature_map, checked_diag_reg
+from ..solvers._checks import DiagReg, checked_diag_reg
+from ..streaming._feature_map import check_feature_map
 from ..streaming._progress import Progress
 from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
 from ._host_evidence import HostEvidence

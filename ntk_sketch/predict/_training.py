@@ -16,11 +16,12 @@ from .._arguments import checked_examples, warn_of_lost_variation
 from ..numerics._linalg import diagonal, transposed_product
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
-from ..solvers._checks import check_feature_map, check_range
+from ..solvers._checks import check_range
 from ..solvers._gram_state import GramState
 from ..solvers._sums import gram_of_stream
 from ..solvers._targets import centred_units
 from ..streaming._computed import Part
+from ..streaming._feature_map import check_feature_map
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs

@@ -14,6 +14,7 @@ from ..numerics._precision import promoted
 from ..streaming._batch_checks import Kind
 from ..streaming._batches import Batches, NoExampleError, is_batches
 from ..streaming._computed import Part
+from ..streaming._feature_map import check_feature_map
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._sample_weights import checked_weights
 from ..streaming._stream import Inputs
@@ -170,7 +171,7 @@ class Data(NamedTuple):
 
 
 def checked_arrays(features: FeatureStream, x: Any, y: Any, sample_weight: Any = None) -> Data:
-    _checks.check_feature_map(features.feature_map)
+    check_feature_map(features.feature_map)
     if is_batches(x):
         raise TypeError(
             f"x is a {type(x).__name__} of batches, which hold the targets too, as pairs (x, y):"
@@ -193,7 +194,7 @@ def checked_batches(
     Args:
       run: what is done already.
     """
-    _checks.check_feature_map(features.feature_map)
+    check_feature_map(features.feature_map)
     if sample_weight is not None:
         raise ValueError(
             "sample_weight is of arrays x and y: give batches (x, y, sample_weight) in place of it"

@@ -38,7 +38,7 @@ class Moments(NamedTuple):
             assert y is not None
             weights = np.ones(count) if part.sample_weight is None else part.sample_weight
             units, dtype = units or centred_units(y, np.float64), np.dtype(part.z.dtype)
-            z, t = np.asarray(part.z)[:count].astype(np.float64), units.of(y)
+            z, t = part.rows(), units.of(y)
             more = (
                 (z * weights[:, None]).T @ t,
                 weights @ z,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from ..numerics._precision import float64, on_device, promoted
 from ..parallel._led import Led
-from ..streaming._batches import Batches
-from ..streaming._computed import Part
 from ..streaming._feature_stream import FeatureStream
+from ..streaming._passes import Passes
 from . import _sums
 from ._conjugate_gradient import ConjugateGradient, Map, Report
 from ._decomposition import Decomposition, Roots, Rows
@@ -28,15 +26,6 @@ from ._nystroem_inverse import NystroemInverse
 _NO_HAT = "the hat matrix needs a decomposition, which conjugate gradients do without"
 
 
-class _Source(NamedTuple):
-    """Examples that are read again in every pass."""
-
-    x: Any
-    y: Float[np.ndarray, "n k"] | None
-    order: Int[np.ndarray, " m"] | None
-    sample_weight: Float[np.ndarray, " n"] | None
-
-
 class Streamed:
     """Examples of a regression by conjugate gradients; `plus` adds some, as that of `Examples`."""
 
@@ -45,10 +34,10 @@ class Streamed:
         features: FeatureStream,
         one_output: bool,
         solver: ConjugateGradient,
-        sources: tuple[_Source, ...] = (),
+        passes: Passes | None = None,
     ):
         self.features, self.one_output = features, one_output
-        self._solver, self._sources = solver, sources
+        self._solver, self.passes = solver, passes or Passes(features)
         self._moments: Moments | None = None
 
     def plus(self, x, y, order=None, run=None, sample_weight=None) -> Streamed:
@@ -57,9 +46,8 @@ class Streamed:
                 "checkpoint is of statistics, and conjugate gradients make none: leave it out, or"
                 " solver=None"
             )
-        if isinstance(x, Batches):
-            x.check_passes("conjugate gradients, with a pass for every iteration,")
-        more = (*self._sources, _Source(x, y, order, sample_weight))
+        what = "conjugate gradients, with a pass for every iteration,"
+        more = self.passes.plus(what, x, y, order, sample_weight)
         return Streamed(self.features, self.one_output, self._solver, more)
 
     @property
@@ -70,15 +58,11 @@ class Streamed:
         del whole, path
         return Iterative(self, self._found(), self._solver, fit_intercept)
 
-    def parts(self) -> Iterator[Part]:
-        for x, y, order, weights in self._sources:
-            yield from self.features.with_targets(x, y, order, sample_weight=weights)
-
     def _found(self) -> Moments:
         if self._moments is None:
             devices = self.features.devices
             with devices.together():
-                own = Moments.of(self.parts())
+                own = Moments.of(self.passes)
             self._moments = checked_moments(Moments.over_processes(own, devices))
         return self._moments
 
@@ -197,10 +181,10 @@ class Iterative(Decomposition):
         if not on_host:
             with scope():
                 given = devices.put_whole((on_device(v, dtype), on_device(mean, dtype)))
-        for part in self._examples.parts():
+        for part in self._examples.passes:
             count, weights = part.stop - part.start, part.sample_weight
             if on_host:
-                z = np.asarray(part.z)[:count].astype(np.float64) - mean
+                z = part.rows() - mean
                 inner = z @ v
                 total += z.T @ (inner if weights is None else weights[:, None] * inner)
                 continue
