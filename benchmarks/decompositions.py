@@ -19,15 +19,15 @@ from experiments._common._measure import interleaved_seconds, load_average
 from experiments._common._study import finish
 from ntk_sketch.methods._roots import inverse_root
 from ntk_sketch.numerics._linalg import at_home
-from ntk_sketch.solvers._cholesky import CholeskyFactors
 from ntk_sketch.solvers._gram_state import GramState
 from ntk_sketch.solvers._host_sums import HostSums
 from ntk_sketch.solvers._normal_equations import NormalEquations
+from ntk_sketch.solvers._primal_factors import PrimalFactors
 from ntk_sketch.solvers._primal_spectrum import PrimalSpectrum
 from ntk_sketch.solvers._targets import Units
 
 PATH = np.geomspace(1e-6, 1.0, 8)
-FORMS = {"eigenvectors": PrimalSpectrum, "factors": CholeskyFactors}
+FORMS = {"eigenvectors": PrimalSpectrum, "factors": PrimalFactors}
 
 
 def gram(p: int) -> np.ndarray:

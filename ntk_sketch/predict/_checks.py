@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
+from ..parallel._devices import Devices
 from ..solvers._checks import checked_diag_reg
 
 
@@ -22,6 +23,18 @@ def refuse_traced(*given: Any) -> None:
             " jax.grad or jax.vmap: make them outside. ntk_sketch.predict.log_evidence can be"
             " differentiated"
         )
+
+
+def checked_devices(mesh: Any) -> Devices:
+    """The devices of this process that a user's mesh is of."""
+    devices = Devices.of(mesh)
+    if devices.processes is not None:
+        raise ValueError(
+            "predictions are of one process, and this mesh is of several, whose examples they do"
+            " not share: give all training examples and a mesh of jax.local_devices(). A mean"
+            " without variances is ntk_sketch.ridge(..., mesh=mesh), which takes several"
+        )
+    return devices
 
 
 def checked_regulariser(diag_reg: Any) -> float:

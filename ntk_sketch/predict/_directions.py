@@ -12,7 +12,9 @@ from jaxtyping import Float
 from .._typing import Inputs
 from ..numerics._linalg import product, transposed_product
 from ..numerics._precision import on_device
-from ..solvers._dual_spectrum import DualSpectrum, in_float64
+from ..parallel._devices import ONE, Devices
+from ..solvers._dual_equations import DualEquations, in_float64
+from ..solvers._dual_spectrum import DualSpectrum
 from ..solvers._gram_state import GramState
 from ..solvers._normal_equations import NormalEquations
 from ..solvers._primal_spectrum import PrimalSpectrum
@@ -67,20 +69,22 @@ class PrimalDirections(Directions):
 
     spectrum: PrimalSpectrum
 
-    def __init__(self, state: GramState):
+    def __init__(self, state: GramState, devices: Devices = ONE):
         equations = NormalEquations.of(state)
         self.spectrum = PrimalSpectrum(equations)  # overwrites the Gram matrix
         self.vectors = self.spectrum.vectors
         inner = transposed_product(self.vectors, equations.cross)
         self.targets = np.ldexp(inner, equations.units.exponent)
         self._on_device: jax.Array | None = None
+        self._devices = devices
 
     def weights(self, c: Float[np.ndarray, "r q"]) -> Float[np.ndarray, "p q"]:
         return product(self.vectors, c)
 
     def rotate(self, z: Any) -> Float[np.ndarray, "b r"]:
         if self._on_device is None:
-            self._on_device = on_device(self.vectors, self.spectrum.dtype)
+            vectors = on_device(self.vectors, self.spectrum.dtype)
+            self._on_device = self._devices.put_whole(vectors)
         z = jax.numpy.asarray(z).astype(self.spectrum.dtype)
         return np.asarray(project(z, self._on_device)).astype(np.float64)
 
@@ -104,7 +108,7 @@ class DualDirections(Directions):
     spectrum: DualSpectrum
 
     def __init__(self, z: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n k"]):
-        self.spectrum = DualSpectrum(z, y)
+        self.spectrum = DualSpectrum(DualEquations.of(z, y))
         self.vectors = self.spectrum.vectors
         self.targets = transposed_product(self.vectors, y)
         self._z = z

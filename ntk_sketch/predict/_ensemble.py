@@ -44,6 +44,8 @@ def gradient_descent_mse_ensemble(
     batch_size: int | None = None,
     progress: Progress = None,
     exact_diagonal: bool = True,
+    *,
+    mesh: Any = None,
 ) -> Ensemble:
     """Mean and covariance of an ensemble of wide networks trained by gradient descent.
 
@@ -98,6 +100,9 @@ def gradient_descent_mse_ensemble(
       progress: of each pass over examples, as in `ntk_sketch.ridge`.
       exact_diagonal: correct the diagonal of test covariances as above. Turn it off to compare with
         Neural Tangents on `feature_map.kernel_fn`.
+      mesh: a `jax.sharding.Mesh` of devices of this process, as in `ntk_sketch.ridge`. Features of
+        training and test examples, and their products, are computed on all of them. A second axis
+        must divide the features of each kernel. Decompositions run on one device, or on the host.
 
     Returns:
       `predict_fn(t=None, x_test=None, get=None, compute_cov=False)`.
@@ -157,6 +162,7 @@ def gradient_descent_mse_ensemble(
         absolute=diag_reg_absolute_scale,
         batch_size=batch_size,
         progress=progress,
+        mesh=mesh,
     )
     size = float(np.size(training.y))
     return Ensemble(training, ("nngp", "ntk"), exact_diagonal, rate / size)

@@ -9,7 +9,8 @@ from jax.core import Tracer
 
 from .._arguments import checked_choice
 from .._typing import PRNGKey
-from ..solvers._checks import DiagReg, check_feature_map, checked_diag_reg
+from ..solvers._checks import DiagReg, checked_diag_reg
+from ..streaming._feature_map import check_feature_map
 from ..streaming._progress import Progress
 from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
 from ._host_evidence import HostEvidence
@@ -29,6 +30,7 @@ def log_evidence(
     get: str = "nngp",
     batch_size: int | None = None,
     progress: Progress = None,
+    mesh: Any = None,
     log_determinant: str = "exact",
     key: PRNGKey | None = None,
 ) -> Any:
@@ -79,6 +81,8 @@ def log_evidence(
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
+      mesh: devices of this process, as in `gradient_descent_mse_ensemble`. Derivatives of streamed
+        statistics use them too; 'stochastic' does not take a mesh.
       diag_reg: the variance λ of the noise, relative to `trace(K) / n`; above 0 unless n <= p and K
         has full rank. A sequence gives one value for each.
       diag_reg_absolute_scale: `diag_reg` is λ itself.
@@ -121,10 +125,20 @@ def log_evidence(
                 " or ntk_sketch.spectral.log_determinant, which has derivatives"
             )
         if is_streamed(feature_map, x, y, diag_reg, get, batch_size):
-            return streamed_log_evidence(
-                feature_map, x, y, diag_reg, diag_reg_absolute_scale, get, batch_size, progress
+            given = feature_map, x, y, diag_reg, diag_reg_absolute_scale, get
+            return streamed_log_evidence(*given, batch_size, progress, mesh)
+        if mesh is not None:
+            raise ValueError(
+                "mesh is of statistics that are streamed: those of more examples than features and"
+                " than one batch, where JAX differentiates the map or diag_reg outside of jax.jit."
+                " Here all features are in memory: leave mesh out, and shard x itself"
+                " (jax.device_put(x, NamedSharding(...)))"
             )
         return traced_log_evidence(feature_map, x, y, diag_reg, diag_reg_absolute_scale, get)
+    if mesh is not None and log_determinant == "stochastic":
+        raise ValueError(
+            "log_determinant='stochastic' works on one device: leave mesh out, or use 'exact'"
+        )
     values, is_path = checked_diag_reg(diag_reg)
     training = Training(
         feature_map,
@@ -134,6 +148,7 @@ def log_evidence(
         absolute=True,
         batch_size=batch_size,
         progress=progress,
+        mesh=mesh,
         names=("x", "y"),
     )
     if log_determinant == "stochastic":

@@ -32,6 +32,8 @@ def gp_inference(
     batch_size: int | None = None,
     progress: Progress = None,
     exact_diagonal: bool = True,
+    *,
+    mesh: Any = None,
 ) -> Posterior:
     """Mean and covariance of infinitely wide networks, Bayesian or trained to convergence.
 
@@ -79,5 +81,6 @@ def gp_inference(
         absolute=diag_reg_absolute_scale,
         batch_size=batch_size,
         progress=progress,
+        mesh=mesh,
     )
     return Posterior(training, ("nngp", "ntk", "ntkgp"), exact_diagonal)

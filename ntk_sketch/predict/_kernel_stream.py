@@ -12,6 +12,7 @@ import numpy as np
 
 from ..features import Features
 from ..numerics._precision import promoted
+from ..parallel._devices import ONE, Devices
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
 from ..streaming._stream import FALLBACK_BATCH, KERNELS, FeatureMapLike, Inputs, kernel_features
@@ -46,12 +47,13 @@ class KernelStream:
         batch_size: int | None,
         progress: Progress,
         what: str = "features",
+        devices: Devices = ONE,
     ):
         self.names = names
         joined, get = feature_map, names[0]
         if len(names) > 1:
             joined, get = _Joined(feature_map, names), "ntk"
-        self.features = FeatureStream(joined, get, batch_size, progress, what)
+        self.features = FeatureStream(joined, get, batch_size, progress, what, devices)
         self._each = [FeatureStream(feature_map, name, batch_size) for name in names]
 
     def widths(self, x: Inputs) -> dict[str, int]:

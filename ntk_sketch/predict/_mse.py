@@ -115,6 +115,8 @@ def gradient_descent_mse(
     get: str = "ntk",
     batch_size: int | None = None,
     progress: Progress = None,
+    *,
+    mesh: Any = None,
 ) -> Trajectory:
     """Outputs of one wide network trained by gradient descent on the squared error, at any time.
 
@@ -133,7 +135,7 @@ def gradient_descent_mse(
     Args:
       get: the kernel of the training, 'ntk', or 'nngp' if only the last layer is trained.
       feature_map, x_train, y_train, learning_rate, diag_reg, diag_reg_absolute_scale, batch_size,
-        progress: as in `gradient_descent_mse_ensemble`.
+        progress, mesh: as in `gradient_descent_mse_ensemble`.
 
     Returns:
       `predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, x_test=None)`, as in Neural Tangents with
@@ -182,6 +184,7 @@ def gradient_descent_mse(
         absolute=diag_reg_absolute_scale,
         batch_size=batch_size,
         progress=progress,
+        mesh=mesh,
     )
     _checks.check_available(get, get, training.kernels)
     return Trajectory(training, get, rate / np.size(training.y))

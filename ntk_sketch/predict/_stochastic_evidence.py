@@ -13,7 +13,7 @@ from .._arguments import checked_key
 from .._typing import PRNGKey
 from ..solvers import ridge
 from ..spectral import FeatureGram, log_determinant
-from ..streaming._feature_stream import FeatureStream
+from ..streaming._passes import Passes
 from ._training import Training
 
 TOLERANCE = 1e-3  # of the log-determinant of the smaller side
@@ -54,12 +54,12 @@ def stochastic_log_evidence(
         **how,
     )
     weights = [np.asarray(one.weights, np.float64).reshape(-1, y.shape[1]) for one in solution.path]
-    stream = FeatureStream(training.feature_map, get, **how)
+    passes = Passes.of(training.feature_map, x, get=get, **how)
     (n, k), p = y.shape, len(weights[0])
     residuals = np.zeros(len(weights))
-    for start, stop, z in stream(x):
-        z = np.asarray(z)[: stop - start].astype(np.float64)
-        residuals += [np.sum((y[start:stop] - z @ w) ** 2) for w in weights]
+    for part in passes:
+        z, targets = part.rows(), y[part.start : part.stop]
+        residuals += [np.sum((targets - z @ w) ** 2) for w in weights]
     side = "features" if p < n else "examples"
     gram = FeatureGram(training.feature_map, x, get=get, side=side, **how)
     found = []

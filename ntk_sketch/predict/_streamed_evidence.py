@@ -13,12 +13,14 @@ from jaxtyping import Array, Float, Int
 
 from .._arguments import checked_inputs, on_host
 from ..numerics._precision import on_device
+from ..parallel._mesh import beside
 from ..solvers._checks import checked_diag_reg
 from ..streaming._blocks import blocks_of, placed
 from ..streaming._computed import kernel_features
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress, reporting
 from ..streaming._stream import FeatureMapLike, Inputs
+from ._checks import checked_devices
 from ._host_evidence import HostEvidence
 from ._training import Training
 
@@ -46,6 +48,7 @@ def streamed_log_evidence(
     get: str,
     batch_size: int | None,
     progress: Progress,
+    mesh: Any,
 ) -> Float[Array, "*m"]:
     """`log_evidence` with a derivative of its own, in reverse mode.
 
@@ -73,6 +76,7 @@ def streamed_log_evidence(
             absolute=True,
             batch_size=batch_size,
             progress=progress,
+            mesh=mesh,
             names=("x", "y"),
         )
         evidence = HostEvidence(training, get, values, absolute)
@@ -82,7 +86,9 @@ def streamed_log_evidence(
     def backward(residuals: Any, slope: Float[Array, "*m"]):
         chosen, fixed = residuals
         by_example, by_diag_reg = fixed.weighted(slope.reshape(-1))
-        stream = FeatureStream(map_of(chosen), get, batch_size, progress, "derivatives")
+        devices = checked_devices(mesh)
+        about = get, batch_size, progress, "derivatives", devices
+        stream = FeatureStream(map_of(chosen), *about)
         return _summed(stream, chosen, where, x, y, by_example), by_diag_reg.reshape(shape)
 
     @jax.custom_vjp
@@ -156,18 +162,21 @@ def _summed(
     if not chosen:
         return []
     targets = np.asarray(y).reshape(len(x), -1)
-    dtype, rows = by_example.vectors.dtype, stream.rows(len(x))
-    total: list[Any] = [jnp.zeros_like(leaf) for leaf in chosen]
+    dtype, rows, devices = by_example.vectors.dtype, stream.rows(len(x)), stream.devices
+    arrays, rest = eqx.partition(stream.feature_map, eqx.is_array)
+    feature_map = eqx.combine(devices.put_whole(arrays), rest)
+    by_example = devices.put_whole(by_example)
+    total: list[Any] = devices.put_whole([jnp.zeros_like(leaf) for leaf in chosen])
     with reporting(stream.progress, len(x), stream.what) as report:
-        for block in placed(blocks_of(x, targets, rows), None):
+        for block in placed(blocks_of(x, targets, rows), None, devices):
             assert block.y is not None
             real = np.int32(block.stop - block.start)
             part = np.pad(block.y.astype(dtype), ((0, rows - len(block.y)), (0, 0)))
-            given = block.x, part, real, by_example
-            found = _derivatives(stream.feature_map, where, stream.get, *given)
+            given = block.x, devices.put(part), real, by_example
+            found = _derivatives(feature_map, where, stream.get, *given)
             total = [a + b for a, b in zip(total, found, strict=True)]
             report(int(real))
-    return total
+    return beside(chosen, total)
 
 
 @eqx.filter_jit

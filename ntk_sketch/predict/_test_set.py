@@ -31,6 +31,7 @@ def evaluate(
       each: called with every batch too.
     """
     on = [{name: on_device(w, dtype) for name, w in weights.items()} for weights in functions]
+    on = stream.features.devices.put_whole(on)
     found = [np.empty((len(x), next(iter(w.values())).shape[1]), dtype) for w in functions]
     for start, stop, z in stream(x):
         for values, weights in zip(found, on, strict=True):

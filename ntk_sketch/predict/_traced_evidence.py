@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._arguments import as_array, checked_inputs
 from ..numerics._precision import promoted
-from ..solvers._checks import check_feature_map
+from ..streaming._feature_map import check_feature_map
 from ..streaming._stream import FeatureMapLike, kernel_features
 
 

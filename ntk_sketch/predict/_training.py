@@ -16,11 +16,12 @@ from .._arguments import checked_examples, warn_of_lost_variation
 from ..numerics._linalg import diagonal, transposed_product
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
-from ..solvers._checks import check_feature_map, check_range
+from ..solvers._checks import check_range
 from ..solvers._gram_state import GramState
 from ..solvers._sums import gram_of_stream
 from ..solvers._targets import centred_units
 from ..streaming._computed import Part
+from ..streaming._feature_map import check_feature_map
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
@@ -55,8 +56,10 @@ class Training:
         absolute: bool,
         batch_size: int | None,
         progress: Progress,
+        mesh: Any = None,
         names: tuple[str, str] = ("x_train", "y_train"),
     ):
+        self.devices = _checks.checked_devices(mesh)
         check_feature_map(feature_map)
         _checks.refuse_traced(feature_map, x, y)
         self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
@@ -66,14 +69,17 @@ class Training:
         self.y = targets.astype(np.float64)
         warn_of_lost_variation(self.x, names[0])
         self.kernels = kernels_of(feature_map, self.x)
-        spec = FeatureStream(feature_map, self.kernels[0], batch_size).spec(self.x)
-        check_range(float(np.abs(self.y).max()), spec.dtype)
-        self.dtype = np.dtype(promoted(spec.dtype, jnp.float32))
+        specs = [FeatureStream(feature_map, k, batch_size).spec(self.x) for k in self.kernels]
+        check_range(float(np.abs(self.y).max()), specs[0].dtype)
+        for spec in specs:
+            self.devices.check_width(spec.shape[1])
+        self.dtype = np.dtype(promoted(specs[0].dtype, jnp.float32))
         self._statistics: list[Statistics] = []
         self._warned: set[str] = set()
 
     def stream(self, kernels: tuple[str, ...], what: str = "predictions") -> KernelStream:
-        return KernelStream(self.feature_map, kernels, self.batch_size, self.progress, what)
+        settings = self.batch_size, self.progress, what, self.devices
+        return KernelStream(self.feature_map, kernels, *settings)
 
     def statistics(self, kernels: tuple[str, ...]) -> Statistics:
         """Those of these kernels and of products between them: one pass over the examples, unless
@@ -131,13 +137,16 @@ class Statistics:
     def directions(self, kernel: str) -> Directions:
         if kernel not in self._directions:
             if self._state is not None:
-                found = PrimalDirections(_block(self._state, self._slices[kernel]))
+                found = self._primal(_block(self._state, self._slices[kernel]))
             elif len(self._y) > self.widths[kernel]:
-                found = PrimalDirections(self._state_of(self.z[kernel]))
+                found = self._primal(self._state_of(self.z[kernel]))
             else:
                 found = DualDirections(self.z[kernel], self._y)
             self._directions[kernel] = found
         return self._directions[kernel]
+
+    def _primal(self, state: GramState) -> PrimalDirections:
+        return PrimalDirections(state, self.stream.features.devices)
 
     def cross(self, kernel: str, other: str) -> Float[np.ndarray, "r q"]:
         """Coordinates in the directions of `kernel` of all functions of the other's features:
@@ -165,7 +174,8 @@ class Statistics:
     def _summed(self, parts: Generator[Part, None, None], spec) -> GramState:
         n, k = self._y.shape
         units = centred_units(self._y, promoted(spec.dtype, jnp.float32))
-        return gram_of_stream(parts, k, self.rows, spec, False, units, n)
+        devices = self.stream.features.devices
+        return gram_of_stream(parts, k, self.rows, spec, False, units, n, devices=devices)
 
 
 def _block(state: GramState, columns: slice) -> GramState:

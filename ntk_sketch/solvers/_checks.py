@@ -15,22 +15,6 @@ Number: TypeAlias = float | int | np.number
 DiagReg: TypeAlias = Number | Sequence[Number] | np.ndarray | Array
 
 
-def check_feature_map(feature_map: Any) -> None:
-    """That of a model is `feature_map(model, ...)`, that of a kernel does not exist."""
-    if callable(feature_map) and not isinstance(feature_map, type):
-        return
-    kind = type(feature_map).__name__
-    if isinstance(feature_map, tuple):
-        raise TypeError(
-            f"feature_map is a {kind}, a network; needed: its feature map, such as"
-            " ntk_sketch.feature_map(model, x[:256], ntk_sketch.Nystroem(1024), key=key)"
-        )
-    raise TypeError(
-        f"feature_map is a {kind}; needed: what ntk_sketch.feature_map(model, ...) returns, or a"
-        " function from x to an object with attributes `nngp` and `ntk`"
-    )
-
-
 def check_range(largest: float, dtype: Any, *, so_far: bool = False) -> None:
     """Weights and predictions are of the features' dtype: targets must fit in it.
 

@@ -56,8 +56,10 @@ class ConjugateGradient:
     (ZᵀZ + λI) W = ZᵀY is solved by products Zᵀ(Z V) for all outputs together, each a pass over the
     features. They are computed again in every pass, unless `keep_features` keeps them in memory
     (True) or in a file (`FeatureCache`, which may round them). Products are in float64 on a CPU. On
-    an accelerator they are in float32 at the highest precision within a batch, and in float64
-    between batches.
+    an accelerator they are of features minus their mean, in float32 at the highest precision within
+    a batch and in float64 between batches. Residuals at the start and at the end of iterations, two
+    or three for each regulariser, are in float64 everywhere, so that the tolerance may be below
+    float32's.
 
     The preconditioner inverts ZᵀZ + λI on the `rank` directions of its largest eigenvalues, for all
     regularisers. They are found by one product with `rank` random vectors (the randomised Nyström
@@ -71,7 +73,8 @@ class ConjugateGradient:
     convergence.
 
     With a `mesh=` of one process, its devices share the features of a batch and, except on CPUs,
-    its products. Several processes are not supported.
+    its products. With several processes each multiplies with its own examples, and the first one
+    iterates on the sums: 8 p k bytes from each for every product.
 
     A path of `diag_reg` is solved one value after the other, starting from the weights of the
     nearest one before. Selection needs held-out examples: `(x_val, y_val)` or `HoldOut`. GCV and
@@ -82,8 +85,7 @@ class ConjugateGradient:
     that, then p `rank`, and six times the weights.
 
     Args:
-      tolerance: of the residual, 0 < tolerance < 1. In float32 on an accelerator about 1e-6 is the
-        smallest that can be reached.
+      tolerance: of the residual, 0 < tolerance < 1.
       max_iterations: for each regulariser.
       rank: of the preconditioner. Raise it for fewer iterations, at the cost of memory.
 
@@ -121,17 +123,21 @@ class ConjugateGradient:
         precondition: Map,
         right: Float[np.ndarray, "p k"],
         start: Float[np.ndarray, "p k"] | None,
+        exactly: Map | None = None,
     ) -> tuple[Float[np.ndarray, "p k"], Report]:
         """W with `product(W) = right`.
 
         Args:
           product, precondition: with symmetric positive definite matrices.
           start: a guess.
+          exactly: `product` with less rounding, for residuals that iterations begin and end with;
+            None: there is no other.
         """
+        exactly = exactly or product
         norms = np.linalg.norm(right, axis=0)
         norms = np.where(norms > 0, norms, 1.0)
         w = np.zeros_like(right) if start is None else start.copy()
-        residual = right if start is None else right - product(w)
+        residual = right if start is None else right - exactly(w)
         iterations, condition, before = 0, 1.0, math.inf
         while True:
             worst = float(np.max(np.linalg.norm(residual, axis=0) / norms))
@@ -144,7 +150,7 @@ class ConjugateGradient:
                 product, precondition, residual, norms, self.tolerance, left
             )
             w, iterations, condition = w + step, iterations + more, max(condition, found)
-            residual = right - product(w)
+            residual = right - exactly(w)
 
 
 def checked_solver(solver: Any) -> ConjugateGradient | None:

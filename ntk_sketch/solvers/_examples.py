@@ -14,22 +14,25 @@ from ..numerics._precision import promoted
 from ..streaming._batch_checks import Kind
 from ..streaming._batches import Batches, NoExampleError, is_batches
 from ..streaming._computed import Part
+from ..streaming._feature_map import check_feature_map
 from ..streaming._feature_stream import FeatureStream, batches_of
 from ..streaming._sample_weights import checked_weights
 from ..streaming._stream import Inputs
 from ..streaming._targets import checked_targets
 from . import _checks
-from ._cholesky import CholeskyFactors
 from ._decomposition import Decomposition
+from ._dual_equations import DualEquations
+from ._dual_factors import DualFactors
 from ._dual_spectrum import DualSpectrum
 from ._gram_state import GramState
 from ._normal_equations import NormalEquations
+from ._primal_factors import PrimalFactors
 from ._primal_spectrum import PrimalSpectrum
 from ._run import Run
 from ._sums import gram_of_stream, statistics
 from ._targets import centred_units
 
-# Features from which one factor for each regulariser costs less than all eigenvalues.
+# Features, or examples, from which one factor for each regulariser costs less than all eigenvalues.
 FACTORED_ONE, FACTORED_PATH = 1024, 4097
 
 
@@ -118,12 +121,15 @@ class Examples:
         return len(z) if w is None else int(np.sum(w > 0))
 
     def decomposition(self, fit_intercept: bool, whole: bool, path: int) -> Decomposition:
-        """As `decomposed`; of few examples the eigendecomposition of ZZᵀ."""
+        """As `decomposed`; of few examples that of ZZᵀ."""
         if self.state is not None:
             return decomposed(self.state, fit_intercept, whole, path)
         assert self.few is not None
         z, y, w = self.few
-        return DualSpectrum(z, y, fit_intercept, w)
+        equations = DualEquations.of(z, y, fit_intercept, w)
+        if _by_factors(equations.kernel, whole, path):
+            return DualFactors(equations)
+        return DualSpectrum(equations)
 
 
 def decomposed(state: GramState, fit_intercept: bool, whole: bool, path: int) -> Decomposition:
@@ -133,10 +139,13 @@ def decomposed(state: GramState, fit_intercept: bool, whole: bool, path: int) ->
       whole: the eigendecomposition is needed anyway, for leave-one-out or λ = 0.
     """
     equations = NormalEquations.of(state, fit_intercept)
-    fewest = FACTORED_PATH if path > 1 else FACTORED_ONE
-    if whole or len(equations.gram) < fewest:
-        return PrimalSpectrum(equations)
-    return CholeskyFactors(equations)
+    if _by_factors(equations.gram, whole, path):
+        return PrimalFactors(equations)
+    return PrimalSpectrum(equations)
+
+
+def _by_factors(matrix: Inputs, whole: bool, path: int) -> bool:
+    return not whole and len(matrix) >= (FACTORED_PATH if path > 1 else FACTORED_ONE)
 
 
 class Data(NamedTuple):
@@ -162,7 +171,7 @@ class Data(NamedTuple):
 
 
 def checked_arrays(features: FeatureStream, x: Any, y: Any, sample_weight: Any = None) -> Data:
-    _checks.check_feature_map(features.feature_map)
+    check_feature_map(features.feature_map)
     if is_batches(x):
         raise TypeError(
             f"x is a {type(x).__name__} of batches, which hold the targets too, as pairs (x, y):"
@@ -185,7 +194,7 @@ def checked_batches(
     Args:
       run: what is done already.
     """
-    _checks.check_feature_map(features.feature_map)
+    check_feature_map(features.feature_map)
     if sample_weight is not None:
         raise ValueError(
             "sample_weight is of arrays x and y: give batches (x, y, sample_weight) in place of it"

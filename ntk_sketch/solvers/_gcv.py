@@ -89,7 +89,7 @@ class GCV:
         n -= len(targets)
         total -= len(targets) if weights is None else float(np.sum(weights[left]))
         sums = []
-        for penalty in penalties:  # all of one before the next: see `CholeskyFactors`
+        for penalty in penalties:  # all of one before the next: see `Factors`
             residuals, complements = np.zeros(0), np.zeros(0)
             if len(targets):
                 residuals, complements = decomposition.left_out(rows, targets, penalty, roots)

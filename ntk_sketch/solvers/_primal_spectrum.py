@@ -62,7 +62,7 @@ class PrimalSpectrum(PrimalDecomposition, Spectrum):
             yield start, stop, scaled(self.with_intercept(rows - mean), own)
 
     def rotated(self, rows: Float[np.ndarray, "b q"]) -> Float[np.ndarray, "b r"]:
-        """R of rows of `CholeskyFactors`."""
+        """R of rows of `PrimalFactors`."""
         p = len(self.vectors)
         turned = _linalg.transposed_product(self.vectors, rows[:, :p].T).T
         return np.concatenate([turned, rows[:, p:]], axis=1)

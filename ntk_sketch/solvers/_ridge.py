@@ -71,8 +71,8 @@ def ridge(
     on its GPU: into eigenvalues and eigenvectors (9 p³ FLOPs), after which every regulariser is
     cheap; or, beyond 4,096 features (beyond 1,023 for a single regulariser), into a Cholesky factor
     for each of m regularisers (m p³ / 3, with 'gcv' 2 m p³ / 3). Leave-one-out and λ = 0 need
-    eigenvectors. With n <= p, features are kept (n p numbers on the host) and ZZᵀ is decomposed
-    (2 n² p + 9 n³ FLOPs). A path adds 2 m min(n, p)² k FLOPs.
+    eigenvectors. With n <= p, features are kept (n p numbers on the host) and ZZᵀ (2 n² p FLOPs) is
+    decomposed in the same way, with n in place of p. A path adds 2 m min(n, p)² k FLOPs.
 
     *Rounding.* On a CPU, ZᵀZ of up to 1,024 float32 features is summed in float64. Otherwise it has
     the rounding error of float32 products. Directions whose eigenvalue plus λ is below that error
@@ -119,7 +119,7 @@ def ridge(
         devices of all processes of `jax.distributed`, each process makes the call with its own x,
         y, weights, groups and validation examples (of any number, also none) and otherwise the same
         arguments, and gets the same solution. `docs/many-machines.md` says how to start them.
-        `keep_features` and `solver` need a single process.
+        `keep_features` needs a single process.
       groups: integers (n,), for select='loo' and `HoldOut`: examples with equal numbers (augmented
         copies of one image) are left out together.
       fit_intercept: add a constant b to the predictions, which is not regularised. It is computed

@@ -75,6 +75,10 @@ class Spectrum(Decomposition):
         """(C, d): residuals of examples with rows R are `base * √D T + R C`, T targets in `units`,
         and I - H is, up to a common factor, `base * I + R diag(d) Rᵀ`."""
 
+    @abc.abstractmethod
+    def rotated(self, rows: Float[np.ndarray, "b q"]) -> Float[np.ndarray, "b r"]:
+        """R of the rows that `Factors` of the same regression make of examples."""
+
     def left_out(
         self,
         rows: Float[np.ndarray, "b r"],

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..numerics._precision import on_device, promoted
-from ..streaming._batches import Batches
-from ..streaming._computed import Part
+from ..numerics._precision import float64, on_device, promoted
+from ..parallel._led import Led
 from ..streaming._feature_stream import FeatureStream
+from ..streaming._passes import Passes
 from . import _sums
-from ._checks import check_range
-from ._conjugate_gradient import ConjugateGradient, Report
+from ._conjugate_gradient import ConjugateGradient, Map, Report
 from ._decomposition import Decomposition, Roots, Rows
+from ._moments import Moments, checked_moments
 from ._normal_equations import Centred
 from ._nystroem_inverse import NystroemInverse
-from ._targets import Units, centred_units
 
 _NO_HAT = "the hat matrix needs a decomposition, which conjugate gradients do without"
-
-
-class _Source(NamedTuple):
-    """Examples that are read again in every pass."""
-
-    x: Any
-    y: Float[np.ndarray, "n k"] | None
-    order: Int[np.ndarray, " m"] | None
-    sample_weight: Float[np.ndarray, " n"] | None
 
 
 class Streamed:
@@ -43,11 +34,11 @@ class Streamed:
         features: FeatureStream,
         one_output: bool,
         solver: ConjugateGradient,
-        sources: tuple[_Source, ...] = (),
+        passes: Passes | None = None,
     ):
         self.features, self.one_output = features, one_output
-        self._solver, self._sources = solver, sources
-        self._moments: _Moments | None = None
+        self._solver, self.passes = solver, passes or Passes(features)
+        self._moments: Moments | None = None
 
     def plus(self, x, y, order=None, run=None, sample_weight=None) -> Streamed:
         if run is not None:
@@ -55,9 +46,8 @@ class Streamed:
                 "checkpoint is of statistics, and conjugate gradients make none: leave it out, or"
                 " solver=None"
             )
-        if isinstance(x, Batches):
-            x.check_passes("conjugate gradients, with a pass for every iteration,")
-        more = (*self._sources, _Source(x, y, order, sample_weight))
+        what = "conjugate gradients, with a pass for every iteration,"
+        more = self.passes.plus(what, x, y, order, sample_weight)
         return Streamed(self.features, self.one_output, self._solver, more)
 
     @property
@@ -68,68 +58,25 @@ class Streamed:
         del whole, path
         return Iterative(self, self._found(), self._solver, fit_intercept)
 
-    def parts(self) -> Iterator[Part]:
-        for x, y, order, weights in self._sources:
-            yield from self.features.with_targets(x, y, order, sample_weight=weights)
-
-    def _found(self) -> _Moments:
+    def _found(self) -> Moments:
         if self._moments is None:
-            self._moments = _moments(self)
+            devices = self.features.devices
+            with devices.together():
+                own = Moments.of(self.passes)
+            self._moments = checked_moments(Moments.over_processes(own, devices))
         return self._moments
-
-
-class _Moments(NamedTuple):
-    """Sums of one pass, of targets in units."""
-
-    cross: Float[np.ndarray, "p k"]
-    feature_sum: Float[np.ndarray, " p"]
-    target_sum: Float[np.ndarray, " k"]
-    target_norm: Float[np.ndarray, " k"]
-    feature_norm: float
-    weight: float
-    n: int
-    units: Units
-    dtype: np.dtype
-
-
-def _moments(examples: Streamed) -> _Moments:
-    """The sums of `GramState` but the Gram matrix."""
-    units, dtype, n, largest = None, np.dtype(np.float32), 0, 0.0
-    sums: list[Any] = [0.0] * 6
-    for part in examples.parts():
-        y, count = part.y, part.stop - part.start
-        assert y is not None
-        weights = np.ones(count) if part.sample_weight is None else part.sample_weight
-        units, dtype = units or centred_units(y, np.float64), np.dtype(part.z.dtype)
-        z, t = np.asarray(part.z)[:count].astype(np.float64), units.of(y)
-        for i, more in enumerate(
-            (
-                (z * weights[:, None]).T @ t,
-                weights @ z,
-                weights @ t,
-                weights @ t**2,
-                weights @ np.sum(z**2, axis=1),
-                weights.sum(),
-            )
-        ):
-            sums[i] = sums[i] + more
-        n, largest = n + int(np.sum(weights > 0)), max(largest, float(np.abs(y).max()))
-    if units is None or not n:
-        raise ValueError("no example (of weight > 0) is left to fit: all of them are set aside")
-    check_range(largest, dtype)
-    return _Moments(*sums, n=n, units=units, dtype=dtype)
 
 
 @jax.jit
 def _turned(
     z: Float[Array, "b p"],
     v: Float[Array, "p k"],
-    at_mean: Float[Array, " k"],
+    mean: Float[Array, " p"],
     weights: Float[Array, " b"],
 ) -> Float[Array, "p k"]:
-    """Zᵀ D (Z V - 1 m) of one batch."""
-    z, highest = z.astype(v.dtype), jax.lax.Precision.HIGHEST
-    inner = jnp.matmul(z, v, precision=highest) - at_mean[None]
+    """(Z - 1 mean)ᵀ D (Z - 1 mean) V of one batch."""
+    z, highest = z.astype(v.dtype) - mean[None], jax.lax.Precision.HIGHEST
+    inner = jnp.matmul(z, v, precision=highest)
     return jnp.matmul(z.T, weights[:, None] * inner, precision=highest)
 
 
@@ -139,7 +86,7 @@ class Iterative(Decomposition):
     base, leverage_tolerance = 1.0, 0.0
 
     def __init__(
-        self, examples: Streamed, sums: _Moments, solver: ConjugateGradient, fit_intercept: bool
+        self, examples: Streamed, sums: Moments, solver: ConjugateGradient, fit_intercept: bool
     ):
         self._examples, self._solver = examples, solver
         self.n_examples, self.total_weight = sums.n, float(sums.weight)
@@ -150,8 +97,12 @@ class Iterative(Decomposition):
         centred = Centred.of(sums, sums.units, fit_intercept)
         self.feature_mean, self.units = centred.feature_mean, centred.units
         self.mean_to_spread, self._right = centred.mean_to_spread, centred.cross
-        eps = float(np.finfo(np.float64 if _sums._on_host() else self.dtype).eps)
-        self._nearly = NystroemInverse(self._product, self.size, solver.rank, eps)
+        self._mean = sums.feature_sum / self.total_weight
+        exactly = functools.partial(self._own_product, dtype=np.dtype(np.float64))
+        self._led = Led([self._own_product, exactly], examples.features.devices)
+        self._nearly: NystroemInverse | None = None
+        (largest,) = self._led.found(self._prepared)
+        self._largest = float(largest)
         self._solved: dict[float, np.ndarray] = {}
         self._reports: dict[float, Report] = {}
 
@@ -164,7 +115,7 @@ class Iterative(Decomposition):
 
     def condition(self, penalty: float) -> float:
         """With λ for the smallest eigenvalue: an estimate from above."""
-        return (self._nearly.largest + penalty) / penalty
+        return (self._largest + penalty) / penalty
 
     def deficiency(self, penalty: float) -> str:
         return ""
@@ -176,16 +127,37 @@ class Iterative(Decomposition):
         if penalty not in self._solved:
             nearest = min(self._solved, key=lambda p: abs(np.log(p / penalty)), default=None)
             start = None if nearest is None else self._solved[nearest]
-            w, report = self._solver.solve(
-                lambda v: self._product(v) + penalty * v,
-                self._nearly.at(penalty),
-                self._right,
-                start,
-            )
-            self._solved[penalty], self._reports[penalty] = w, report
+            solve = functools.partial(self._solve, penalty, start)
+            self._solved[penalty], numbers = self._led.found(solve)
+            iterations, residual, condition, converged = numbers.tolist()
+            report = Report(int(iterations), residual, condition, bool(converged))
+            self._reports[penalty] = report
             if not report.converged:
                 self._warn(penalty, report)
         return np.ldexp(self._solved[penalty], self.units.exponent)
+
+    def _prepared(self, product: Map, exactly: Map) -> tuple[np.ndarray, ...]:
+        """Makes the preconditioner; the largest eigenvalue."""
+        del exactly
+        eps = float(np.finfo(np.float64 if _sums._on_host() else self.dtype).eps)
+        rank = self._solver.rank
+        self._nearly = NystroemInverse(self._whole(product), self.size, rank, eps)
+        return (np.array(self._nearly.largest),)
+
+    def _solve(
+        self, penalty: float, start: np.ndarray | None, *products: Map
+    ) -> tuple[np.ndarray, ...]:
+        """Weights, and the numbers of the report."""
+        assert self._nearly is not None
+        product, exactly = map(self._whole, products)
+        w, report = self._solver.solve(
+            lambda v: product(v) + penalty * v,
+            self._nearly.at(penalty),
+            self._right,
+            start,
+            lambda v: exactly(v) + penalty * v,
+        )
+        return w, np.array(report, np.float64)
 
     def residuals(
         self, penalties: Sequence[float], weights: Sequence[Float[np.ndarray, "p k"]]
@@ -193,25 +165,41 @@ class Iterative(Decomposition):
         """Those of the reports, of the worst output."""
         return [self._reports[penalty].residual for penalty in penalties]
 
-    def _product(self, v: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
-        """ZᵀZ V of centred features: Zᵀ D (Z - 1 mean) V, since Σ w (z - mean) is 0."""
-        on_host, at_mean = _sums._on_host(), self.feature_mean @ v
-        total, devices = np.zeros_like(v), self._examples.features.devices
+    def _own_product(
+        self, v: Float[np.ndarray, "p k"], dtype: np.dtype | None = None
+    ) -> Float[np.ndarray, "p k"]:
+        """Σ w (z - m)(z - m)ᵀ V over the examples of this process, m the mean of all: of what is
+        small where features have a mean, so that rounding is.
+
+        Args:
+          dtype: of the products of a batch on an accelerator; None: that of the features. Sums of
+            batches are in float64.
+        """
+        devices, mean = self._examples.features.devices, self._mean
+        total, dtype, on_host = np.zeros_like(v), dtype or self.dtype, _sums._on_host()
+        scope = float64 if dtype == np.float64 else contextlib.nullcontext  # not of features
         if not on_host:
-            on_chip = on_device(v, self.dtype), on_device(at_mean, self.dtype)
-            on_chip = devices.put_whole(on_chip)
-        for part in self._examples.parts():
+            with scope():
+                given = devices.put_whole((on_device(v, dtype), on_device(mean, dtype)))
+        for part in self._examples.passes:
             count, weights = part.stop - part.start, part.sample_weight
             if on_host:
-                z = np.asarray(part.z)[:count].astype(np.float64)
-                inner = z @ v - at_mean
+                z = part.rows() - mean
+                inner = z @ v
                 total += z.T @ (inner if weights is None else weights[:, None] * inner)
-            else:
-                padded = np.zeros(len(part.z), self.dtype)
-                padded[:count] = 1.0 if weights is None else weights
+                continue
+            padded = np.zeros(len(part.z), dtype)
+            padded[:count] = 1.0 if weights is None else weights
+            with scope():
                 z, padded = devices.put(part.z), devices.put(padded)
-                total += np.asarray(_turned(z, *on_chip, padded)).astype(np.float64)
+                total += np.asarray(_turned(z, *given, padded)).astype(np.float64)
         return total
+
+    def _whole(self, product: Map) -> Map:
+        """ZᵀZ V from Σ w (z - m)(z - m)ᵀ V: the same with an intercept, else W m mᵀ V more."""
+        if self.fit_intercept:
+            return product
+        return lambda v: product(v) + np.outer(self.total_weight * self._mean, self._mean @ v)
 
     def _warn(self, penalty: float, report: Report) -> None:
         solver = self._solver

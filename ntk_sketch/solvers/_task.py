@@ -54,7 +54,7 @@ class How(NamedTuple):
         if not isinstance(keep_features, bool):
             keep_features, cache = False, checked_cache(keep_features)
         if devices.processes is not None:
-            _check_of_one_process(keep_features or cache is not None, solver)
+            _check_of_one_process(keep_features or cache is not None)
         if solver is not None:
             check_iterative(others["select"], others["values"])
         return cls(keep_features=keep_features, cache=cache, solver=solver, **others)
@@ -69,7 +69,8 @@ class How(NamedTuple):
         """What all processes of a mesh must be given alike."""
         select = self.select if isinstance(self.select, str) else type(self.select).__name__
         named = ("refit", "fit_intercept", "extend_path")
-        options = {name: bool(getattr(self, name)) for name in named}
+        options: dict[str, Any] = {name: bool(getattr(self, name)) for name in named}
+        options["solver"] = self.solver and vars(self.solver)
         return {"function": "ridge", "diag_reg": self.values, "select": select} | options
 
 
@@ -149,16 +150,10 @@ def task_of_batches(
     return Task(data, selector)
 
 
-def _check_of_one_process(kept: bool, solver: ConjugateGradient | None) -> None:
-    """Refuses what is not summed or shared over processes."""
+def _check_of_one_process(kept: bool) -> None:
+    """Refuses what is not shared over processes."""
     if kept:
         raise ValueError(
             "keep_features is of one process, and this mesh is of several: leave it out, so that"
             " each of them computes features again; or give a mesh of jax.local_devices()"
-        )
-    if solver is not None:
-        raise ValueError(
-            "conjugate gradients are of one process, and this mesh is of several: their products"
-            " are not summed over processes. Leave solver=None; or give a mesh of"
-            " jax.local_devices()"
         )

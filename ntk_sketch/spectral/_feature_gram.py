@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.sparse.linalg
 
-from .._arguments import checked_choice, checked_examples
-from ..solvers._checks import check_feature_map
+from .._arguments import checked_choice
 from ..streaming import FeatureCache
-from ..streaming._feature_cache import checked_cache
-from ..streaming._feature_stream import FeatureStream
+from ..streaming._passes import Passes
 from ..streaming._progress import Progress
-from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
+from ..streaming._stream import FeatureMapLike, Inputs
 
 SIDES = ("features", "examples")
 
@@ -41,8 +38,7 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
       TypeError, ValueError: as `ntk_sketch.ridge`, of examples and map; another side.
 
     Example:
-      >>> import jax
-      >>> import numpy as np
+      >>>       >>> import numpy as np
       >>> import ntk_sketch as ns
       >>> from ntk_sketch import stax
       >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
@@ -67,25 +63,21 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
         progress: Progress = None,
         cache: FeatureCache | str | os.PathLike | None = None,
     ):
-        check_feature_map(feature_map)
-        checked_choice(get, "get", KERNELS)
-        self.side, self._x = checked_choice(side, "side", SIDES), checked_examples(x)
-        self._features = FeatureStream(feature_map, get, batch_size, progress)
-        p = self._features.spec(self._x).shape[1]
-        if cache is not None:
-            kind = jax.ShapeDtypeStruct(self._x.shape[1:], self._x.dtype)
-            self._features.cached(checked_cache(cache), kind, self._x)
-        rows = p if self.side == "features" else len(self._x)
+        self.side = checked_choice(side, "side", SIDES)
+        how = {"get": get, "batch_size": batch_size, "progress": progress, "cache": cache}
+        self._passes = Passes.of(feature_map, x, **how)
+        n, p = self._passes.shape
+        rows = p if self.side == "features" else n
         super().__init__(dtype=np.dtype(np.float64), shape=(rows, rows))
 
     def _matmat(self, v: Any) -> np.ndarray:
         v = np.asarray(v, np.float64)
         if self.side == "features":
-            return self._turned(lambda z, start, stop: z @ v)
-        inner = self._turned(lambda z, start, stop: v[start:stop])
-        found = np.empty((len(self._x), v.shape[1]))
-        for start, stop, z in self._features(self._x):
-            found[start:stop] = np.asarray(z)[: stop - start].astype(np.float64) @ inner
+            return self._turned(lambda part, z: z @ v)
+        inner = self._turned(lambda part, z: v[part.start : part.stop])
+        found = np.empty((self.shape[0], v.shape[1]))
+        for part in self._passes:
+            found[part.start : part.stop] = part.rows() @ inner
         return found
 
     def _matvec(self, v: Any) -> np.ndarray:
@@ -97,7 +89,7 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
     def _turned(self, rows: Any) -> np.ndarray:
         """Σ zᵀ rows(z) over the batches."""
         total: Any = 0.0
-        for start, stop, z in self._features(self._x):
-            z = np.asarray(z)[: stop - start].astype(np.float64)
-            total = total + z.T @ rows(z, start, stop)
+        for part in self._passes:
+            z = part.rows()
+            total = total + z.T @ rows(part, z)
         return total

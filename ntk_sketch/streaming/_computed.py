@@ -56,6 +56,10 @@ class Part(NamedTuple):
     sample_weight: Float[np.ndarray, " m"] | None = None
     digest: bytes = b""
 
+    def rows(self) -> Float[np.ndarray, "m p"]:
+        """Of the examples alone, in float64 on the host."""
+        return np.asarray(self.z)[: self.stop - self.start].astype(np.float64)
+
 
 @once_per_structure
 def _masked_features(

@@ -7,18 +7,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._arguments import as_array, check_finite, checked_choice, checked_examples, on_host
-from ..solvers._checks import check_feature_map
+from .._arguments import as_array, check_finite, on_host
 from ..streaming import FeatureCache
-from ..streaming._feature_cache import checked_cache
-from ..streaming._feature_stream import FeatureStream
+from ..streaming._passes import Passes
 from ..streaming._progress import Progress
-from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
+from ..streaming._stream import FeatureMapLike, Inputs
 
 _BLOCK = 8192
 
@@ -99,21 +96,16 @@ class FeatureRows(Rows):
         progress: Progress = None,
         cache: FeatureCache | str | os.PathLike | None = None,
     ):
-        check_feature_map(feature_map)
-        checked_choice(get, "get", KERNELS)
-        self._x = checked_examples(x)
-        self._features = FeatureStream(feature_map, get, batch_size, progress)
-        self.shape = len(self._x), self._features.spec(self._x).shape[1]
-        if cache is not None:
-            kind = jax.ShapeDtypeStruct(self._x.shape[1:], self._x.dtype)
-            self._features.cached(checked_cache(cache), kind, self._x)
+        how = {"get": get, "batch_size": batch_size, "progress": progress, "cache": cache}
+        self._passes = Passes.of(feature_map, x, **how)
+        self.shape = self._passes.shape
 
     def blocks(self) -> Iterator[Block]:
-        for start, stop, z in self._features(self._x):
-            yield start, stop, np.asarray(z)[: stop - start].astype(np.float64)
+        for part in self._passes:
+            yield part.start, part.stop, part.rows()
 
     def take(self, index: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p"]:
-        return self._features.all_of(self._x, index).astype(np.float64)
+        return self._passes.take(index)
 
 
 class _Products(Rows):

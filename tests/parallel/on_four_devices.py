@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -253,6 +254,76 @@ def test_conjugate_gradients(make_map, given, mesh, on_host, kept, monkeypatch):
         assert one.report.converged
         near(one.weights, other.weights, 1e-6 if on_host else 1e-3)
         near(one.intercept, other.intercept, 1e-6 if on_host else 1e-3)
+
+
+# ---- predictions with variances ------------------------------------------------------------------
+
+
+class BothKernels(eqx.Module):
+    """16 features of the NNGP, and 32 of the NTK."""
+
+    small: eqx.Module
+
+    def __call__(self, x):
+        ntk = self.small(x).ntk
+        return type(self.small(x))(ntk[:, :16] * 0.5, ntk)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("mesh", "n"), [((2, 2), 600), ((4,), 14)], indirect=["mesh"], ids=str)
+def test_predictions(make_map, make_data, mesh, n, monkeypatch):
+    """More examples than features, and fewer; of both kernels, whose sums are of one pass."""
+    both_kernels = BothKernels(make_map(p=32, dtype=np.float64))
+    (x, y), x_test = make_data(n, np.float64), make_data(90, np.float64, seed=5)[0]
+    times, key = np.array([0.5, 100.0]), jax.random.key(1)
+    found, meshes, on_mesh = [], [], _sums.OnMesh
+    monkeypatch.setattr(_sums, "OnMesh", lambda *of: meshes.append(of[-1]) or on_mesh(*of))
+    for m in (None, mesh):
+        how = {"diag_reg": 0.1, "batch_size": 300, "mesh": m}
+        given = (both_kernels, x, y)
+        ensemble = ns.predict.gradient_descent_mse_ensemble(*given, exact_diagonal=False, **how)
+        posterior = ns.predict.gp_inference(*given, exact_diagonal=False, **how)
+        one = ns.predict.gradient_descent_mse(*given, **how)
+        results = [
+            ensemble(times, x_test, "ntk", True),
+            ensemble(times, None, "ntk", "diagonal"),
+            ensemble.sample(x_test, key=key, n_samples=2, get="ntk"),
+            posterior("nngp", x_test, "diagonal"),
+            one(times, 0.3, 0.1, x_test),
+            ns.predict.log_evidence(*given, **how),
+        ]
+        found.append([np.asarray(leaf) for leaf in jax.tree.leaves(results)])
+    for expected, result in zip(*found, strict=True):
+        near(result, expected, 1e-10)
+    assert ensemble._training.stream(("ntk",)).features.devices.count == 4
+    assert {len(used.devices) for used in meshes} == ({2} if n == 600 else set())
+
+
+@SQUARE
+def test_derivatives_of_the_evidence(make_map, make_data, mesh):
+    """In 7 batches, the last of which is not whole."""
+    x, y = make_data(600)
+
+    def evidence(feature_map, diag_reg, mesh):
+        how = {"diag_reg": diag_reg, "batch_size": 96, "mesh": mesh, "get": "ntk"}
+        return ns.predict.log_evidence(feature_map, x, y, **how)
+
+    given = make_map(), jax.numpy.asarray(0.01)
+    slopes = [jax.grad(evidence, (0, 1))(*given, m) for m in (None, mesh)]
+    for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
+        assert other.sharding.device_set == one.sharding.device_set
+        near(other, one, 1e-5)  # sums of 600 numbers in float32
+
+
+def test_predictions_that_no_mesh_can_make(make_map, make_data):
+    feature_map, (x, y), key = make_map(p=21), make_data(600), jax.random.key(0)
+    how = {"diag_reg": 1e-2, "mesh": mesh_of(4), "get": "ntk"}
+    with pytest.raises(ValueError, match="works on one device: leave mesh out"):
+        ns.predict.log_evidence(feature_map, x, y, **how, log_determinant="stochastic", key=key)
+    with pytest.raises(ValueError, match="all features are in memory: leave mesh out"):
+        jax.jit(lambda m: ns.predict.log_evidence(m, x, y, **how))(feature_map)
+    with pytest.raises(ValueError, match="does not divide"):
+        ns.predict.gp_inference(feature_map, x, y, mesh=mesh_of(1, 4))
 
 
 # ---- streams -------------------------------------------------------------------------------------

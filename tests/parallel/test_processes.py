@@ -84,7 +84,7 @@ def test_both_go_on(both):
         assert process["gram"] < 1e-6
 
 
-CASES = ["gcv", "loo", "a sample of all", "validation", "held out"]
+CASES = ["gcv", "loo", "a sample of all", "validation", "held out", "conjugate gradients"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -93,7 +93,7 @@ def test_two_are_as_one(both, case):
     assert first["weights"] == second["weights"]
     assert first["diag_reg"]
     assert first["n"] == {"validation": N + 300}.get(case, first["n"])
-    assert case == "held out" or first["n"] >= N
+    assert case in ("held out", "conjugate gradients") or first["n"] >= N
     assert first["predictions"] < 1e-6
     assert first["scores"] < 1e-6
 
@@ -118,7 +118,7 @@ TOLD = {
     "maps": ("process 1 and process 0 have different feature maps",) * 2,
     "one file": ("put {process} into the name, such as 'run-{process}.safetensors'",) * 2,
     "kept": ("keep_features is of one process, and this mesh is of several",) * 2,
-    "solver": ("conjugate gradients are of one process, and this mesh is of several",) * 2,
+    "solver": ("process 0 ended by LinAlgError: of the first", "LinAlgError: of the first"),
     "a part": ("ValueError: no device of the mesh is in this process (1 of 2)", "none"),
     "alone": ("process 1 of 2 there, on the host here", "process 0 of 2 there, on the host here"),
 }

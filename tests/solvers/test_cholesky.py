@@ -8,10 +8,13 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.solvers import GCV, HoldOut, LeaveOneOut, accumulate, solve
 from ntk_sketch.solvers import _examples as examples
-from ntk_sketch.solvers._cholesky import CholeskyFactors, _largest_eigenvalue
+from ntk_sketch.solvers._dual_equations import DualEquations
+from ntk_sketch.solvers._dual_factors import DualFactors
 from ntk_sketch.solvers._dual_spectrum import DualSpectrum
+from ntk_sketch.solvers._factors import _largest_eigenvalue
 from ntk_sketch.solvers._gram_state import GramState
 from ntk_sketch.solvers._normal_equations import NormalEquations
+from ntk_sketch.solvers._primal_factors import PrimalFactors
 from ntk_sketch.solvers._primal_spectrum import PrimalSpectrum
 
 PATH = [1e-3, 1e-2, 0.1]
@@ -30,18 +33,24 @@ def factored(monkeypatch):
 
 @pytest.fixture
 def spectra(monkeypatch):
-    """How many eigendecompositions were made."""
-    made, init = [], PrimalSpectrum.__init__
+    """Which eigendecompositions were made."""
+    made = []
 
-    def counting(self, equations):
-        made.append(1)
-        init(self, equations)
+    def count(kind):
+        init = kind.__init__
 
-    monkeypatch.setattr(PrimalSpectrum, "__init__", counting)
+        def counting(self, equations):
+            made.append(kind)
+            init(self, equations)
+
+        monkeypatch.setattr(kind, "__init__", counting)
+
+    count(PrimalSpectrum)
+    count(DualSpectrum)
     return made
 
 
-def problem(landmarks: bool, n=300):
+def problem(landmarks: bool, n=300):  # of 80 features
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, 4)).astype(np.float32)
     y = np.stack([np.sin(x.sum(1)), x[:, 0] * x[:, 1] + 0.3], axis=1)
@@ -78,6 +87,59 @@ def test_scores_weights_and_conditions_are_those_of_the_spectrum(
     for fit, other in zip(a.fits, b.fits, strict=True):
         assert fit.rank == other.rank
         assert fit.condition == pytest.approx(other.condition, rel=0.05)  # by Lanczos
+
+
+@pytest.mark.parametrize("select", ["gcv", "sample", None])
+@pytest.mark.parametrize(("fit_intercept", "weighted"), [(False, False), (True, True)])
+def test_so_they_are_with_fewer_examples_than_features(
+    factored, spectra, select, fit_intercept, weighted
+):
+    """Landmarks among the examples, and some of weight 0: rows of what is left out."""
+    feature_map, x, y = problem(True, n=78)
+    weights = np.random.default_rng(4).uniform(0.5, 2, size=len(x)) if weighted else None
+    if weighted:
+        weights[::20] = 0
+    if select == "sample":
+        key = jax.random.key(1)
+        select = LeaveOneOut(x, y, sample=20, key=key, sample_weight=weights)
+    options = {"select": select, "fit_intercept": fit_intercept, "sample_weight": weights}
+    found = []
+    for value in (False, True):
+        factored(value)
+        spectra.clear()
+        found.append(ns.ridge(feature_map, x, y, diag_reg=PATH, **options))
+        assert spectra == ([] if value else [DualSpectrum])
+    a, b = found
+    if select is not None:
+        np.testing.assert_allclose(b.scores, a.scores, rtol=1e-9)
+    largest = np.abs(a.path_weights).max()
+    np.testing.assert_allclose(b.path_weights, a.path_weights, atol=1e-6 * largest)
+    for fit, other in zip(a.fits, b.fits, strict=True):
+        assert fit.rank == other.rank
+        assert fit.condition == pytest.approx(other.condition, rel=0.05)  # by Lanczos
+        assert other.residual < 1e-12
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_a_kernel_that_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
+    """Twelve examples of rank 3, in float64, by either form and in either order of values."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(12, 3)) @ rng.normal(size=(3, 20))
+    y = z[:, :1] + 0.1 * rng.normal(size=(12, 1))
+    one, large, small = DualEquations.of(z, y, fit_intercept), 10.0, 1e-16
+    factors = DualFactors(one)
+    assert factors.stands_out(large)
+    assert not factors.stands_out(small)
+    ((_, _, rows),) = factors.example_rows(None, np.array([7, 2]))
+    alone = factors.left_out(rows, y[[7, 2]], large)
+    spectrum = DualSpectrum(DualEquations.of(z, y, fit_intercept))
+    assert factors.rank(small) == spectrum.rank(small) < spectrum.rank(large)
+    assert factors.deficiency(small) == spectrum.deficiency(small)
+    np.testing.assert_allclose(factors.residual_sums(small), spectrum.residual_sums(small))
+    for found in (alone, factors.left_out(rows, y[[7, 2]], large)):
+        ((_, _, own),) = spectrum.example_rows(None, np.array([7, 2]))
+        for a, b in zip(found, spectrum.left_out(own, y[[7, 2]], large), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
 @pytest.mark.parametrize("loss", ["squared", "zero_one"])
@@ -135,7 +197,7 @@ def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
     z = (rng.normal(size=(400, 5)) @ rng.normal(size=(5, 20))).astype(np.float32)
     y = z[:, :1] + 0.1 * rng.normal(size=(400, 1)).astype(np.float32)
     state = GramState.init(20, 1).update(z, y)
-    factors = CholeskyFactors(NormalEquations.of(state, fit_intercept))
+    factors = PrimalFactors(NormalEquations.of(state, fit_intercept))
     spectrum = PrimalSpectrum(NormalEquations.of(state, fit_intercept))
     for penalty in (10.0, 1e-9):  # the second one creates the spectrum, in the memory of ZᵀZ
         rows = factors.with_intercept((z[:3] - factors.feature_mean).astype(np.float64))
@@ -160,23 +222,23 @@ def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
-@pytest.mark.parametrize("kind", ["spectrum", "factors", "dual"])
+@pytest.mark.parametrize("kind", [PrimalSpectrum, PrimalFactors, DualSpectrum, DualFactors])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_residuals_of_the_normal_equations(kind, fit_intercept, weighted):
     """Of any weights, against the equations written out; next to nothing of the solution."""
     rng = np.random.default_rng(2)
-    n, p = (8, 12) if kind == "dual" else (60, 12)
+    dual = kind in (DualSpectrum, DualFactors)
+    n, p = (8, 12) if dual else (60, 12)
     z = rng.normal(size=(n, p)).astype(np.float32)
     y = 100 * rng.normal(size=(n, 2)) + 5
     weights = rng.uniform(0.5, 2, size=n) if weighted else np.ones(n)
-    if kind == "dual":
-        found = DualSpectrum(z, y, fit_intercept, weights if weighted else None)
+    if dual:
+        equations = DualEquations.of(z, y, fit_intercept, weights if weighted else None)
     else:
         state = GramState.init(p, 2, weighted=weighted)
         state = state.update(z, y, sample_weight=weights if weighted else None)
         equations = NormalEquations.of(state, fit_intercept)
-        found = (PrimalSpectrum if kind == "spectrum" else CholeskyFactors)(equations)
-    penalties = [0.1, 3.0]
+    found, penalties = kind(equations), [0.1, 3.0]
     solved = [found.weights(penalty) for penalty in penalties]
     others = [w + rng.normal(size=w.shape) for w in solved]
     centre = np.eye(n) - fit_intercept * weights / weights.sum()
@@ -203,7 +265,7 @@ def test_zero_features_have_zero_weights(factored, features_type):
 def test_which_decomposition_a_size_takes(monkeypatch):
     """A single regulariser from 1,024 features, a path from 4,097."""
     sizes = []
-    for name in ("PrimalSpectrum", "CholeskyFactors"):
+    for name in ("PrimalSpectrum", "PrimalFactors"):
         monkeypatch.setattr(examples, name, lambda equations, name=name: name)
 
     class Equations:
@@ -216,7 +278,7 @@ def test_which_decomposition_a_size_takes(monkeypatch):
     keys = [(1023, 1, False), (1024, 1, False), (4096, 3, False)]
     keys += [(4097, 3, False), (4097, 3, True), (9000, 1, True)]
     taken = {key: examples.decomposed(key[0], False, key[2], key[1]) for key in keys}
-    assert [key for key, value in taken.items() if value == "CholeskyFactors"] == [
+    assert [key for key, value in taken.items() if value == "PrimalFactors"] == [
         (1024, 1, False),
         (4097, 3, False),
     ]

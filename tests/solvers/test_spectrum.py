@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ntk_sketch.solvers._dual_equations import DualEquations
 from ntk_sketch.solvers._dual_spectrum import DualSpectrum
 from ntk_sketch.solvers._spectrum import eigh
 
@@ -19,7 +20,7 @@ def test_targets_along_dropped_directions_stay_residuals():
     rng = np.random.default_rng(1)
     z = rng.normal(size=(6, 3)) @ rng.normal(size=(3, 10))
     y = rng.normal(size=(6, 1))
-    spectrum = DualSpectrum(z, y)
+    spectrum = DualSpectrum(DualEquations.of(z, y))
     assert spectrum.rank(0.0) == 3
     coefficients, diagonal = spectrum.residual_system(0.0)
     expected = y - z @ np.linalg.lstsq(z, y, rcond=1e-10)[0]

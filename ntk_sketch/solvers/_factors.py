@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import abc
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from .._typing import Inputs
 from ..numerics._linalg import factor, factor_solved, inverse_norm, lower_solved, product
-from ._decomposition import Roots, Rows, scaled
-from ._normal_equations import NormalEquations, PrimalDecomposition
-from ._primal_spectrum import PrimalSpectrum
+from ._decomposition import Decomposition, Roots
+from ._spectrum import Spectrum
 
 #: Products with the matrix that an estimate of its largest eigenvalue takes.
 _STEPS = 20
@@ -22,36 +22,61 @@ _STEPS = 20
 class _Found(NamedTuple):
     """Of one λ."""
 
-    weights: Float[np.ndarray, "p k"]  # for targets in units
+    solution: Float[np.ndarray, "s k"]  # for targets in units
     condition: float
 
 
-class CholeskyFactors(PrimalDecomposition):
-    """ZᵀZ + λI = L Lᵀ, and what `Decomposition` needs of it.
+class Factors(Decomposition):
+    """G + λI = L Lᵀ with G = ZᵀZ or ZZᵀ, and what `Decomposition` needs of it.
 
-    Cost of each λ: p³ / 3 FLOPs and 8 p² bytes, where all eigenvalues and eigenvectors cost 9 p³,
-    half of them bound by memory; as much again for the trace of the inverse, which generalised
-    cross-validation needs, and b p² for b examples left out. The factor of the last λ alone is
-    kept, and a trace takes its memory: ask for all that one λ needs before the next, the trace
-    last.
+    Cost of each λ: s³ / 3 FLOPs and 8 s² bytes for s = `size` directions, where all eigenvalues and
+    eigenvectors cost 9 s³, half of them bound by memory; as much again for the trace of the
+    inverse, which generalised cross-validation needs, and b s² for b examples left out. The factor
+    of the last λ alone is kept, and a trace takes its memory: ask for all that one λ needs before
+    the next, the trace last.
 
     Nothing is dropped here. Where the spectrum would drop a direction (`Spectrum`): the smallest
-    eigenvalue of ZᵀZ + λI is below its rounding error, or so negative without λ that λ does not
-    stand out; that λ is solved by the spectrum.
+    eigenvalue of G + λI is below its rounding error, or so negative without λ that λ does not stand
+    out; that λ is solved by the spectrum. It serves the later ones too, for s² FLOPs each.
     """
 
-    def __init__(self, equations: NormalEquations):
-        super().__init__(equations)
-        gram = equations.gram
-        self._largest = _largest_eigenvalue(lambda v: product(gram, v), len(gram))
+    def _set_system(self, matrix: Float[Inputs, "s s"], right_side: Float[np.ndarray, "s k"]):
+        """`(G + λI) solution = right_side`."""
+        self._matrix, self._right_side = matrix, right_side
+        self._largest = _largest_eigenvalue(lambda v: product(matrix, v), len(matrix))
         self._found: dict[float, _Found] = {}
         self._inverse_traces: dict[float, float] = {}  # of (G + λI)⁻¹
-        self._factor: tuple[float, Float[Inputs, "p p"]] | None = None
-        self._spectrum: PrimalSpectrum | None = None
+        self._factor: tuple[float, Float[Inputs, "s s"]] | None = None
+        self._spectrum: Spectrum | None = None
+
+    @abc.abstractmethod
+    def _decomposed(self) -> Spectrum:
+        """The spectrum, which may overwrite G."""
+
+    @abc.abstractmethod
+    def _weights(self, solution: Float[np.ndarray, "s k"]) -> Float[np.ndarray, "p k"]:
+        """W in units."""
+
+    @abc.abstractmethod
+    def _residual_sums(
+        self, penalty: float, solution: Float[np.ndarray, "s k"]
+    ) -> tuple[float, float, float]:
+        """As `residual_sums`."""
+
+    @abc.abstractmethod
+    def _left_out(
+        self,
+        rows: Float[np.ndarray, "b r"],
+        y: Float[np.ndarray, "b k"],
+        penalty: float,
+        roots: Roots,
+        solution: Float[np.ndarray, "s k"],
+    ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
+        """As `left_out`."""
 
     @property
     def size(self) -> int:
-        return len(self.equations.gram)
+        return len(self._right_side)
 
     def rank(self, penalty: float) -> int:
         return self.size if self._of(penalty) else self._by_spectrum().rank(penalty)
@@ -71,24 +96,13 @@ class CholeskyFactors(PrimalDecomposition):
         found = self._of(penalty)
         if found is None:
             return self._by_spectrum().weights(penalty)
-        return np.ldexp(found.weights, self.units.exponent)
+        return np.ldexp(self._weights(found.solution), self.units.exponent)
 
     def residual_sums(self, penalty: float) -> tuple[float, float, float]:
         found = self._of(penalty)
         if found is None:
             return self._by_spectrum().residual_sums(penalty)
-        w = found.weights  # Wᵀ G W = Wᵀ (C - λ W)
-        explained = np.sum(w * self.equations.cross) + penalty * np.sum(w * w)
-        return self.of_sums(float(explained), self.size - penalty * self._inverse_trace(penalty))
-
-    def example_rows(
-        self, features: Rows, order: Int[np.ndarray, " n"], roots: Roots = None
-    ) -> Iterator[tuple[int, int, Float[np.ndarray, "b r"]]]:
-        """R = √D (Z - mean), or √D [Z - mean, 1 / √Σw]."""
-        for start, stop, z in features(order):
-            rows = np.asarray(z)[: stop - start].astype(np.float64) - self.feature_mean
-            own = None if roots is None else roots[start:stop]
-            yield start, stop, scaled(self.with_intercept(rows), own)
+        return self._residual_sums(penalty, found.solution)
 
     def left_out(
         self,
@@ -97,14 +111,11 @@ class CholeskyFactors(PrimalDecomposition):
         penalty: float,
         roots: Roots = None,
     ) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, " b"]]:
-        if self._of(penalty) is None or self._spectrum is not None:
+        found = self._of(penalty)
+        if found is None or self._spectrum is not None:
             spectrum = self._by_spectrum()
             return spectrum.left_out(spectrum.rotated(rows), y, penalty, roots)
-        rows, constant = rows[:, : self.size], rows[:, self.size :]
-        residuals = scaled(self.units.of(y), roots) - rows @ self._found[penalty].weights
-        turned = lower_solved(self._lower(penalty), rows.T)
-        leverages = np.einsum("ij,ij->j", turned, turned)
-        return residuals, 1.0 - np.sum(constant**2, axis=1) - leverages
+        return self._left_out(rows, y, penalty, roots, found.solution)
 
     def _of(self, penalty: float) -> _Found | None:
         """None: by the spectrum."""
@@ -125,17 +136,24 @@ class CholeskyFactors(PrimalDecomposition):
         rounding = self.size * float(np.finfo(np.float64).eps) * self._largest
         if smallest <= max(rounding, -2 * (smallest - penalty)):
             return
-        gram, cross = self.equations.gram, self.equations.cross
-        w = solved(cross)
-        w = w + solved(cross - product(gram, w) - penalty * w)  # one step of refinement
-        self._found[penalty] = _Found(w, (self._largest + penalty) / smallest)
+        found = solved(self._right_side)
+        error = self._right_side - product(self._matrix, found) - penalty * found
+        found = found + solved(error)  # one step of refinement
+        self._found[penalty] = _Found(found, (self._largest + penalty) / smallest)
 
-    def _lower(self, penalty: float) -> Float[Inputs, "p p"]:
+    def _lower(self, penalty: float) -> Float[Inputs, "s s"]:
         """L."""
         if self._factor is None or self._factor[0] != penalty:
             self._factor = None  # its memory, before that of the next
-            self._factor = penalty, factor(self.equations.gram, penalty)
+            self._factor = penalty, factor(self._matrix, penalty)
         return self._factor[1]
+
+    def _squares(
+        self, penalty: float, columns: Float[np.ndarray, "s b"]
+    ) -> Float[np.ndarray, " b"]:
+        """vᵀ (G + λI)⁻¹ v of every column v."""
+        turned = lower_solved(self._lower(penalty), columns)
+        return np.einsum("ij,ij->j", turned, turned)
 
     def _inverse_trace(self, penalty: float) -> float:
         """‖L⁻¹‖², of an inverse in the memory of L."""
@@ -144,10 +162,10 @@ class CholeskyFactors(PrimalDecomposition):
             self._inverse_traces[penalty] = inverse_norm(lower)
         return self._inverse_traces[penalty]
 
-    def _by_spectrum(self) -> PrimalSpectrum:
+    def _by_spectrum(self) -> Spectrum:
         if self._spectrum is None:
             self._factor = None
-            self._spectrum = PrimalSpectrum(self.equations)
+            self._spectrum = self._decomposed()
         return self._spectrum
 
 
