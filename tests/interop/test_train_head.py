@@ -79,8 +79,15 @@ class Interrupted:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("trainable", [False, True])
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("streamed", "trainable"),
+    [
+        (False, False),
+        (True, False),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_goes_on_where_it_was_interrupted(data, feature_map, tmp_path, streamed, trainable):
     x, y, _ = data
     given = (batches(x, y),) if streamed else (x, y)
