@@ -157,9 +157,9 @@ class Net:
 
 
 NETS = {
-    "myrtle5": Net("myrtle5", partial(Myrtle, "myrtle5"), {0: 8, 60: 16, 300: 32}, 0.4),
-    "patches": Net("patches", PatchNet, {0: 64, 60: 128, 300: 256, 600: 512}, 0.4),
-    "resnet": Net("patches", ResNet, {0: 8, 30: 12, 60: 16, 180: 24, 300: 32, 600: 48}, 0.4),
+    "myrtle5": Net("myrtle5", partial(Myrtle, "myrtle5"), {0: 8, 60: 16, 300: 32}, 0.1),
+    "patches": Net("patches", PatchNet, {0: 64, 60: 128, 300: 256, 600: 512}, 0.1),
+    "resnet": Net("patches", ResNet, {0: 8, 30: 12, 60: 16, 180: 24, 300: 32, 600: 48}, 0.1),
 }
 
 

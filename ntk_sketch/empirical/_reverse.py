@@ -48,7 +48,7 @@ def of_gradients(
 
     As many gradients are there at a time as fit in the memory.
     """
-    outputs = jax.eval_shape(network, params, shapes(x, skip=1))
+    outputs = network.outputs(params, shapes(x, skip=1))
     one = _bytes_of_gradient(f, network, params, x, dtype)
     at_once = pieces_within(memory_bytes, one, len(x) * outputs.size)
 
@@ -64,11 +64,11 @@ def of_gradients(
 def _bytes_of_gradient(f: OfGradient, network: Network, params: Any, x: Array, dtype) -> int:
     """Memory of one output's gradient of one example, and of what `f` needs."""
 
-    def gradient(params: Any, x: Array) -> Array:
+    def gradient(network: Network, params: Any, x: Array) -> Array:
         y, pull = jax.vjp(lambda params: network(params, x), params)
         return f(*_vectors(pull(jnp.ones_like(y)), dtype))
 
-    return peak_bytes(gradient, shapes(params), shapes(x, skip=1))
+    return peak_bytes(gradient, shapes(network), shapes(params), shapes(x, skip=1))
 
 
 def _vectors(gradient: Any, dtype) -> list[Array]:

@@ -72,11 +72,12 @@ def load(path: str | os.PathLike) -> Any:
     of saving.
 
     Args:
-        path: of a file that `FeatureMap.save`, `RidgeSolution.save` or `GramState.save` wrote.
+        path: of a file that `FeatureMap.save`, `EmpiricalFeatureMap.save`, `RidgeSolution.save` or
+            `GramState.save` wrote.
 
     Returns:
-        A `FeatureMap`, `RidgeSolution` or `ntk_sketch.solvers.GramState`: what was saved. Its
-        arrays are on JAX's default device.
+        A `FeatureMap`, `ntk_sketch.empirical.EmpiricalFeatureMap`, `RidgeSolution` or
+        `ntk_sketch.solvers.GramState`: what was saved. Its arrays are on JAX's default device.
 
     Cost: the file is read twice, once for its checksum. Features are compiled at their first call.
 
