@@ -91,6 +91,9 @@ def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
         assert of["seconds"] > 0
     assert sum(record["ranks"]["all methods"]["rmse"].values()) == 55  # of 1 to 10
     assert uci.table_of(record["results"]) in capsys.readouterr().out
+    few = {name: result | {"methods": {m: result["methods"][m] for m in list(uci.METHODS)[-2:]}}}
+    uci.draw(tmp_path / "few.png", few)
+    assert uci.ranks(few)["all tables"]["rmse"].keys() == few[name]["methods"].keys()
 
 
 def test_flights_are_known_before_departure(some_flights):
