@@ -43,6 +43,12 @@ def turned(x):
     return x[:, ::-1]
 
 
+def finite(params, x, *, shift, squash=True):
+    """A network of a user."""
+    hidden = x @ params["first"] + shift[None]
+    return (jnp.tanh(hidden) if squash else hidden) @ params["last"][0]
+
+
 def inputs(*shape, dtype=np.float32, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 

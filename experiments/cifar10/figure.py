@@ -1,7 +1,8 @@
 """`python -m experiments.cifar10.figure`: accuracy against seconds on all of CIFAR-10.
 
-A point for every record, its recipe and device by colour. Published kernels are horizontal lines:
-their seconds are not of one machine.
+A point for every record, of features and of finite networks (`baselines`), what it is of and the
+device by colour; and the same as a table. Published kernels are horizontal lines: their seconds are
+not of one machine.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 from experiments._common import data
 from experiments._common._arguments import option, settings_from
 from experiments._common._command import exit_code
-from experiments._common._study import figure
+from experiments._common._study import figure, markdown
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,7 +31,8 @@ class Settings:
 
 
 def points(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
-    """(seconds, accuracy, width) of each record of 50,000 + 10,000 images, by recipe and device."""
+    """(seconds, accuracy, width) of each record of 50,000 + 10,000 images, by what it is of (a
+    recipe, a finite network) and device."""
     found: dict[str, list[tuple[float, float, str]]] = {}
     for path in sorted(folder.glob("cifar10-*.json")):
         record: dict[str, Any] = json.loads(path.read_text())
@@ -38,8 +40,9 @@ def points(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
         if (resolved.get("train"), resolved.get("test")) != (50_000, 10_000):
             continue
         settings = record["settings"]
-        recipe = settings.get("recipe") or settings["architecture"]  # as it was called once
-        series = f"{recipe}, {record['environment']['device']}"
+        # `architecture`: as the recipe was called once
+        what = resolved.get("what") or settings.get("recipe") or settings["architecture"]
+        series = f"{what}, {record['environment']['device']}"
         widths = "-".join(map(str, resolved["width"]))
         if resolved.get("rank"):
             widths += f", rank {resolved['rank']}"
@@ -73,8 +76,19 @@ def run(settings: Settings) -> dict[str, Any]:
         axis.set_xlabel("seconds, from reading to predictions")
         axis.set_ylabel("test accuracy on CIFAR-10")
         axis.legend(loc="lower left")
-    print(f"figure: {settings.out}")
+    print(f"{table(found)}\n\nfigure: {settings.out}")
     return found
+
+
+def table(found: dict[str, list[tuple[float, float, str]]]) -> str:
+    """Of all points, by seconds; in bold what nothing as quick is better than."""
+    rows, best = [], 0.0
+    every = [(*point, series) for series, points in found.items() for point in points]
+    for seconds, accuracy, widths, series in sorted(every, key=lambda row: (row[0], -row[1])):
+        cell = f"{accuracy:.4f}"
+        rows.append([f"{seconds:.0f}", f"**{cell}**" if accuracy > best else cell, series, widths])
+        best = max(best, accuracy)
+    return markdown(["seconds", "test accuracy", "what", "width"], rows)
 
 
 def main(arguments: list[str] | None = None) -> int:

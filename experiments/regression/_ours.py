@@ -11,6 +11,7 @@ import scipy.linalg
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.interop.sklearn import NTKRegressor
 from ntk_sketch.streaming import stream
 
 from ._choosing import DIAG_REG, Train, choose
@@ -21,6 +22,8 @@ W_STD, B_STD = 2**0.5, 1.0
 SAMPLE = 4096  # training examples that landmarks are chosen from
 FOR_EVIDENCE = 5000
 FOR_DEPTH = 1000
+COMPONENTS = 1024  # of the estimator, by default
+ROUNDS = 5  # of feature learning at most
 
 Scope = Literal["layer", "network"]
 
@@ -60,6 +63,16 @@ def ntk_features(train: Train, x_test: np.ndarray, scope: Scope) -> Prediction:
     (score, depth), solution = min(found.items(), key=lambda item: item[0])
     mean = np.asarray(solution.predict(x_test, progress=False), np.float64)
     return Prediction(mean, score, {"depth": depth, "diag_reg": solution.diag_reg})
+
+
+def estimator(train: Train, x_test: np.ndarray, learns: bool) -> Prediction:
+    """That of scikit-learn's kind with its defaults, or with feature learning."""
+    rounds = ROUNDS if learns else 0
+    model = NTKRegressor(COMPONENTS, feature_learning=rounds, random_state=train.seed)
+    model.fit(train.x, train.y)
+    mean, spread = model.predict(x_test, return_std=True)
+    variance = np.asarray(spread, np.float64) ** 2
+    return Prediction(np.asarray(mean, np.float64), variance, {"alpha": model.alpha_})
 
 
 def nngp_features(train: Train, x_test: np.ndarray) -> Prediction:

@@ -36,8 +36,9 @@ def draw(path: Path, results: dict[str, Any]) -> None:
             ]
         )
         calibration.plot([0, 1], [0, 1], ":", color="0.5")
-        calibration.plot(LEVELS, found.T, color="tab:orange", alpha=0.3, linewidth=0.8)
-        calibration.plot(LEVELS, found.mean(axis=0), "o-", color="tab:red", markersize=3)
+        if len(found):
+            calibration.plot(LEVELS, found.T, color="tab:orange", alpha=0.3, linewidth=0.8)
+            calibration.plot(LEVELS, found.mean(axis=0), "o-", color="tab:red", markersize=3)
         calibration.set_xlabel("probability of a central interval")
         calibration.set_ylabel("share of test targets inside")
         calibration.set_title("NNGP features, Gaussian process", fontsize="medium")

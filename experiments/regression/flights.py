@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from experiments._common._command import exit_code
 from experiments._common._measure import load_average
 from experiments._common._phases import Phases, resident
 from experiments._common._study import figure, finish, markdown
+from ntk_sketch.interop.sklearn import NTKRegressor
 
 from ._flights_table import CODES, TARGET, Flights, Standard, load, written
 from ._ours import network
@@ -40,6 +42,8 @@ DEPTH = 2
 SAMPLE = 8192  # training rows that landmarks are chosen from
 BIASES = (0.1, 1.0)
 DIAG_REG = (0.1, 1.0, 10.0)
+DEPTHS = (1, 2, 3)  # of the estimator
+ROUNDS = 3  # of its feature learning
 OURS = "NTK features, depth 2"
 FILE = "NTK features, from a Parquet file"
 
@@ -174,8 +178,22 @@ def _best(
     return Prediction(mean, errors[at], grid[at])
 
 
+def estimator(flights: Flights, settings: Settings, learns: bool) -> Prediction:
+    """Of scikit-learn's kind, perhaps with feature learning; it chooses its regulariser."""
+    rounds = ROUNDS if learns else 0
+
+    def made(**words: Any):
+        few = min(settings.width, int(flights.fitted.sum()) // 2)
+        return NTKRegressor(few, feature_learning=rounds, random_state=0, **words)
+
+    grid = [{"depth": depth, "b_std": b_std} for depth, b_std in product(DEPTHS, BIASES)]
+    return _best(flights, made, grid, Standard.of(flights.x[flights.train])(flights.x))
+
+
 METHODS: dict[str, Callable[[Flights, Settings], Prediction]] = {
     OURS: ntk_features,
+    "NTKRegressor": partial(estimator, learns=False),
+    "NTKRegressor, feature learning": partial(estimator, learns=True),
     "Nystroem (RBF) + Ridge": landmarks_and_ridge,
     "HistGradientBoosting": boosted_trees,
     "MLPRegressor": trained_network,

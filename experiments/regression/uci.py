@@ -7,7 +7,7 @@ every table, so that nothing is lost.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments._common import _uci
-from experiments._common._arguments import count, option, settings_from
+from experiments._common._arguments import count, one_of, option, settings_from
 from experiments._common._command import exit_code
 from experiments._common._measure import load_average
 from experiments._common._study import finish, markdown
@@ -37,6 +37,8 @@ METHODS: dict[str, Callable[[Train, np.ndarray], Prediction]] = {
     "NTK, landmarks of the network": lambda train, x: _ours.ntk_features(train, x, "network"),
     "NTK, landmarks by layer": lambda train, x: _ours.ntk_features(train, x, "layer"),
     "NNGP, Gaussian process": _ours.nngp_features,
+    "NTKRegressor": partial(_ours.estimator, learns=False),
+    "NTKRegressor, feature learning": partial(_ours.estimator, learns=True),
     "exact NTK": _ours.exact_ntk,
     "RBF, Fourier features": partial(_others.rbf_features, landmarks=False),
     "RBF, landmarks": partial(_others.rbf_features, landmarks=True),
@@ -50,20 +52,24 @@ PROCESS = "NNGP, Gaussian process"
 @dataclass(frozen=True)
 class Settings:
     data: tuple[str, ...] = option(SMALL + LARGE, str, "names of tables", "NAME", as_given=True)
+    methods: tuple[str, ...] = option(
+        tuple(METHODS), one_of(METHODS), "of those of the table", "METHOD", as_given=True
+    )
     splits: int = option(1, count, "splits of each table")
     width: int = option(512, count, "features of each map at most")
     data_dir: str | None = option(None, str, "folder of the npz files", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of results", "DIR")
 
 
-def measure(table: _uci.Table, split: int, width: int) -> dict[str, Any]:
-    """Scores of every method on one split."""
+def measure(table: _uci.Table, split: int, width: int, methods: Sequence[str]) -> dict[str, Any]:
+    """Scores of the methods on one split."""
     test = table.tests[:, split]
     x, x_test = _standard(table.x[~test], table.x[test])
     y, mean, unit = table.y[~test], table.y[~test].mean(), table.y[~test].std()
     train = Train.of(x, ((y - mean) / unit).astype(np.float32), split, width)
     found = {}
-    for name, predict in METHODS.items():
+    for name in methods:
+        predict = METHODS[name]
         if name in FORMED and len(x) > EXACT:
             continue
         start = time.perf_counter()
@@ -98,7 +104,10 @@ def run(settings: Settings) -> dict[str, Any]:
     results: dict[str, Any] = {}
     record: dict[str, Any] = {}
     for table in tables:
-        splits = [measure(table, split, settings.width) for split in range(settings.splits)]
+        splits = [
+            measure(table, split, settings.width, settings.methods)
+            for split in range(settings.splits)
+        ]
         n, d = table.x.shape
         results[table.name] = {"n": n, "d": d, "methods": _mean(splits)}
         record = finish(
@@ -128,13 +137,19 @@ def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def measured(results: dict[str, Any]) -> list[str]:
+    """Methods, in the order of the table."""
+    return [m for m in METHODS if any(m in r["methods"] for r in results.values())]
+
+
 def ranks(results: dict[str, Any]) -> dict[str, Any]:
-    """Mean ranks of error and of negative log likelihood: of all methods on the tables on which
-    kernel matrices are formed, and of the others on all tables."""
+    """Mean ranks of error and of negative log likelihood: of all methods on the tables that have
+    them all, and on all tables of those that all have."""
+    names, rows = measured(results), list(results.values())
     found = {}
     parts = {
-        "all methods": ([r for r in results.values() if FORMED[0] in r["methods"]], list(METHODS)),
-        "all tables": (list(results.values()), [name for name in METHODS if name not in FORMED]),
+        "all methods": ([r for r in rows if set(names) <= set(r["methods"])], names),
+        "all tables": (rows, [m for m in names if all(m in r["methods"] for r in rows)]),
     }
     for what, (rows, names) in parts.items():
         if rows:
@@ -153,12 +168,12 @@ def ranks(results: dict[str, Any]) -> dict[str, Any]:
 
 def table_of(results: dict[str, Any]) -> str:
     """Error and log likelihood, the smallest error in bold; mean ranks and seconds below."""
-    lines = []
+    lines, names = [], measured(results)
     for name, result in results.items():
         methods = result["methods"]
         best = min(of["rmse"] for of in methods.values())
         cells = []
-        for method in METHODS:
+        for method in names:
             of = methods.get(method)
             error = "-" if of is None else f"{of['rmse']:.3g}"
             bold = of is not None and of["rmse"] == best
@@ -168,14 +183,14 @@ def table_of(results: dict[str, Any]) -> str:
     for what, of in ranks(results).items():
         cells = [
             f"{of['rmse'][m]:.1f}, {of['log_likelihood'][m]:.1f}" if m in of["rmse"] else "-"
-            for m in METHODS
+            for m in names
         ]
         lines.append([f"mean ranks, {what} ({of['tables']} tables)", *cells])
     seconds = [
         f"{sum(r['methods'][m]['seconds'] for r in results.values() if m in r['methods']):.0f}"
-        for m in METHODS
+        for m in names
     ]
-    return markdown(["table", *METHODS], [*lines, ["seconds, together", *seconds]])
+    return markdown(["table", *names], [*lines, ["seconds, together", *seconds]])
 
 
 def main(arguments: list[str] | None = None) -> int:

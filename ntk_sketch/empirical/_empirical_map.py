@@ -1,5 +1,6 @@
 """`EmpiricalFeatureMap`: maps examples to features of a finite network's kernels."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from ..identity._structure import once_per_structure
 from ..maps._batches import usual_budget
 from ..numerics._cost import Cost, product_cost
 from ..numerics._precision import promoted
+from ..storage._saved import save
 from ._at_once import pieces_within, shapes
 from ._axes import Axes
 from ._choosing import Way
@@ -35,8 +37,7 @@ class EmpiricalFeatureMap(eqx.Module):
     It is a pytree whose leaves are the parameters and the drawn numbers, and may be an argument of
     functions under `jit`, `vmap` and `grad`. Its own call is compiled once for every batch shape.
     `equinox.tree_at(lambda m: m.params, fm, params)` is the same sketch at other parameters, for
-    example at another time of training. It has no `save`, since a function cannot be stored: keep
-    the parameters and the key, and make it again.
+    example at another time of training.
 
     Attributes:
         network: `apply_fn` and its keyword arguments.
@@ -180,6 +181,26 @@ class EmpiricalFeatureMap(eqx.Module):
         arrays = (jax.tree.leaves(self.params), jax.tree.leaves(self.way))
         return fingerprint((text, list(program.consts)), settings, arrays)
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the map to a file, which `ntk_sketch.load` reads, as `FeatureMap.save` does.
+
+        `apply_fn` is written as its import path and has to be a function at the top level of a
+        module: for a network of `stax` one that calls it, `def apply_fn(params, x): return
+        model[1](params, x)`. Parameters are dictionaries, lists, tuples, dataclasses and modules of
+        equinox; of `flax.nnx` give `nnx.to_pure_dict(params)`.
+
+        Args:
+            path: of the file. Its folder must be there.
+
+        Raises:
+            TypeError: a function or class that cannot be imported, such as a lambda.
+            OSError: the folder is not there, or the disk is full.
+
+        Warns:
+            RuntimeWarning: a function of the script that runs, which others do not have.
+        """
+        save(self, path, str(self.fingerprint))
+
     def _budget(self) -> int:
         return usual_budget(self.params) if self.memory_bytes is None else self.memory_bytes
 
@@ -187,7 +208,7 @@ class EmpiricalFeatureMap(eqx.Module):
 @eqx.filter_jit
 def _features(feature_map: EmpiricalFeatureMap, x: Array) -> Features:
     network, params, axes = feature_map.network, feature_map.params, feature_map.axes
-    outputs = jax.eval_shape(network, params, shapes(x, skip=1))
+    outputs = network.outputs(params, shapes(x, skip=1))
     dtype, ntk = promoted(outputs.dtype, jnp.float32), None
     if "ntk" in feature_map.get:
         way, budget = feature_map.way, feature_map._budget()
@@ -203,7 +224,7 @@ def _features(feature_map: EmpiricalFeatureMap, x: Array) -> Features:
 @eqx.filter_jit
 def _diagonals(feature_map: EmpiricalFeatureMap, x: Array) -> tuple[Array, Array]:
     network, params = feature_map.network, feature_map.params
-    outputs = jax.eval_shape(network, params, shapes(x, skip=1))
+    outputs = network.outputs(params, shapes(x, skip=1))
     dtype, budget = promoted(outputs.dtype, jnp.float32), feature_map._budget()
     norms, values = of_gradients(squared_norm, network, params, x, dtype, budget)
     return mean_over_outputs(values.astype(dtype) ** 2), mean_over_outputs(norms)
@@ -214,7 +235,7 @@ def _bytes_of_example(feature_map: Any, dtype: str) -> int:
     """Memory per example: its features (twice) and what the mode of differentiation needs."""
     one = jax.ShapeDtypeStruct((1, *feature_map.input_shape), dtype)
     network, params, way = feature_map.network, feature_map.params, feature_map.way
-    outputs = jax.eval_shape(network, params, shapes(one, skip=1))
+    outputs = network.outputs(params, shapes(one, skip=1))
     rows = way.rows if "ntk" in feature_map.get else 1
     features = 2 * outputs.size * rows * promoted(outputs.dtype, jnp.float32).itemsize
     return features + way.bytes_of_example(network, params, one)

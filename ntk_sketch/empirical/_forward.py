@@ -60,12 +60,12 @@ class ForwardProducts(eqx.Module):
     def bytes_of_one(self, network: Network, params: Any, x: Any) -> int:
         """Memory of one product of one example."""
 
-        def product(params: Any, tangent: Any, x: Array) -> Array:
+        def product(network: Network, params: Any, tangent: Any, x: Array) -> Array:
             function: Callable = lambda params: network(params, x)  # noqa: E731
             return jax.jvp(function, (params,), (tangent,))[1]
 
         params = shapes(params)
-        return peak_bytes(product, params, params, shapes(x, skip=1))
+        return peak_bytes(product, shapes(network), params, params, shapes(x, skip=1))
 
     def bytes_of_example(self, network: Network, params: Any, x: Any) -> int:
         """Memory per example of a batch, besides its features."""

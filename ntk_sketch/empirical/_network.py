@@ -43,6 +43,10 @@ class Network(eqx.Module):
     def __call__(self, params: Any, x: Array) -> Array:
         return jnp.squeeze(self.apply_fn(params, jnp.expand_dims(x, 0), **self.kwargs), 0)
 
+    def outputs(self, params: Any, x: Any) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of those of one example, whether arrays are there or their shapes."""
+        return jax.eval_shape(Network.__call__, self, params, x)
+
     def batch(self, params: Any, x: Array) -> Array:
         """Outputs (n, *out) of examples (n, *shape)."""
         return jax.vmap(self, (None, 0))(params, x)

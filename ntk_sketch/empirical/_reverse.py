@@ -49,7 +49,7 @@ def of_gradients(
     `f` takes the gradient as one vector for each array of parameters. As many gradients as fit in
     memory are computed at a time.
     """
-    outputs = jax.eval_shape(network, params, shapes(x, skip=1))
+    outputs = network.outputs(params, shapes(x, skip=1))
     one = _bytes_of_gradient(f, network, params, x, dtype)
     at_once = pieces_within(memory_bytes, one, len(x) * outputs.size)
 
@@ -65,11 +65,11 @@ def of_gradients(
 def _bytes_of_gradient(f: OfGradient, network: Network, params: Any, x: Array, dtype) -> int:
     """Memory for the gradient of one output of one example, including that of `f`."""
 
-    def gradient(params: Any, x: Array) -> Array:
+    def gradient(network: Network, params: Any, x: Array) -> Array:
         y, pull = jax.vjp(lambda params: network(params, x), params)
         return f(*_vectors(pull(jnp.ones_like(y)), dtype))
 
-    return peak_bytes(gradient, shapes(params), shapes(x, skip=1))
+    return peak_bytes(gradient, shapes(network), shapes(params), shapes(x, skip=1))
 
 
 def _vectors(gradient: Any, dtype) -> list[Array]:

@@ -64,6 +64,8 @@ def written(value: Any, arrays: list, strict: bool = True) -> Any:
         return {"dict": [[inner(key), inner(item)] for key, item in items.items()]}
     if isinstance(value, np.dtype):
         return {"dtype": str(value)}
+    if isinstance(value, jax.tree_util.PyTreeDef):
+        return {"structure of": inner(jax.tree.unflatten(items, range(items.num_leaves)))}
     if callable(value):
         return {"import": path_of(value)}
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written down.")
@@ -136,6 +138,8 @@ def read(data: Any, arrays) -> Any:
         return {inner(key): inner(item) for key, item in data["dict"]}
     if "dtype" in data:
         return np.dtype(data["dtype"])
+    if "structure of" in data:
+        return jax.tree.structure(inner(data["structure of"]))
     if "import" in data:
         return imported(data["import"])
     [(kind, items)] = data.items()

@@ -71,11 +71,12 @@ def load(path: str | os.PathLike) -> Any:
     functions are used as they are now, not as they were when the file was saved.
 
     Args:
-        path: of a file that `FeatureMap.save`, `RidgeSolution.save` or `GramState.save` wrote.
+        path: of a file that `FeatureMap.save`, `EmpiricalFeatureMap.save`, `RidgeSolution.save` or
+            `GramState.save` wrote.
 
     Returns:
-        The `FeatureMap`, `RidgeSolution` or `ntk_sketch.solvers.GramState` that was saved, with
-        arrays on JAX's default device.
+        The `FeatureMap`, `EmpiricalFeatureMap`, `RidgeSolution` or `ntk_sketch.solvers.GramState`
+        that was saved, with arrays on JAX's default device.
 
     Cost: the file is read twice, once for its checksum. Features are compiled at their first call.
 

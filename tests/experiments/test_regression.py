@@ -74,6 +74,8 @@ def test_exact_kernels_predict_as_neural_tangents(monkeypatch):
 def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
     monkeypatch.setattr(_ours, "DEPTHS", (1,))
+    monkeypatch.setattr(_ours, "COMPONENTS", 24)
+    monkeypatch.setattr(_ours, "ROUNDS", 1)
     monkeypatch.setattr(uci._others, "BANDWIDTHS", (0.5,))
     monkeypatch.setattr(uci._others, "TREES", {"learning_rate": (0.1,)})
     record = uci.run(uci.Settings(("yacht",), width=24, out=tmp_path))
@@ -87,8 +89,11 @@ def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
         assert 40 < of["rmse"] < 75  # 54 of a linear regression, 77 of the mean
         assert -5.9 < of["log_likelihood"] < -5.1
         assert of["seconds"] > 0
-    assert sum(record["ranks"]["all methods"]["rmse"].values()) == 36
+    assert sum(record["ranks"]["all methods"]["rmse"].values()) == 55  # of 1 to 10
     assert uci.table_of(record["results"]) in capsys.readouterr().out
+    few = {name: result | {"methods": {m: result["methods"][m] for m in list(uci.METHODS)[-2:]}}}
+    uci.draw(tmp_path / "few.png", few)
+    assert uci.ranks(few)["all tables"]["rmse"].keys() == few[name]["methods"].keys()
 
 
 def test_flights_are_known_before_departure(some_flights):
@@ -137,7 +142,10 @@ def test_standard_units_are_those_of_training_numbers(some_flights):
     np.testing.assert_array_equal(standard[:, at], x[:, at])
 
 
-def test_flights_at_their_smallest(tmp_path, capsys):
+def test_flights_at_their_smallest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(flights, "BIASES", (1.0,))
+    monkeypatch.setattr(flights, "DEPTHS", (1,))
+    monkeypatch.setattr(flights, "ROUNDS", 1)
     words = f"--rows 1500 --width 16 --rounds 5 --epochs 1 --out {tmp_path}"
     assert flights.main(words.split()) == 0
     (path,) = tmp_path.glob("*.json")

@@ -2,6 +2,9 @@
 
 FeatureModule   a feature map as an `nnx.Module`, frozen or trainable; by `nnx.bridge.to_linen` as a
                 linen module
+train_head      a linear or softmax head on features (and the map itself, if it is asked for),
+                trained by optax on batches
 """
 
 from ._feature_module import FeatureModule as FeatureModule
+from ._train_head import train_head as train_head
