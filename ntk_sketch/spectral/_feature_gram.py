@@ -38,7 +38,8 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
       TypeError, ValueError: as `ntk_sketch.ridge`, of examples and map; another side.
 
     Example:
-      >>>       >>> import numpy as np
+      >>> import jax
+      >>> import numpy as np
       >>> import ntk_sketch as ns
       >>> from ntk_sketch import stax
       >>> model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))

@@ -6,6 +6,7 @@ import pytest
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.stax._resize import _matrix
 
 KEY = jax.random.key(0)
 
@@ -22,6 +23,18 @@ def test_exact_kernel_behind_convolutions(convolutions):
     x = np.random.default_rng(0).normal(size=(3, 6, 4, 2))
     z = ns.feature_map(model, x[:1], ns.Exact(), key=KEY, get="nngp")(x).nngp
     np.testing.assert_allclose(model[2](x, None, "nngp"), z @ z.T, rtol=1e-12, atol=1e-14)
+
+
+def test_weights_are_one_program(caplog):
+    """Also while JAX traces: operation by operation 25 were compiled for each axis."""
+
+    def traced(x):
+        with jax.log_compiles():
+            return x + _matrix.__wrapped__(7, 3, "linear", True).sum().astype(x.dtype)
+
+    jax.jit(traced).lower(np.float32(0))
+    compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize("name", ["triangle", "LINEAR", "bilinear", jax.image.ResizeMethod.LINEAR])
