@@ -1,4 +1,4 @@
-"""Gram matrices of streamed features, by their products alone."""
+"""Gram matrices of streamed features as operators, which are never formed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
         return self
 
     def _turned(self, rows: Any) -> np.ndarray:
-        """Σ zᵀ rows(z) over the batches."""
+        """Σ zᵀ rows(z) over batches z of features."""
         total: Any = 0.0
         for start, stop, z in self._features(self._x):
             z = np.asarray(z)[: stop - start].astype(np.float64)
