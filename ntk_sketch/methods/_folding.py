@@ -1,4 +1,4 @@
-"""Roots multiplied into the filters of the projection that comes next: once, when a map is made."""
+"""Multiplies pending roots into the filters of the next projection, once, when a map is made."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ from ._roots import with_derivative
 
 
 def folded(features: HiddenFeatures, w: Array, s: Array | None) -> tuple[Array, Array | None]:
-    """Filters for `features.raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for ψ: as
-    `features.fold` makes them, in float64.
+    """Filters for `features.raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for ψ.
+
+    They are those of `features.fold`, computed in float64.
     """
     if not features.rooted:
         return w, s

@@ -1,4 +1,4 @@
-"""Projections of patches on their principal directions in a sample."""
+"""Projections of patches on the principal directions of a sample."""
 
 import functools
 import math
@@ -21,20 +21,22 @@ from ._folding import folded
 from ._landmarks import check_values, values_of
 from ._products import has_ntk
 
-#: Positions of the sample that directions are found from, or twice the width if that is more.
+#: Directions come from so many positions of the sample, or twice the width if that is more.
 _POSITIONS = 2048
 
-#: Entries of vectors that are brought to float64 at a time.
+#: So many coordinates of the vectors are converted to float64 at a time.
 _CHUNK = 4096
 
 
 class PrincipalProjection(eqx.Module):
-    """`φ' = Wᵀφ`, `ψ' = Sᵀψ` with orthonormal columns that span what a sample has most of: of all
-    projections on so many directions that with the least error of the kernels there.
+    """`φ' = Wᵀφ` and `ψ' = Sᵀψ`, projections on the principal directions of a sample.
+
+    The columns of W and S are orthonormal. Of all projections on as many directions this one has
+    the least error of the kernels on the sample.
 
     Attributes:
-        w: of φ (d, m), with roots of the features multiplied in.
-        s: of ψ (d_ψ, m'), or `None`.
+        w: W (d, m), with pending roots of the features multiplied in.
+        s: S (d_ψ, m') likewise, or `None`.
     """
 
     w: Array
@@ -44,7 +46,7 @@ class PrincipalProjection(eqx.Module):
     def __call__(
         self, branches: list[HiddenFeatures], exact: Variances | None
     ) -> tuple[Array | Rooted, Array | Rooted | None]:
-        """Of the one branch: what the directions miss is left to the exact variances."""
+        """Projects the one branch. Features are not rescaled to their exact norms."""
         del exact
         (features,) = branches
         if self.precision == "full":
@@ -55,16 +57,18 @@ class PrincipalProjection(eqx.Module):
 def principal_projection(
     name: str, features: HiddenFeatures, width: int, precision: Precision, key: PRNGKey
 ) -> PrincipalProjection:
-    """Of a sample's vectors, the pending layer carried out, on at most `width` directions: those of
-    up to 2,048 positions, or twice the width, whose variance is not 0.
+    """Fits a projection on at most `width` directions to a sample.
 
-    Cost: these vectors are gathered, and N of them of dimension d compared, in `2 N² d` FLOPs.
+    The pending layer is applied. Directions come from the vectors of N positions whose variance is
+    not 0: up to 2,048, or twice the width if that is more.
+
+    Cost: the N vectors of dimension d are gathered; their inner products take `2 N² d` FLOPs.
     """
     check_values("Nystroem", name, features, key)
     rng, fixed = generator(key), values_of(features)
     shape = (features.nngp[0].shape[0], *features.space)
     usable = np.arange(math.prod(shape))
-    if features.variances is not None:  # masked positions have none
+    if features.variances is not None:  # those of masked positions are 0
         q = np.asarray(fixed.variances.diagonal(fixed.variances.same)).reshape(-1)
         usable = np.flatnonzero(q > 0) if (q > 0).any() else usable
     count = min(len(usable), max(_POSITIONS, 2 * width))
@@ -83,8 +87,10 @@ def _vectors_at(features: HiddenFeatures, index):
 
 
 def _directions(z: Float[Array, "n d"], width: int) -> Float[Array, "d m"]:
-    """Those of the largest eigenvalues of `zᵀz`, by way of `zzᵀ` in float64, whose size is that of
-    the sample; none that the rounding of `z` hides. 0 of vectors that are 0.
+    """Eigenvectors of the largest eigenvalues of `zᵀz`, at most `width`.
+
+    They are computed from `zzᵀ` (n, n) in float64. Eigenvalues below the rounding of `z` are left
+    out. If all vectors are 0, the result is one column of zeros.
     """
     largest = jnp.max(jnp.abs(z))
     z = z / jnp.where(largest > 0, largest, 1)

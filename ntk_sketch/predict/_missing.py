@@ -1,4 +1,4 @@
-"""The part of a prior variance that features miss."""
+"""The diagonal of the residual kernel: the part of a prior variance that features do not have."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from ._training import Training
 
 
 def has_diagonals(feature_map: FeatureMapLike) -> bool:
-    """Whether the map knows the exact kernel of each example with itself: one that is averaged
-    over transforms does not."""
+    """Whether the map has exact variances k(x, x). A map averaged over transforms has none."""
     averaged = getattr(getattr(feature_map, "views", None), "transforms", ())
     return callable(getattr(feature_map, "diagonals", None)) and not averaged
 
@@ -32,7 +31,7 @@ def warn_without_diagonals(feature_map: FeatureMapLike, stacklevel: int) -> None
 
 
 class Missing:
-    """max(k(x, x) - |z(x)|², 0) of test examples, batch by batch.
+    """Computes max(k(x, x) - |z(x)|², 0) of test examples, batch by batch.
 
     Attributes:
       variances: for each kernel, (m,), after the last batch.
@@ -43,9 +42,9 @@ class Missing:
         self.variances = {kernel: np.zeros(len(x)) for kernel in kernels}
 
     def __call__(self, start: int, stop: int, z: dict[str, Any]) -> None:
-        """Takes the features of a batch, with rows of zeros behind the last example."""
+        """Adds a batch of features, with rows of zeros after the last example."""
         rows = len(next(iter(z.values())))
-        index = np.minimum(np.arange(start, start + rows), stop - 1)  # of one shape, as the batch
+        index = np.minimum(np.arange(start, start + rows), stop - 1)  # as many as the batch has
         nngp, ntk = self._diagonals(self._x[index])
         exact = {"nngp": nngp, "ntk": ntk}
         for kernel, variances in self.variances.items():

@@ -11,18 +11,18 @@ from ..numerics._precision import float64
 #: The largest degree; higher coefficients are lost in the rounding of kernel values, see `_taylor`.
 MAX_DEGREE = 8
 _NODES, _HALF_WIDTH = 28, 0.5
-#: Norms relative to which the sign of a coefficient is determined.
+#: Every coefficient is positive at one of these norms: this convention fixes its sign.
 _REFERENCES = np.array([0.3, 1.0, 3.0])
 
 
 def coefficients_from_kernel(
     dual: DualActivation, radius: Float[np.ndarray, " r"], degree: int, derivative: bool
 ) -> tuple[Float[np.ndarray, "r l"], Float[np.ndarray, "r l"], Float[np.ndarray, " r"]]:
-    r"""`c_l(r)`, their error and `k_σ(r², r², r²)`, if σ is not known but `k_σ` is.
+    r"""`c_l(r)`, their error and `k_σ(r², r², r²)`, for an unknown σ with a known kernel `k_σ`.
 
     By Mehler's formula the products `a_l(r, s) = c_l(r) c_l(s)` are the Taylor coefficients of
-    `ρ ↦ k_σ(ρ r s, r², s²)`. They determine every `c_l` up to its sign, which kernels do not depend
-    on:
+    `ρ ↦ k_σ(ρ r s, r², s²)`. They determine every `c_l` up to its sign, which has no effect on
+    kernels:
 
         c_l(r) = a_l(r, s) / √a_l(s, s),
 
@@ -50,7 +50,7 @@ def coefficients_from_kernel(
         return values
 
     def series(r, s, whole, whole_other):
-        """`a_l` (r, s, l), of the kernel scaled to a diagonal of 1."""
+        """`a_l` (r, s, l) of the kernel, scaled to a diagonal of 1."""
         scale = np.sqrt(whole[:, None] * whole_other)
         scale = np.where(scale > 0, scale, 1)
         values = kernel(r[:, None, None], s[:, None], cosines) / scale[..., None]
@@ -70,13 +70,14 @@ def coefficients_from_kernel(
     across = series(radius, _REFERENCES, second_moment, others)
     across = np.take_along_axis(across, best[None, None], axis=1)[:, 0]
     scale = np.sqrt(second_moment)[:, None]
-    # Coefficients below their error are set to 0; they are smaller than its root.
+    # A coefficient whose `a_l` is hidden by rounding is set to 0; its error is the root of that
+    # rounding.
     errors = np.where(seen, error / root, np.sqrt(8 * error))
     return np.where(seen, across / root, 0) * scale, errors * scale, second_moment
 
 
 def check_degree_of_kernel(dual: DualActivation, degree: int) -> None:
-    """Refuses a degree that cannot be found from values of a kernel."""
+    """Raises an error if coefficients of this degree cannot be computed from kernel values."""
     if degree > MAX_DEGREE:
         raise ValueError(
             f"{dual.name} has no function, so its series comes from values of its kernel, and"
@@ -97,8 +98,8 @@ def _taylor(degree: int) -> tuple[Float[np.ndarray, "l node"], Float[np.ndarray,
     """Taylor coefficients at 0 as weighted sums of values at Chebyshev nodes of [-1/2, 1/2].
 
     Dual kernels are analytic for |ρ| < 1, so that interpolation at 28 nodes has an error of `(2 +
-    √3)^-28`, 1e-16. Rounding errors grow by the sum of the absolute weights, which is 5e-11/eps at
-    degree 4 and 2e-7/eps at degree 8, and five times as much for every further degree.
+    √3)^-28`, 1e-16. Rounding errors are multiplied by the sum of the absolute weights. This sum is
+    5e-11/eps at degree 4 and 2e-7/eps at degree 8, and grows five times with every further degree.
     """
     angles = np.pi * (np.arange(_NODES) + 0.5) / _NODES
     nodes = np.cos(angles)

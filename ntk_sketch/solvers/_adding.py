@@ -1,4 +1,4 @@
-"""Sums of a `GramState`, with more examples: what is compiled."""
+"""The compiled functions that add examples to a `GramState`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def with_block(
     sample_weight: Float[Array, " n"],
     reference: Float[Array, " p"] | None = None,
 ) -> Any:
-    """The state with one more block, of targets in the state's units.
+    """The state with one more block of examples added.
 
-    One program with and without weights, so that weights of 1 are, bit for bit, none.
+    The same program runs with and without weights, so that weights of 1 and no weights give the
+    same bits.
 
     Args:
-      sample_weight: 1 without weights; 0 behind the last example, as z and t are.
-      reference: the state is of z - reference.
+      t: targets in the state's units.
+      sample_weight: 1 without weights. After the last example it is 0, like z and t.
+      reference: subtracted from z, for a state of z - reference.
     """
     dtype = state.gram.high.dtype
     root = jnp.sqrt(sample_weight)[:, None]
@@ -65,9 +67,9 @@ def with_block(
 
 @jax.jit
 def merged(state: Any, other: Any) -> Any:
-    """`GramState.merge` of states that fit."""
+    """`GramState.merge` for states that are known to be compatible."""
     exponent = jnp.maximum(state.target_exponent, other.target_exponent)
-    first = state.n_examples > 0  # a state without examples has no units of its own
+    first = state.n_examples > 0  # a state without examples takes the other's shift
     shift = jax.tree.map(
         lambda a, b: jnp.where(first, a, b), state.target_shift, other.target_shift
     )
@@ -85,7 +87,7 @@ def merged(state: Any, other: Any) -> Any:
 
 
 def _in_units(state: Any, shift: Pair, exponent: Int[Array, ""]) -> Any:
-    """T' = (Y - shift) / 2^exponent = factor T + moved."""
+    """The state in other units: T' = (Y - shift) / 2^exponent = factor T + moved."""
     one = jnp.ones((), state.gram.high.dtype)
     factor = jnp.ldexp(one, state.target_exponent - exponent)
     unit = jnp.ldexp(one, -exponent)

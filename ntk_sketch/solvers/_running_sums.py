@@ -1,4 +1,4 @@
-"""Statistics of a regression, block after block."""
+"""The sums of a regression, accumulated block by block."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from ._host_sums import HostSums
 from ._reference import of_features, pairs_of_features, reference_of
 from ._targets import Units, centred_units, exponent_of
 
-FLOAT64_FEATURES = 1024  # up to so many, products on a CPU are in float64, which costs little there
-_GROWTH = 20  # powers of two that targets may outgrow their units by
+FLOAT64_FEATURES = 1024  # up to so many features CPUs multiply in float64, which costs little
+_GROWTH = 20  # powers of two by which targets may outgrow their units
 
 
 class RunningSums(abc.ABC):
-    """The sums of `GramState`, of targets in units and of features minus a reference.
+    """The sums of `GramState`, for targets in units and features minus a reference.
 
-    The units are given or, for targets that come block by block, those of the first block. A later
-    block that is larger by far makes them larger. The reference is the mean of the first block, see
+    The units are given or, for targets that come block by block, those of the first block. They
+    grow if a later block is much larger. The reference is the mean of the first block, see
     `_reference`.
 
     Attributes:
-      n: examples so far.
+      n: number of examples so far.
     """
 
     def __init__(self, units: Units | None, p: int, product: np.dtype):
-        """
+        """Starts empty sums.
+
         Args:
           p: number of features.
-          product: dtype in which they are multiplied.
+          product: dtype in which features are multiplied.
         """
         self.units, self._fixed = units, units is not None
         self.n, self._product = 0, np.dtype(product)
@@ -50,7 +51,7 @@ class RunningSums(abc.ABC):
         y: Float[np.ndarray, "n k"],
         sample_weight: Float[np.ndarray, " n"] | None = None,
     ) -> None:
-        """One more block: features in batches of one size, zeros behind the last example."""
+        """Adds one block: features in batches of one size, with zeros after the last example."""
         if self.units is None:
             self._set_units(centred_units(y, self._dtype()))
         elif not self._fixed:
@@ -72,38 +73,38 @@ class RunningSums(abc.ABC):
 
     @abc.abstractmethod
     def _dtype(self) -> np.dtype:
-        """Of the state."""
+        """The dtype of the state."""
 
     @abc.abstractmethod
     def _set_units(self, units: Units) -> None: ...
 
     @abc.abstractmethod
     def _all_targets_zero(self) -> bool:
-        """Whether all targets so far are 0 in their units, so that any exponent would do."""
+        """Whether all targets so far are 0 in their units: any exponent is then right."""
 
     @abc.abstractmethod
     def _rescale(self, growth: int) -> None:
-        """Brings the sums to larger units."""
+        """Converts the sums to units that are 2^growth times as large."""
 
     @abc.abstractmethod
     def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
-        """As `add`, of targets in units."""
+        """`add` for targets in units."""
 
     @abc.abstractmethod
     def state(self) -> GramState:
-        """Of the examples so far."""
+        """The `GramState` of the examples so far."""
 
     @abc.abstractmethod
     def arrays(self) -> list[np.ndarray]:
-        """All that is needed to go on from here, bit for bit."""
+        """Arrays from which `restore` continues, with the same bits."""
 
     @abc.abstractmethod
     def restore(self, arrays: Sequence[np.ndarray], n: int) -> None:
-        """Goes on where `arrays` were taken, after n examples."""
+        """Continues from `arrays`, which were saved after n examples."""
 
 
 class OnHost(RunningSums):
-    """NumPy's sums in float64; `zᵀz` is a symmetric product, half the FLOPs of others."""
+    """Sums on the host, in float64. `zᵀz` is a symmetric product with half the FLOPs of others."""
 
     def __init__(self, p: int, k: int | None, dtype: np.dtype, units: Units | None, weighted: bool):
         super().__init__(units, p, np.dtype(np.float64 if p <= FLOAT64_FEATURES else dtype))
@@ -181,13 +182,13 @@ class OnHost(RunningSums):
 
 
 def _size(gram: Float[Inputs, "p p"]) -> float:
-    """The square of what rounding errors are relative to."""
+    """The square of the number to which rounding errors are relative."""
     diagonal = np.asarray(gram).diagonal()
     return float(diagonal.max() * diagonal.sum())
 
 
 class OnDevice(RunningSums):
-    """Pairs on the device. Small batches are gathered into blocks of one size."""
+    """Sums on the device, as pairs. Small batches are gathered into blocks of one size."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Quadratic forms vᵀ p(A) v of Chebyshev series p, by products with A: on the host, and in JAX."""
+"""Quadratic forms vᵀ p(A) v of Chebyshev series p from products with A, on the host and in JAX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ._lanczos import Product
 from ._series import Series
 
-_GROWTH = 1.01  # of ‖T_j v‖², beyond what rounding does
+_GROWTH = 1.01  # a ratio of ‖T_j v‖² to ‖v‖² above this is more than rounding
 
 
 def quadratic_forms(
@@ -24,7 +24,7 @@ def quadratic_forms(
     weights: Float[np.ndarray, "l k"],
     rounding: float,
 ) -> Float[np.ndarray, " k"]:
-    """Σ_j weights_jk vᵀ T_j v of every column v, ⌈(l - 1) / 2⌉ products:
+    """Σ_j weights_jk vᵀ T_j v for every column v, from ⌈(l - 1) / 2⌉ products:
 
         vᵀ T_{2j} v = 2 ‖T_j v‖² - ‖v‖²,   vᵀ T_{2j+1} v = 2 (T_{j+1} v)ᵀ (T_j v) - vᵀ T_1 v.
 
@@ -63,18 +63,18 @@ def differentiable_forms(
     slopes: Float[Array, "k l"],
     last: Any,
 ) -> Float[Array, " k"]:
-    """Σ_j values_kj vᵀ T_j(A) v of every row v, in JAX, and a derivative of its own:
+    """Σ_j values_kj vᵀ T_j(A) v for every row v, in JAX, with the custom derivative
 
-        d vᵀ f(A) v = wᵀ dA v,   w = Σ_j slopes_kj T_j(A) v ≈ f'(A) v,
+        d vᵀ f(A) v = wᵀ dA v,   w = Σ_j slopes_kj T_j(A) v ≈ f'(A) v.
 
-    whose mean over probes is tr f'(A) dA, the derivative of the trace. So reverse mode holds two
-    vectors beside those of the recurrence, not one for each degree, and differentiates a single
-    product. Higher derivatives are those of this one. NaN where an eigenvalue shows to be outside
-    of the interval, since ‖T_j v‖ > ‖v‖.
+    Its mean over probes is tr f'(A) dA, the derivative of the trace. Reverse mode therefore stores
+    two vectors besides those of the recurrence, not one for each degree, and differentiates a
+    single product. Higher derivatives are those of this formula. The result is NaN if ‖T_j v‖ >
+    ‖v‖, which means that an eigenvalue is outside of the interval.
 
     Args:
       product: v (n,) -> A v, may close over traced values.
-      last: of the degrees, up to which terms are summed; may be traced.
+      last: the last degree in the sum; may be traced.
     """
     closed, constants = jax.closure_convert(product, v[0])
     centre, radius = (jnp.asarray(x, v.dtype) for x in (series.centre, series.radius))

@@ -1,4 +1,4 @@
-"""The mean over probes, and how far it may be off."""
+"""The mean over probes and its error."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ class Estimate(NamedTuple):
 
 
 Forms = Callable[[int], Float[np.ndarray, " k"]]
-BLOCK = 8  # probes at a time, and
-STREAMED_BLOCK = 32  # where a product with more of them costs little more
-MOST = 512  # probes, where their number is not given
+BLOCK = 8  # probes at a time
+STREAMED_BLOCK = 32  # the same for passes over examples, where more probes cost little more
+MOST = 512  # largest number of probes if it is not given
 
 
 def mean_over_probes(
     forms: Forms, probes: int | None, tolerance: float, bound: float, block: int
 ) -> tuple[float, float, int]:
-    """Mean, standard error and number of probes, some at a time, until error and bound are within
-    the tolerance, or of a given number."""
+    """Mean, standard error and number of probes.
+
+    Probes are added in blocks up to the given number, or until the standard error plus `bound` is
+    within the tolerance.
+    """
     found = np.zeros(0)
     while True:
         left = (MOST if probes is None else probes) - len(found)

@@ -1,4 +1,4 @@
-"""Gram matrices of streamed features, by their products alone."""
+"""Gram matrices of streamed features as operators, which are never formed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class FeatureGram(scipy.sparse.linalg.LinearOperator):
         return self
 
     def _turned(self, rows: Any) -> np.ndarray:
-        """Σ zᵀ rows(z) over the batches."""
+        """Σ zᵀ rows(z) over batches z of features."""
         total: Any = 0.0
         for part in self._passes:
             z = part.rows()

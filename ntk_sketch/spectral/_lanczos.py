@@ -1,4 +1,4 @@
-"""Lanczos's recurrence for a block of vectors, each on its own: quadrature, extreme eigenvalues."""
+"""Lanczos's recurrence for several vectors independently: quadrature and extreme eigenvalues."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Product = Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, "n k"]]
 class Lanczos:
     """The tridiagonal matrices T of A in the Krylov spaces of the columns of V (n, k).
 
-    Without reorthogonalisation: three blocks of vectors in memory. Rounding then gives copies of
-    eigenvalues that have converged, which changes neither extreme ones nor quadratures: vᵀ f(A) v ≈
-    ‖v‖² (f(T))₁₁.
+    There is no reorthogonalisation, so that three blocks of vectors are in memory. By rounding,
+    converged eigenvalues appear several times in T. This changes neither the extreme eigenvalues
+    nor quadratures: vᵀ f(A) v ≈ ‖v‖² (f(T))₁₁.
 
-    Source: G. H. Golub, G. Meurant, Matrices, Moments and Quadrature (2010); of rounding: A.
-      Greenbaum, Linear Algebra Appl. 113 (1989), 7-63.
+    Source: G. H. Golub, G. Meurant, Matrices, Moments and Quadrature (2010); effects of rounding:
+      A. Greenbaum, Linear Algebra Appl. 113 (1989), 7-63.
     """
 
     def __init__(self, product: Product, v: Float[np.ndarray, "n k"]):
@@ -46,7 +46,7 @@ class Lanczos:
             self._before, self._now = self._now, image / np.where(norms > 0, norms, 1.0)
 
     def quadratic_forms(self, f: Callable) -> Float[np.ndarray, " k"]:
-        """‖v‖² (f(T))₁₁ of each column."""
+        """‖v‖² (f(T))₁₁ for each column v."""
         found = []
         for column, norm in enumerate(self._norms):
             values, vectors = self._eigenpairs(column)
@@ -54,21 +54,24 @@ class Lanczos:
         return np.array(found)
 
     def extremes(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The least and the largest eigenvalue of the first T, each with the distance within which
-        A has one: the norm of its residual."""
+        """The smallest and largest eigenvalue of the first T, each with its residual norm.
+
+        A has an eigenvalue within this distance.
+        """
         values, vectors = self._eigenpairs(0)
         errors = self._beside[-1][0] * np.abs(vectors[-1])
         return (float(values[0]), float(errors[0])), (float(values[-1]), float(errors[-1]))
 
     def bracket(self, f: Callable, low: float) -> tuple[float, float]:
-        """Two numbers between which vᵀ f(A) v of the first vector is, if the signs of f's
-        derivatives alternate, as the logarithm's do, and no eigenvalue is below `low`: by Gauss
-        quadrature, and by that of Gauss and Radau with a node there.
+        """Upper and lower bound of vᵀ f(A) v for the first vector.
+
+        They are the quadratures of Gauss and of Gauss-Radau with a node at `low`. They hold if no
+        eigenvalue is below `low` and the derivatives of f alternate in sign, as the logarithm's do.
 
         Source: G. H. Golub, G. Meurant (2010), theorem 6.4 and section 6.2.1.
         """
         diagonal, beside = self._entries(0)
-        if len(diagonal) < self.steps:  # its Krylov space ended, and Gauss's is exact
+        if len(diagonal) < self.steps:  # the Krylov space ended: Gauss quadrature is exact
             gauss = float(self.quadratic_forms(f)[0])
             return gauss, gauss
         last = self.rest()
@@ -84,7 +87,7 @@ class Lanczos:
         return max(found), min(found)
 
     def steps_for(self, f: Callable, low: float, width: float, most: int) -> float:
-        """More steps, until the bracket is as narrow as that or there are as many; its width."""
+        """Adds steps until the bracket is at most `width` wide, or `most` are done; its width."""
         while True:
             upper, lower = self.bracket(f, low)
             if upper - lower <= width or self.steps >= most:
@@ -92,7 +95,7 @@ class Lanczos:
             self.extend(min(10, most - self.steps))
 
     def rest(self) -> float:
-        """What the next step of the first vector starts from: the norm of A V - V T."""
+        """The norm of A V - V T for the first vector, with V its Lanczos vectors."""
         return float(self._beside[-1][0])
 
     def _eigenpairs(self, column: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,10 +103,10 @@ class Lanczos:
         return np.asarray(values), np.asarray(vectors)
 
     def _entries(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of T: its diagonal, and what is beside."""
+        """The diagonal and off-diagonal entries of T."""
         diagonal = np.array([entries[column] for entries in self._diagonal])
         beside = np.array([entries[column] for entries in self._beside[:-1]])
-        # where a Krylov space ended, what follows is another one
+        # a zero beside the diagonal ends the Krylov space; later entries belong to another one
         ended = np.flatnonzero(beside <= np.finfo(np.float64).eps * np.abs(diagonal).max())
         if len(ended):
             diagonal, beside = diagonal[: ended[0] + 1], beside[: ended[0]]

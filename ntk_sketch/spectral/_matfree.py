@@ -1,4 +1,4 @@
-"""Stochastic Lanczos quadrature that JAX differentiates, by the library matfree."""
+"""Differentiable stochastic Lanczos quadrature in JAX, by the library matfree."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_ORTHONORMAL = 1e-2  # what inner products of Lanczos's vectors may be off by
+_ORTHONORMAL = 1e-2  # largest error of inner products of Lanczos vectors
 
 
 def lanczos_forms(
     product: Callable[[Any], Any], v: Float[Array, "k n"], f: Callable, steps: int
 ) -> Float[Array, " k"]:
-    """vᵀ f(A) v of every row v, with full reorthogonalisation and matfree's exact gradients of the
-    Lanczos recurrence (N. Krämer et al., Gradients of functions of large matrices, 2024, arXiv
-    2405.17277). NaN where a Krylov space has fewer dimensions than steps: matfree then goes on with
-    rounding for a vector, which is not orthogonal to those before.
+    """vᵀ f(A) v for every row v, with full reorthogonalisation.
+
+    Gradients are matfree's exact gradients of the Lanczos recurrence. The result is NaN if a Krylov
+    space has fewer dimensions than there are steps: matfree then continues with a vector of
+    rounding errors, which is not orthogonal to the earlier ones.
 
     Raises:
       ImportError: matfree is not installed.
+
+    Source: N. Krämer et al., Gradients of functions of large matrices, 2024, arXiv 2405.17277.
     """
     try:
         from matfree import decomp, funm

@@ -1,4 +1,4 @@
-"""Whatever has products with vectors, as one kind of operator."""
+"""One class for all symmetric operators that multiply vectors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Operator:
 
     Attributes:
       size: n.
-      function: v (n,) -> A v (n,) in JAX, of operators that JAX may trace; else None.
-      dtype: of its vectors.
-      sparse: the entries of A where they are a SciPy sparse matrix; else None.
-      streamed: a product is a pass over examples.
-      semidefinite: A is positive semidefinite, since it is ZᵀZ or ZZᵀ.
+      function: v (n,) -> A v (n,) in JAX, for operators that JAX may trace; else None.
+      dtype: of the vectors.
+      sparse: A if it is a SciPy sparse matrix; else None.
+      streamed: whether a product is a pass over examples.
+      semidefinite: whether A is known to be positive semidefinite, as ZᵀZ or ZZᵀ.
     """
 
     function: Callable[[Any], Any] | None = None
@@ -90,7 +90,7 @@ class Operator:
         return found + float(self._shift) * v if self._shift else np.array(found, np.float64)
 
     def one(self, v: Any) -> Any:
-        """`(A + shift I) v` of one vector, in JAX."""
+        """`(A + shift I) v` for one vector, in JAX."""
         assert self.function is not None
         return self.function(v) + jnp.asarray(self._shift).astype(v.dtype) * v
 
@@ -119,7 +119,7 @@ class Operator:
 
 
 def check_symmetric(operator: Operator, v: Float[np.ndarray, "n 2"]) -> None:
-    """By products with two vectors: uᵀ A v against vᵀ A u."""
+    """Raises ValueError unless uᵀ A v = vᵀ A u for two vectors, and products are finite."""
     image = operator.block(v)
     if not np.isfinite(image).all():
         raise ValueError(
@@ -138,8 +138,11 @@ def check_symmetric(operator: Operator, v: Float[np.ndarray, "n 2"]) -> None:
 
 
 def gershgorin(operator: Operator) -> tuple[float, float] | None:
-    """An interval that holds all eigenvalues, of a sparse matrix: a row's diagonal entry minus and
-    plus the sizes of its others."""
+    """An interval that holds all eigenvalues, for a sparse A; else None.
+
+    Its ends are extremes over rows of the diagonal entry minus, and plus, the sum of the absolute
+    values of the others.
+    """
     if operator.sparse is None:
         return None
     shift, diagonal = float(operator._shift), operator.sparse.diagonal()

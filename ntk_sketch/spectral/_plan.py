@@ -1,4 +1,4 @@
-"""Where the eigenvalues are, and roughly what the trace is: a few steps of Lanczos."""
+"""An interval for the eigenvalues and a rough trace, from a few steps of Lanczos."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from ._lanczos import Lanczos
 from ._operator import Operator, gershgorin
 from ._series import Interval
 
-_STEPS = 10  # of Lanczos, before it is looked at again
+_STEPS = 10  # of Lanczos between checks of convergence
 _MOST = 400
-_RESOLVED = 0.1  # of the least eigenvalue, or of the length of the interval
+_RESOLVED = 0.1  # error relative to the smallest eigenvalue, or to the length of the interval
 
 
 class Pilot(NamedTuple):
-    """An interval for all eigenvalues, the trace of f by a quadrature with one vector of norm √n,
-    and the recurrence, to go on with."""
+    """A first look at the spectrum.
+
+    Attributes:
+      interval: holds all eigenvalues.
+      trace: an estimate of tr f, from the quadrature with one vector of norm √n.
+      lanczos: the recurrence of this vector, for further steps.
+    """
 
     interval: Interval
     trace: float
@@ -35,18 +40,18 @@ def pilot(
     interval: Interval | None,
     positive: bool,
 ) -> Pilot:
-    """By Lanczos's recurrence from a random vector of norm √n, until both ends are resolved.
+    """Runs Lanczos's recurrence from a random vector of norm √n until both ends are resolved.
 
     The largest Ritz value plus the norm of A V - V T bounds all eigenvalues in practice (Y. Zhou,
-    Y. Saad et al., J. Comput. Phys. 219 (2006), 172-184); the least one minus its residual, taken
-    0.7 times, serves as lower end, or the bound that is known where that one is not resolved.
-    Sparse matrices have Gershgorin's intervals too, which are certain: their upper end is taken
-    where the interval is no more than twice as long.
+    Y. Saad et al., J. Comput. Phys. 219 (2006), 172-184). The lower end is the smallest Ritz value
+    minus its residual, times 0.7; if that value is not resolved, it is the known bound. A sparse
+    matrix also has Gershgorin's interval, which is certain. Its upper end is used unless it makes
+    the interval more than twice as long.
 
     Args:
-      least: a bound from below that is known, -inf if none is.
-      interval: what the user gave; None: found here.
-      positive: eigenvalues must be above 0.
+      least: a known lower bound of the eigenvalues, -inf if there is none.
+      interval: the user's interval; None: found here.
+      positive: whether eigenvalues must be above 0.
     """
     lanczos, n = Lanczos(operator.block, v), operator.size
     circles = gershgorin(operator) if interval is None else None
@@ -66,7 +71,7 @@ def pilot(
         ):
             break
     else:
-        exact = lanczos.steps >= n  # whose Krylov space is everything
+        exact = lanczos.steps >= n  # the Krylov space has all n dimensions
         if interval is None and not exact and not math.isfinite(least):
             raise ValueError(
                 f"the least eigenvalue was not found in {lanczos.steps} products: it is below"
@@ -105,7 +110,7 @@ def _scale(bottom: float, top: float, positive: bool) -> float:
 def _check_range(
     operator: Operator, bottom: float, top: float, least: float, positive: bool
 ) -> None:
-    """Ritz values lie between the eigenvalues, so that one below a bound disproves it."""
+    """Raises ValueError if a Ritz value is below a bound, which an eigenvalue then is as well."""
     rounding = _rounding(operator, bottom, top)
     if positive and bottom <= rounding and not least > 0:
         raise ValueError(

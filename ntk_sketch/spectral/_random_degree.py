@@ -1,4 +1,4 @@
-"""Degrees drawn at random, so that a truncated series is right on average."""
+"""Random degrees, with which a truncated series is unbiased."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from ._series import Series
 
 
 class RandomDegree(NamedTuple):
-    """A distribution of degrees, by the probability of a degree of j or more, j = 0, 1, ...
+    """A distribution of degrees.
 
-    The series with coefficients c_j / survival_j up to a random degree is, on average, the whole
-    one.
+    The series with coefficients c_j / survival_j up to a random degree has the whole series as its
+    expectation.
+
+    Attributes:
+      survival: probabilities of a degree of j or more, j = 0, 1, ...
     """
 
     survival: Float[np.ndarray, " l"]
 
     @staticmethod
     def of(series: Series, mean: int) -> RandomDegree:
-        """The distribution of least variance among those of a mean, for coefficients that fall as
-        ρ^-j: no degree below mean - k, k = min(mean, ⌊ρ / (ρ - 1)⌋), and a geometric tail,
+        """The distribution of this mean and least variance for coefficients that fall as ρ^-j.
+
+        It has no degree below mean - k, with k = min(mean, ⌊ρ / (ρ - 1)⌋), and a geometric tail,
 
             survival_{mean - k + m} = k (ρ - 1) ρ^-m,   m = 1, 2, ...
 
@@ -37,10 +41,10 @@ class RandomDegree(NamedTuple):
         return RandomDegree(np.where(beyond <= 0, 1.0, np.minimum(tail, 1.0)))
 
     def degrees(self, uniform: Float[np.ndarray, " k"]) -> np.ndarray:
-        """Those that uniform numbers in [0, 1) stand for: how many j >= 1 survive."""
+        """Degrees from uniform numbers u in [0, 1): how many j >= 1 have survival_j > u."""
         return np.searchsorted(-self.survival[1:], -uniform, side="left")
 
     def weights(self, coefficients: Float[np.ndarray, " l"]) -> Float[np.ndarray, " l"]:
-        """Coefficients over their probabilities; 0 where the latter vanish."""
+        """Coefficients divided by their probabilities; 0 where these are 0."""
         seen = self.survival > 0
         return np.where(seen, coefficients / np.where(seen, self.survival, 1.0), 0.0)

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float
 
-_NODES = 1 << 15  # most that a function is sampled at
-_TERMS = 1 << 20  # most of the series of a logarithm
+_NODES = 1 << 15  # largest number of points at which a function is sampled
+_TERMS = 1 << 20  # largest number of terms of the series of a logarithm
 MAX_DEGREE = 10_000
 
 Interval = tuple[float, float]
@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 class Series(NamedTuple):
     """f(x) = Σ_j values_j T_j(t), f'(x) = Σ_j slopes_j T_j(t), t = (x - centre) / radius.
 
-    Both to rounding: terms that are left out add up to less than about eps of the largest one.
+    Both hold to rounding: the omitted terms add up to less than about eps of the largest one.
 
     Attributes:
       rate: ρ > 1 with values_j and slopes_j about ρ^-j.
@@ -45,15 +45,17 @@ class Series(NamedTuple):
         return float(np.abs(self.values).sum())
 
     def error(self, degree: int) -> float:
-        """A bound of |f - p| on the interval, p the series up to a degree: |T_j| <= 1, so that
-        it is the sum of the coefficients left out."""
+        """A bound of |f - p| on the interval, where p is the series up to a degree.
+
+        Since |T_j| <= 1, it is the sum of the absolute values of the omitted coefficients.
+        """
         return float(np.abs(self.values[degree + 1 :]).sum())
 
     def degree(self, target: float) -> int:
-        """As `least_degree`.
+        """`least_degree`, if it is not too large.
 
         Raises:
-          ValueError: it is too large.
+          ValueError: it is above `MAX_DEGREE`.
         """
         found = self.least_degree(target)
         if found > MAX_DEGREE:
@@ -67,19 +69,19 @@ class Series(NamedTuple):
         return found
 
     def least_degree(self, target: float) -> int:
-        """The least degree of an error of at most `target`, which is 1 or more."""
-        left = np.cumsum(np.abs(self.values[::-1]))[::-1]  # left[j]: of the terms from j on
+        """The least degree, 1 or more, with an error of at most `target`."""
+        left = np.cumsum(np.abs(self.values[::-1]))[::-1]  # left[j]: terms from j on
         return max(int(np.argmax(np.append(left, 0.0) <= target)) - 1, 1)
 
 
 def log_series(low: float, high: float) -> Series:
-    """That of the logarithm. With q = (√high - √low) / (√high + √low)
+    """The series of the logarithm. With q = (√high - √low) / (√high + √low)
 
         log x = 2 log((√low + √high) / 2) + Σ_j 2 (-1)^(j+1) q^j / j T_j(t),
         1 / x = [1 + 2 Σ_j (-q)^j T_j(t)] / √(low high),
 
     from the generating function Σ_j r^j cos(jθ) / j = -½ log(1 - 2 r cos θ + r²), r = -q, and its
-    derivative. So the error of degree N is at most 2 q^(N+1) / ((N+1) (1-q)).
+    derivative. The error of degree N is therefore at most 2 q^(N+1) / ((N+1) (1-q)).
     """
     roots = math.sqrt(low), math.sqrt(high)
     q = (roots[1] - roots[0]) / (roots[1] + roots[0])
@@ -93,8 +95,9 @@ def log_series(low: float, high: float) -> Series:
 
 
 def series_of(f: Callable[[Any], Any], low: float, high: float) -> Series:
-    """That of a function of arrays, from its values at Chebyshev points, twice as many until the
-    coefficients have fallen to rounding.
+    """The series of a function of arrays, from its values at Chebyshev points.
+
+    The number of points is doubled until the coefficients have fallen to rounding.
 
     Raises:
       ValueError: f is not finite on the interval, not a function of arrays, or not smooth.
@@ -128,7 +131,7 @@ def series_of(f: Callable[[Any], Any], low: float, high: float) -> Series:
 
 
 def _resolved(values: Float[np.ndarray, " l"]) -> int | None:
-    """How many coefficients are above rounding, if the last quarter is rounding."""
+    """The number of coefficients above rounding, or None if any is in the last quarter."""
     sizes = np.abs(values)
     rounding = 64 * np.finfo(np.float64).eps * sizes.max()
     above = np.flatnonzero(sizes > rounding)

@@ -1,4 +1,4 @@
-"""Traces of functions of symmetric operators, by products with random signs."""
+"""Traces of functions of symmetric operators, from products with random signs."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from ._random_degree import RandomDegree
 from ._series import Interval, Series
 
 METHODS = ("chebyshev", "randomized_chebyshev", "lanczos")
-_SHARE = 0.1  # of the tolerance, for the truncation
+_SHARE = 0.1  # the share of the tolerance that truncation may take
 
 
 class Function(NamedTuple):
-    """f, and its Chebyshev series on an interval."""
+    """A function f and its Chebyshev series on an interval."""
 
     of: Callable[[Any], Any]
     series: Callable[[float, float], Series]
-    positive: bool  # of positive numbers alone
+    positive: bool  # f is defined for positive numbers only
 
     def on_host(self, values: np.ndarray) -> np.ndarray:
-        """f of float64 numbers, whatever JAX's default is."""
+        """f in float64, whatever JAX's default is."""
         with float64(), np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(self.of(values)).astype(np.float64)
 
 
 class Options(NamedTuple):
-    """What was asked for, checked."""
+    """The user's options, checked."""
 
     method: str
     tolerance: float
@@ -94,7 +94,12 @@ def estimated(
 
 
 class _Truncation(NamedTuple):
-    """Of the series: a degree (steps of Lanczos), and a bound of what is cut off of f."""
+    """Where the series ends.
+
+    Attributes:
+      degree: of the polynomial, or steps of Lanczos.
+      bound: of the error that this causes in f at an eigenvalue.
+    """
 
     series: Series | None
     degree: int
@@ -104,16 +109,17 @@ class _Truncation(NamedTuple):
 def _truncation(
     function: Function, interval: Interval, options: Options, n: int, size: float | None
 ) -> _Truncation:
-    """
+    """The truncation that the options ask for.
+
     Args:
-      size: about that of f at an eigenvalue, which the tolerance is relative to; None: the largest
-        one in the interval.
+      size: typical size of f at an eigenvalue, to which the tolerance is relative; None: the
+        largest in the interval.
     """
     series = function.series(*interval)
     size = series.size if size is None else max(size, 1e-14 * series.size)
     target = _SHARE * options.tolerance * size
     if options.method == "lanczos":
-        # m steps are exact for degree 2m - 1, and off by at most twice the error of the best one
+        # m steps are exact for degree 2m - 1: the error is at most twice the best polynomial's
         steps = min(options.degree or (series.least_degree(target / 2) + 2) // 2, n)
         return _Truncation(series, steps, 2 * series.error(2 * steps - 1))
     degree = options.degree or series.degree(target)
@@ -123,7 +129,7 @@ def _truncation(
 
 
 def _only_steps(options: Options) -> bool:
-    """Whether the number of steps is all that Lanczos was given, and needs."""
+    """Whether Lanczos was given a number of steps and no interval: it then needs no interval."""
     given = options.degree is not None and options.interval is None
     return options.method == "lanczos" and given
 
@@ -177,7 +183,7 @@ def _forms(
     method: str,
     rng: np.random.Generator,
 ) -> Forms:
-    """Of new probes, by one of the methods."""
+    """A function that draws k new probes and returns their quadratic forms."""
     n, series, degree = operator.size, cut.series, cut.degree
 
     def forms(k: int) -> np.ndarray:
@@ -201,7 +207,10 @@ def _forms(
 
 
 def _traced(operator: Operator, function: Function, key: PRNGKey, options: Options) -> Estimate:
-    """With derivatives by what the operator closes over; a fixed number of probes."""
+    """The estimate in JAX from a fixed number of probes.
+
+    It has derivatives with respect to the values that the operator closes over.
+    """
     n, k = operator.size, options.probes or BLOCK
     key_probes, key_degrees = jax.random.split(key)
     v = jax.random.rademacher(key_probes, (k, n), operator.dtype)
@@ -231,7 +240,7 @@ def _traced(operator: Operator, function: Function, key: PRNGKey, options: Optio
 
 
 def _weights(cut: _Truncation, k: int, key: PRNGKey, method: str):
-    """Coefficients of f and f' (k, l), and the last degree."""
+    """Coefficients of f and of f', (k, l) each, and the last degree."""
     assert cut.series is not None
     padding = max(2 - len(cut.series.values), 0)
     values, slopes = (np.pad(c, (0, padding)) for c in (cut.series.values, cut.series.slopes))

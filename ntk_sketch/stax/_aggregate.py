@@ -1,4 +1,4 @@
-"""The rule of Aggregate: sums over the edges of a graph that comes with each example."""
+"""The rule of Aggregate: sums over the edges of a graph, which is given with each example."""
 
 import dataclasses
 import math
@@ -25,13 +25,13 @@ from ._rule import Rule, check_axes, check_positions
 
 @dataclasses.dataclass(frozen=True)
 class Graphs:
-    """What `pattern` must be.
+    """The form that `pattern` must have.
 
     Attributes:
-        name: how errors call the layer.
-        axis: the axes of (n, *space, c) that are aggregated; `None`: all of the space.
-        sparse: whether edges are listed.
-        to_dense: makes weights of the pattern, or `None` where it is weights itself.
+        name: of the layer, for errors.
+        axis: the axes of (n, *space, c) that are aggregated; `None`: all spatial axes.
+        sparse: whether the pattern is a list of edges, instead of weights.
+        to_dense: the layer's function from patterns to weights; `None`: patterns are weights.
     """
 
     name: str
@@ -47,15 +47,16 @@ class Graphs:
         return tuple(a % (len(space) + 2) - 1 for a in axis)
 
     def check(self, pattern: Any, space: tuple[int, ...], examples: int | None = None) -> None:
-        """Refuses what is no graph of positions like these.
+        """Raises an error unless `pattern` holds graphs on the positions of `space`.
 
         Args:
-            examples: how many there are; `None`: any number.
+            examples: number of examples; `None`: any.
 
         Raises:
-            TypeError: there is none, or a pair of them, no array, or edges that are not integers.
-            ValueError: one of another shape, or not one for each example; weights that are not
-                finite, or edges to vertices that are not there, of arrays whose values are known.
+            TypeError: the pattern is missing, is a tuple or not an array, or has edges that are not
+                integers.
+            ValueError: the pattern has another shape, or not one graph for each example. If values
+                are known: weights are not finite, or an edge has a vertex that does not exist.
         """
         sizes = tuple(space[axis] for axis in self.along(space))
         wanted = f"weights (n, {', '.join(map(str, sizes * 2))})"
@@ -95,7 +96,7 @@ class Graphs:
             self._check_values(pattern, sizes)
 
     def _check_values(self, pattern: Array | np.ndarray, sizes: tuple[int, ...]) -> None:
-        """Refuses what NT takes in silence."""
+        """Raises an error for bad values that NT accepts silently."""
         if not self.sparse:
             if self.to_dense is None and not np.isfinite(np.asarray(pattern)).all():
                 raise ValueError(f"{self.name}: pattern has weights that are NaN or infinite.")
@@ -112,7 +113,7 @@ NOTE = """
 The sums over edges are exact. A nonlinearity after them divides by variances, which need the
 covariances of all pairs of vertices of a graph. These are exact up to 256 vertices. Beyond, the
 covariances of different vertices are *estimated* by products of features. Measured on graphs of
-400 vertices with four edges each, the estimate adds nothing that shows: the NTK error under
+400 vertices with four edges each, the estimate adds no visible error: the NTK error under
 `Nystroem(256)` is 0.014 with estimated and with exact covariances.
 
 Give `pattern` to `feature_map(...)` and to every call of the map.
@@ -122,8 +123,8 @@ Give `pattern` to `feature_map(...)` and to every call of the map.
 class Aggregate(Rule):
     """`K'(S, T) = Σ_st A[s, S] A'[t, T] K(s, t)` with the graphs `A` and `A'` of two examples.
 
-    Linear in the features. A nonlinearity after it needs all pairs of positions of an example
-    (`NOTE`).
+    The layer is linear in the features. A nonlinearity after it needs the covariances of all pairs
+    of positions of an example (`NOTE`).
     """
 
     positions, masks, compares = "pooled", True, True
@@ -149,8 +150,8 @@ class Aggregate(Rule):
         return AggregateTransform(self.layer, self.graphs, exact, offsets)
 
 
-#: In the place of a pattern that was not given. `None`, which NT takes for no aggregation, is what
-#: a map is looked at with, for the shapes of its features.
+#: The default of `pattern`, which raises an error. `None` means no aggregation in NT; it is passed
+#: when only the shapes of a map's features are needed.
 _NOT_GIVEN: Any = object()
 
 
@@ -180,7 +181,7 @@ class AggregateTransform(eqx.Module):
             return mixed.replace(variances=None)
         along = self.graphs.along(space)
         size = math.prod(space[axis] for axis in along)
-        # The weights are what the layer makes of one position at a time, in the place of channels.
+        # Aggregating unit vectors, with one channel for each position, gives the weights.
         lone = [space[axis] if axis in along else 1 for axis in range(len(space))]
         unit = np.eye(size, dtype=features.dtype).reshape(1, *lone, size)
         unit = jnp.broadcast_to(unit, (examples, *lone, size))

@@ -1,5 +1,6 @@
-"""The rule of GlobalSelfAttention: with linear scaling positions of an example are mixed with
-weights made from its own covariances.
+"""The rule of GlobalSelfAttention with linear scaling.
+
+Attention weights of an example come from the covariances of its own positions.
 """
 
 from typing import Any
@@ -18,26 +19,27 @@ from ._quadratic_attention import QuadraticAttention
 from ._rule import Rule, check_axes, check_positions
 
 NOTE = """
-The weights of an example come from the covariances of all pairs of its positions. These are exact
-up to 256 positions. Beyond, the covariances of different positions are *estimated* by products of
-features. Measured with 400 tokens and `linear_scaling=True`: the NTK error of `RandomFeatures(256)`
-is 0.10 to 0.12 with either; that of `Nystroem(256)` is 0.14 with estimated and 0.08 to 0.10 with
-exact covariances.
+The attention weights of an example come from the covariances of all pairs of its positions. These
+are exact up to 256 positions. Beyond, the covariances of different positions are *estimated* by
+products of features. Measured with 400 tokens and `linear_scaling=True`: the NTK error of
+`RandomFeatures(256)` is 0.10 to 0.12 with estimated and with exact covariances; that of
+`Nystroem(256)` is 0.14 with estimated and 0.08 to 0.10 with exact covariances.
 
-With `linear_scaling=True` the layer is linear given its weights, and adds no error of its own. With
-`linear_scaling=False` its kernel is cubic in that of the inputs, and the features of that cube are
-landmarks (`Nystroem`) or sketches, which err: with 400 tokens the NTK error is 0.27 under
-`Nystroem(256)` and 0.56 under `RandomFeatures(256)`, with estimated and with exact covariances.
-Take a larger width there.
+With `linear_scaling=True` the layer is linear for given attention weights, and adds no error of its
+own. With `linear_scaling=False` its kernel is cubic in that of the inputs. Features of the cubic
+kernel come from landmarks (`Nystroem`) or sketches, and both have an error: with 400 tokens the NTK
+error is 0.27 under `Nystroem(256)` and 0.56 under `RandomFeatures(256)`, with estimated and with
+exact covariances. Use a larger width there.
 """
 
 
 class Attention(Rule):
     """`K' = W_OV² G K Gᵀ + b_std²`, `Θ' = W_OV² G Θ Gᵀ + 2 W_OV² G K Gᵀ + b_std²`,
 
-    with `G = ζ(W_QK (K + R))` of each example, `R` the covariance of positional embeddings and ζ
-    the mechanism (a softmax over the second position). Given G it is linear in the features,
-    followed by an affine layer. With `val_pos_emb` all of K, Θ and their features have R added.
+    Each example has attention weights `G = ζ(W_QK (K + R))`, where `R` is the covariance of
+    positional embeddings and ζ the mechanism (a softmax over the second position). For given G the
+    layer is linear in the features; an affine layer follows. With `val_pos_emb`, R is added to K
+    and Θ, and a root of it to their features.
 
     G needs the covariances of all pairs of positions of an example (`NOTE`).
 
@@ -71,12 +73,12 @@ class Attention(Rule):
 
 
 class AttentionTransform(eqx.Module):
-    """Attention to positions like those of a sample.
+    """The layer fitted to the positions of a sample.
 
     Attributes:
-        embedding: with a root where values have embeddings too.
+        embedding: of the sample's positions, with a root if values have embeddings too.
         query_key: `W_QK`.
-        affine: what follows the mixing.
+        affine: the affine layer after the weighted sums, which is left pending.
     """
 
     embedding: Embedded
@@ -107,11 +109,11 @@ class AttentionTransform(eqx.Module):
         return mixed.replace(variances=variances, channels=self.channels, pending=affine)
 
     def weights(self, covariance: Array, mask: Array | None) -> Array:
-        """`G` (n, P, P): of every position those of all others."""
+        """Attention weights `G` (n, P, P): row s holds the weights of all positions for s."""
         scores = in_dtype(self.query_key, covariance.dtype) * covariance
         seen = None if mask is None else ~mask.reshape(len(mask), 1, -1)
         if self.mechanism == "SOFTMAX":
-            # Not -inf, as in NT: where all are masked there is no NaN.
+            # Finite, as in NT: with -inf the softmax is NaN if all positions are masked.
             low = jnp.finfo(scores.dtype).min / 2
             return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, low))
         scores = scores if seen is None else jnp.where(seen, scores, 0)
@@ -121,7 +123,7 @@ class AttentionTransform(eqx.Module):
 
 
 def mixed_positions(weights: Array, block: Array) -> Array:
-    """`Σ_t G[s, t] x_t` of vectors `x` (n, *space, p)."""
+    """`Σ_t G[s, t] x_t` for vectors `x` (n, *space, p)."""
     rows = block.reshape(len(block), -1, block.shape[-1])
     return jnp.matmul(weights, rows, precision="highest").reshape(block.shape)
 
@@ -159,7 +161,7 @@ def global_self_attention(
     mechanism = getattr(attention_mechanism, "value", attention_mechanism)
     query_key, weight = W_query_std * W_key_std, W_out_std * W_value_std
     axes = (batch_axis, channel_axis)
-    if not linear_scaling:  # with another mechanism than the identity NT has no kernel
+    if not linear_scaling:  # NT has a kernel here only if the mechanism is the identity
         return QuadraticAttention(layer, embedding, query_key * weight, b_std, n_chan_out, axes)
     affine = Affine(weight, b_std, 2**0.5 * weight, b_std)
     return Attention(layer, embedding, mechanism, query_key, affine, n_chan_out, axes)

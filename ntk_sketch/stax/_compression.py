@@ -1,4 +1,4 @@
-"""Fewer features in place of patches that are too long to be handed on."""
+"""Projections of patches that are too long for the next layer on fewer features."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from ..methods import Method
 
 
 class Compression(eqx.Module):
-    """Patches of one branch, projected. Exact variances stay as they are.
+    """Projects the patches of one branch. Exact variances do not change.
 
     Attributes:
-        expansion: of the method, as of a product of one branch.
-        nngp, ntk: which of φ and ψ it is for; the other is formed.
+        expansion: the method's projection, which takes a list of one branch.
+        nngp, ntk: whether φ, and ψ, is projected; otherwise it is formed.
     """
 
     expansion: Any
@@ -33,7 +33,7 @@ class Compression(eqx.Module):
 
 
 class CompressionTransform(eqx.Module):
-    """Of one branch, or of some of a list of them."""
+    """The compression of one branch, or of each branch in a list; `None` changes nothing."""
 
     branches: tuple[Compression | None, ...]
 
@@ -54,7 +54,7 @@ def compresses(method: Method, features: Any) -> bool:
 def compression(
     name: str, method: Method, features: Any, keys: tuple[PRNGKey, ...]
 ) -> CompressionTransform:
-    """Drawn for features like these, before the layer of this name, with a key for each branch."""
+    """Fits the compression of `features` before layer `name`, with one key for each branch."""
     method.check_examples(name, features)
 
     def one(branch: HiddenFeatures, key: PRNGKey) -> Compression | None:
@@ -67,8 +67,9 @@ def compression(
 
 
 def wanted_before(method: Method, offsets: Any, shape: Any) -> Any:
-    """The offsets at which a layer needs variances, and those by which the method compresses what
-    comes before it: those of each position with itself.
+    """The offsets at which variances are needed before a layer.
+
+    `offsets` are those that the layer needs. Compression also needs the variance of each position.
     """
     if method.compressed_width is None or not method.uses_variances:
         return offsets

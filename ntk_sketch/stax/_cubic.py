@@ -1,4 +1,4 @@
-"""Features of kernels `D J(s, t)` with `D = Σ_uv J(u, v) V(u, v)`, sums over all positions."""
+"""Features of kernels `D J(s, t)`, where `D = Σ_uv J(u, v) V(u, v)` sums over all positions."""
 
 from typing import Any
 
@@ -19,8 +19,11 @@ from ._embedding import Embedded
 
 
 class Sides(eqx.Module):
-    """Vectors of all positions (n, P, p): of keys and queries, and of values; of K and, or `None`,
-    of Θ.
+    """The vectors at all positions, (n, P, p) each.
+
+    Attributes:
+        keys, values: NNGP vectors of keys and queries, and of values.
+        keys_ntk, values_ntk: NTK vectors of the same, or `None`.
     """
 
     keys: Array
@@ -30,7 +33,7 @@ class Sides(eqx.Module):
 
     @classmethod
     def of(cls, features: HiddenFeatures, embedding: Embedded) -> "Sides":
-        """Values have embeddings as keys have."""
+        """The vectors if values have the same embeddings as keys."""
         keys, keys_ntk = _rows(embedding.features(features.concrete()))
         return cls(keys, keys, keys_ntk, keys_ntk)
 
@@ -49,11 +52,11 @@ def _rows(features: HiddenFeatures) -> tuple[Array, Array | None]:
 
 
 class Products(eqx.Module):
-    """`(A j_s) ⊙ Σ_u (B j_u) ⊙ (C v_u) / √m` with independent A, B and C.
+    """Sketches `(A j_s) ⊙ Σ_u (B j_u) ⊙ (C v_u) / √m` with independent A, B and C.
 
     Attributes:
-        a, b, c: (p, m) for keys and queries, keys, values.
-        ntk: likewise for the vectors of Θ, or `None`.
+        a, b, c: projections (p, m) of the vectors `j_s`, `j_u` and `v_u`.
+        ntk: the same for NTK vectors, or `None`.
     """
 
     a: Array
@@ -86,7 +89,7 @@ class Products(eqx.Module):
 
 
 def products(sides: Sides, width: int, key: PRNGKey) -> Products:
-    """Random products of `width` features for vectors like these."""
+    """Draws products of `width` features for vectors of these shapes."""
     dtype = sides.keys.dtype
     kinds = [sides.keys, sides.keys, sides.values]
     if sides.keys_ntk is not None and sides.values_ntk is not None:
@@ -99,12 +102,13 @@ def products(sides: Sides, width: int, key: PRNGKey) -> Products:
 
 
 class Landmarks(eqx.Module):
-    """Kernels with positions of the sample, times an inverse root of their Gram matrix.
+    """Kernel values with landmarks, times an inverse root of the landmarks' Gram matrix.
 
     Attributes:
-        sides: of the examples that landmarks are positions of (E, P, p).
-        place: which example of these, and which position, (m,) each.
-        examples: which ones of the sample they are.
+        sides: vectors (E, P, p) of the E examples that landmarks come from.
+        place: for each landmark its example among these, and its position, (m,) each.
+        roots, roots_ntk: inverse roots of the Gram matrices of both kernels.
+        examples: sorted indices of these examples in the sample.
     """
 
     sides: Sides
@@ -123,7 +127,7 @@ class Landmarks(eqx.Module):
 
 
 def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
-    """Both kernels (n, P, m) of all positions with those of `z` at `place`."""
+    """Both kernels (n, P, m), of all positions of `x` with the positions `place` of `z`."""
     example, position = place
 
     def gram(a, b):
@@ -143,7 +147,10 @@ def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
 
 
 def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
-    """As many positions as `width` says, all alike; or all that are not masked."""
+    """Landmarks at `width` uniformly random positions, or at all unmasked ones if there are fewer.
+
+    A `width` of `None` means all.
+    """
     shape = sides.keys.shape[:2]
     seen = np.ones(shape, bool) if mask is None else ~np.asarray(mask).reshape(shape)
     usable = np.flatnonzero(seen)
@@ -169,6 +176,6 @@ def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
 
 
 def _gram(z: Sides, place: Any) -> tuple[Array, Array | None]:
-    """Both Gram matrices (m, m)."""
+    """Both Gram matrices (m, m) of landmarks."""
     k, k_ntk = kernels(z, z, place)
     return k[place], None if k_ntk is None else k_ntk[place]

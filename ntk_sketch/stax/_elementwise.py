@@ -1,4 +1,4 @@
-"""The rule of every nonlinearity at once: its kernels and its value come from NT's own triple."""
+"""The rule of elementwise nonlinearities, whose function and kernels come from NT's triple."""
 
 import math
 import numbers
@@ -87,12 +87,13 @@ class NonlinearityTransform(eqx.Module):
 
 
 def nonlinearity(layer, *args, **kwargs) -> Rule:
-    """The rule of an elementwise nonlinearity, ours or a user's: `register(constructor,
-    nonlinearity)`.
+    """The rule of an elementwise nonlinearity.
 
-    All that features need is in NT's triple: `apply_fn((), x)` is `σ(x)`, and `kernel_fn` maps the
-    `nngp`, `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry. Where `σ(s u) = s^p σ(u)`,
-    `homogeneous(p)` is the better rule.
+    Use this to give features to an elementwise layer that is not in this library:
+    `register(constructor, nonlinearity)`. If `σ(s u) = s^p σ(u)`, use `homogeneous(p)` instead.
+
+    Features need NT's triple only: `apply_fn((), x)` is `σ(x)`, and `kernel_fn` maps the `nngp`,
+    `ntk`, `cov1` and `cov2` of an `nt.Kernel` entry by entry.
 
     Example:
         >>> from ntk_sketch.stax import nonlinearity
@@ -105,17 +106,19 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
 
 
 def smooth(layer, *args, **kwargs) -> Rule:
-    """The rule of nonlinearities that jump nowhere, and whose derivative does not."""
+    """The rule of nonlinearities that have no jumps, and whose derivative has none."""
     return Nonlinearity(DualActivation(layer, smooth=True))
 
 
 def homogeneous(degree: float | int) -> Callable[..., Rule]:
-    """The rule of nonlinearities with `σ(s u) = s^degree σ(u)` for all s > 0, such as `Relu` with
-    degree 1, whose kernels are then right at any scale of the inputs.
+    """The rule of nonlinearities with `σ(s u) = s^degree σ(u)` for all s > 0.
+
+    Use this instead of `nonlinearity` for such functions, for example `Relu` with degree 1. Kernels
+    are then right at any scale of the inputs.
 
     Args:
-        degree: a number, 0 or more. Kernels are computed at unit variances and scaled by it, so
-            that a wrong one makes them wrong.
+        degree: a number, 0 or more. Kernels are computed at unit variances and scaled according to
+            it, so that a wrong degree gives wrong kernels.
 
     Example:
         >>> from ntk_sketch.stax import homogeneous
@@ -140,8 +143,10 @@ def monomial(layer, degree) -> Rule:
 
 
 def exp_normalized(exponential: Callable[..., Any]) -> Callable[..., Rule]:
-    """Of `√(q q') exp(γ (ρ + shift))`: at unit variances `E[a e^{b u} a e^{b v}] = a² e^{b²} e^{b²
-    ρ}` with `b = √γ`, `a = e^{γ (shift - 1) / 2}`, the kernel of `exponential(a, b)`.
+    """The rule of the kernel `√(q q') exp(γ (ρ + shift))`.
+
+    At unit variances this is `E[a e^{b u} a e^{b v}] = a² e^{b²} e^{b² ρ}` with `b = √γ` and `a =
+    e^{γ (shift - 1) / 2}`, the kernel of `exponential(a, b)`.
     """
 
     def unit(gamma, shift, do_clip) -> DualActivation | None:
@@ -158,13 +163,15 @@ def exp_normalized(exponential: Callable[..., Any]) -> Callable[..., Rule]:
 
 
 def elementwise(layer, fn, nngp_fn, d_nngp_fn):
-    """The user's formula, or its automatic derivative, may divide by zero at cosine one."""
+    """The rule of a user's formula. It or its derivative may divide by zero at cosine one."""
     return Nonlinearity(DualActivation(layer, interior=True))
 
 
 def rectified_monomial(layer, degree):
-    """NT's formula is 0/0 at cosine one, and its derivative unstable near it; that is the next
-    lower monomial's kernel.
+    """The rule of rectified monomials.
+
+    NT's formula is 0/0 at cosine one, and its automatic derivative is unstable near it. The
+    derivative comes from the kernel of the next lower monomial instead.
     """
     derivative = None
     if degree > 0:

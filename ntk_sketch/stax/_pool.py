@@ -1,4 +1,4 @@
-"""Rules of the pools: linear in the features, so that NT's own pool is applied to each feature."""
+"""Rules of pools. Pools are linear: NT's own pool is applied to each feature."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from ._weights import windows_of
 class Pool(Rule):
     """`K'(S, T)` is the sum, or mean, of `K(s, t)` over the pairs of positions in two windows.
 
-    A mean counts masked positions of its window, as NT's does.
+    As in NT, a mean counts the masked positions of its window.
     """
 
     positions, masks = "pooled", True
@@ -69,7 +69,7 @@ GLOBAL_POOL_NOTE = """
 The pool itself is exact. A nonlinearity after it divides by the variance of the pooled position,
 the sum of the covariances of all pairs of positions of an example. These are exact up to 256
 positions. Beyond, the covariances of different positions are *estimated* by products of features.
-Measured with 400 positions, the estimate adds nothing that shows: the NTK error is 0.14 under
+Measured with 400 positions, the estimate adds no visible error: the NTK error is 0.14 under
 `Nystroem(256)` and 0.09 under `RandomFeatures(256)`, with estimated and with exact covariances.
 """
 
@@ -77,8 +77,8 @@ Measured with 400 positions, the estimate adds nothing that shows: the NTK error
 class GlobalPool(Rule):
     """`K'` is the sum, or mean, of `K(s, t)` over all pairs of positions.
 
-    A nonlinearity after it needs the variance of the pooled features, and so all pairs of positions
-    of an example (`GLOBAL_POOL_NOTE`). A mean is over positions that are not masked.
+    A nonlinearity after it needs the variance of the pooled features, and so the covariances of all
+    pairs of positions of an example (`GLOBAL_POOL_NOTE`). A mean is over unmasked positions.
     """
 
     positions, masks = "pooled", True

@@ -1,4 +1,4 @@
-"""The rule of GlobalSelfAttention without linear scaling, for the identity as its mechanism."""
+"""The rule of GlobalSelfAttention without linear scaling, with the identity as its mechanism."""
 
 import functools
 from typing import Any
@@ -20,19 +20,19 @@ from ._rule import Rule, check_axes, check_positions
 
 
 class QuadraticAttention(Rule):
-    """`K'(s, t) = W² D J(s, t) + b_std²` with `D = Σ_uv J(u, v) V(u, v)` of two examples,
+    """`K'(s, t) = W² D J(s, t) + b_std²` with `D = Σ_uv J(u, v) V(u, v)` of two examples.
 
-    `J` the covariance of keys and queries and `V` that of values: K with the positional embeddings
-    that they have. With Θ_J and Θ_V likewise
+    `J` is the covariance of keys and queries, and `V` that of values. Both are K, with the
+    covariance of positional embeddings added if there are any. With Θ_J and Θ_V defined likewise,
 
         Θ' = W² (D_Θ J + D (Θ_J + 4 J)) + b_std²,    D_Θ = Σ_uv J Θ_V + V Θ_J.
 
-    A cubic kernel of the features, not a linear map of them: a method that looks at data takes
-    landmarks, others sketch products of three random projections,
+    The kernel is cubic in that of the inputs, so that the layer is not a linear map of features. A
+    data-dependent method uses landmarks. Other methods sketch products of three random projections,
 
-        φ'_s = W (A φ_s) ⊙ Σ_u (B φ_u) ⊙ (C φ_u) / √m,
+        φ'_s = W (A φ_s) ⊙ Σ_u (B φ_u) ⊙ (C φ_u) / √m.
 
-    unbiased, of a variance that falls with 1/m.
+    The sketch is unbiased, and its variance falls as 1/m.
 
     Source: Hron, Bahri, Sohl-Dickstein and Novak 2020 (arXiv 2006.10540); the sketch is derived
     here.
@@ -67,7 +67,7 @@ class QuadraticAttention(Rule):
             made = landmarks(entering(features), features.mask, getattr(method, "width", None), key)
         elif hasattr(method, "width"):
             made = products(eqx.filter_eval_shape(entering, features), method.width.one, key)
-        else:  # variances alone
+        else:  # the method only propagates variances
             made = None
         return QuadraticTransform(
             embedding,
@@ -83,12 +83,12 @@ class QuadraticAttention(Rule):
 
 
 class QuadraticTransform(eqx.Module):
-    """Attention to positions like those of a sample.
+    """The layer fitted to the positions of a sample.
 
     Attributes:
-        made: `Products` or `Landmarks`; `None` makes no features.
+        made: `Products` or `Landmarks`; `None` if only variances are needed.
         values: whether values have embeddings.
-        normalize: features are rescaled to their exact norms.
+        normalize: whether features are rescaled to their exact norms.
     """
 
     embedding: Embedded
@@ -127,7 +127,7 @@ class QuadraticTransform(eqx.Module):
         return after.map(after.masked)
 
     def vectors(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
-        """Of the kernels without weight and bias."""
+        """Features of both kernels without weight and bias."""
         if self.made is None:
             nothing = jnp.zeros((*features.nngp[0].shape[:-1], 1), features.dtype)
             return nothing, None if features.ntk is None else nothing
@@ -138,7 +138,7 @@ class QuadraticTransform(eqx.Module):
         return nngp, ntk
 
     def variances(self, features: HiddenFeatures, weight: Array) -> Variances:
-        """Exact ones behind the layer, without its bias."""
+        """Variances after the layer, without its bias."""
         space = features.space
         along, offsets = tuple(range(len(space))), self.offsets
         offsets = ((0,),) * len(space) if offsets is None else offsets
@@ -163,5 +163,5 @@ class QuadraticTransform(eqx.Module):
 
 
 def total(matrices: Array) -> Array:
-    """Of all pairs of positions (n, 1, 1)."""
+    """The sum over all pairs of positions (n, 1, 1)."""
     return jnp.sum(matrices, (1, 2), keepdims=True)

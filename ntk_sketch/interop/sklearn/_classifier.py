@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ._ridge import RidgeEstimator, weights_of
 
-_POINTS = 32  # of Gauss-Hermite quadrature
+_POINTS = 32  # number of points of Gauss-Hermite quadrature
 
 
 class NTKClassifier(ClassifierMixin, RidgeEstimator):
@@ -121,8 +121,10 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
 def _share_of_largest(
     mean: Float[np.ndarray, "n k"], spread: Float[np.ndarray, "n k"]
 ) -> Float[np.ndarray, "n k"]:
-    """P(x_c > x_d for all d) of independent normal numbers, by Gauss-Hermite quadrature over x_c:
-    E Π_d Φ((x_c - mean_d) / spread_d)."""
+    """P(x_c > x_d for all d) for independent normal numbers x.
+
+    It is E Π_d Φ((x_c - mean_d) / spread_d), by Gauss-Hermite quadrature over x_c.
+    """
     points, weights = np.polynomial.hermite_e.hermegauss(_POINTS)
     k = mean.shape[1]
     log_share = np.empty_like(mean)

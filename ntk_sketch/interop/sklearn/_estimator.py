@@ -1,4 +1,4 @@
-"""What the estimators have in common: parameters of the network, and its feature map."""
+"""The base class of all estimators: parameters of the network, and its feature map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLE = 20_000
 
 
 class Plan(NamedTuple):
-    """What a feature map is made of, but for data."""
+    """The parts of a feature map that do not depend on data."""
 
     model: Layer
     method: Method
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
 
 
 class NetworkEstimator(BaseEstimator):
-    """Parameters are those of `NTKFeatures`, where they are documented."""
+    """Base class of the estimators; `NTKFeatures` documents its parameters."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class NetworkEstimator(BaseEstimator):
         return tags
 
     def _rows(self, X: Any, y: Any = "no_validation", *, reset: bool, **options: Any) -> Any:
-        """X as `Rows`, checked, and y if it is given."""
+        """X, checked, as `Rows`; and y if it is given."""
         options |= {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "reset": reset}
         found = validate_data(self, X, y, **options)
         return (Rows(found[0]), found[1]) if isinstance(found, tuple) else Rows(found)
@@ -81,7 +81,7 @@ class NetworkEstimator(BaseEstimator):
         return Plan(model, method, None if shape is None else Images(shape))
 
     def _map_of(self, rows: Rows, rescaled: Rescaled | None = None) -> FeatureMap:
-        """The feature map whose landmarks are among the rows."""
+        """A feature map with landmarks from these rows."""
         plan = self._plan(rows.shape[1])
         rng = check_random_state(self.random_state)
         key = jax.random.key(int(rng.randint(np.iinfo(np.int32).max)))
@@ -92,10 +92,10 @@ class NetworkEstimator(BaseEstimator):
 
 
 def digits(dtype: np.dtype) -> contextlib.AbstractContextManager:
-    """JAX with the digits of the dtype, in this thread alone."""
+    """A context in which JAX computes in this dtype, in this thread only."""
     return float64() if dtype == np.float64 else contextlib.nullcontext()
 
 
 def on_host(tree: Any) -> Any:
-    """With NumPy's arrays, which are pickled with all digits whether JAX has 64 bits or not."""
+    """The tree with NumPy arrays, which keep float64 when pickled even if JAX has 32 bits."""
     return jax.tree.map(lambda a: np.asarray(a) if isinstance(a, jax.Array) else a, tree)

@@ -1,4 +1,4 @@
-"""Inputs rescaled by what a fitted predictor depends on: recursive feature machines."""
+"""Feature learning by recursive feature machines: inputs rescaled by average gradients."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...numerics._precision import matmul
 from ...solvers import RidgeSolution
 
 RELEVANCES = ("diagonal", "full")
-_BATCH = 256  # rows whose gradients are computed at once
+_BATCH = 256  # number of rows whose gradients are computed at once
 
 
 class Rescaled(eqx.Module):
-    """x times the root of a matrix of relevances, or of its diagonal."""
+    """x times the root of a relevance matrix, or of its diagonal."""
 
     root: Float[Inputs, "d ..."]
 
@@ -31,8 +31,9 @@ class Rescaled(eqx.Module):
 def relevance_root(
     solution: RidgeSolution, x: Float[np.ndarray, "n d"], relevance: str
 ) -> Float[np.ndarray, "d ..."]:
-    """√M of the average outer product of gradients, M = Σᵢ Σₒ ∇fₒ(xᵢ) ∇fₒ(xᵢ)ᵀ up to a factor that
-    makes the mean of its diagonal 1; or √ of the diagonal alone.
+    """√M with M = Σᵢ Σₒ ∇fₒ(xᵢ) ∇fₒ(xᵢ)ᵀ, the average outer product of gradients; or √(diag M).
+
+    M is scaled so that the mean of its diagonal is 1.
 
     Cost: a vector-Jacobian product of the features for each output and row.
 
@@ -47,7 +48,7 @@ def relevance_root(
             g = gradient.astype(np.float64)
             total += np.sum(g**2, axis=0) if total.ndim == 1 else g.T @ g
     diagonal = total if total.ndim == 1 else np.diagonal(total)
-    if not diagonal.sum() > 0:  # a constant depends on nothing
+    if not diagonal.sum() > 0:  # a constant predictor has no gradients
         return np.ones(x.shape[1])
     total /= diagonal.mean()
     if total.ndim == 1:
@@ -58,7 +59,7 @@ def relevance_root(
 
 @eqx.filter_jit
 def _gradients(solution: RidgeSolution, x: Any) -> Float[Array, "k n d"]:
-    """Of each output with respect to its own row."""
+    """Gradients of each output with respect to its own row."""
     outputs, pullback = jax.vjp(lambda x: jnp.reshape(solution.predict(x), (len(x), -1)), x)
     ones = jnp.eye(outputs.shape[1], dtype=outputs.dtype)
     towards = jnp.broadcast_to(ones[:, None, :], (len(ones), *outputs.shape))

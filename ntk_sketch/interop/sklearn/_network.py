@@ -1,4 +1,4 @@
-"""From parameters of estimators to a model and a method."""
+"""The model and method that belong to the parameters of an estimator."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 class Images(eqx.Module):
-    """Rows of pixels as images (height, width, channels)."""
+    """Reshapes rows of pixels to images (height, width, channels)."""
 
     shape: tuple[int, ...] = eqx.field(static=True)
 
@@ -51,8 +51,11 @@ class Images(eqx.Module):
 def network_of(
     depth: Any, activation: Any, W_std: Any, b_std: Any, image_shape: tuple[int, ...] | None
 ) -> Layer:
-    """`depth` hidden layers: fully connected, or of images 3x3 convolutions, each followed by a
-    mean over 2x2 pixels while an image has at least 4 of them a side."""
+    """A net of `depth` hidden layers, fully connected or of 3x3 convolutions for images.
+
+    Each convolution is followed by a mean over 2x2 pixels while images have at least 4 pixels a
+    side.
+    """
     depth = checked_integer(depth, "depth")
     if isinstance(activation, str):
         activation = ACTIVATIONS[checked_choice(activation, "activation", tuple(ACTIVATIONS))]
@@ -77,9 +80,10 @@ def network_of(
 
 
 def method_of(method: Any, n_components: Any, vectors: bool) -> Method:
-    """
+    """The method of this name or object.
+
     Args:
-      vectors: the network is one of vectors whose layers have no method of their own.
+      vectors: whether the net takes vectors and none of its layers has its own method.
     """
     if isinstance(method, Method):
         return method

@@ -14,11 +14,11 @@ from ...solvers._primal_spectrum import PrimalSpectrum
 
 
 class Sample(NamedTuple):
-    """Rows that were fitted, by which the scale of variances is found.
+    """Some of the fitted rows, which determine the scale of variances.
 
     Attributes:
       z: features.
-      missing: k(x, x) - |z|², what features miss of the exact variance.
+      missing: k(x, x) - |z|², the diagonal of the residual kernel.
       y: targets.
       weights: of the rows, above 0.
     """
@@ -30,17 +30,19 @@ class Sample(NamedTuple):
 
 
 class Posterior:
-    """The Gaussian process whose mean the regression is.
+    """The Gaussian process whose mean is the regression.
 
-    With features Z of n rows, ZᵀZ = V diag(s) Vᵀ (centred if there is an intercept) and λ the
-    regulariser, a process of covariance a² k and noise a² λ has at features z the variance
+    Let Z be the features of n rows, ZᵀZ = V diag(s) Vᵀ (centred if there is an intercept) and λ the
+    regulariser. Under a process of covariance a² k and noise a² λ, an observation at features z has
+    the variance
 
-        a² (λ + λ h(z) + k(x, x) - |z|²),   h(z) = Σᵢ (z V)ᵢ² / (sᵢ + λ) (+ 1 / n),
+        a² (λ + λ h(z) + k(x, x) - |z|²),   h(z) = Σᵢ (z V)ᵢ² / (sᵢ + λ) (+ 1 / n).
 
-    of an observation. For each output a² is the mean, over a sample of the rows, of the squared
-    leave-one-out residual over what this says of it, λ / (1 - h) + k(x, x) - |z|²: variances are
-    right on average whatever the noise. (The likelihood would take for signal what features miss.)
-    A row of weight w has the noise a² λ / w, and the leverage w h.
+    The process predicts that the squared leave-one-out residual of a row is a² (λ / (1 - h) +
+    k(x, x) - |z|²) on average. For each output, a² is the mean, over a sample of the rows, of the
+    squared residual divided by this expression without a². Variances are therefore right on average
+    whatever the noise. (The likelihood would take the residual kernel for signal.) A row of weight
+    w has noise a² λ / w and leverage w h.
 
     Source: F. Bachoc, Comput. Stat. Data Anal. 66 (2013), 55-69, section 2.2.
     """
@@ -52,7 +54,7 @@ class Posterior:
     def variances(
         self, z: Float[np.ndarray, "b p"], missing: Float[np.ndarray, " b"]
     ) -> Float[np.ndarray, "b k"]:
-        """Of observations at features z, of whose exact variance so much is missing."""
+        """Variances of observations at features z with `missing` k(x, x) - |z|²."""
         unscaled = self._penalty * (1 + self._leverages(z)) + missing
         return unscaled[:, None] * self._scale
 
@@ -64,7 +66,7 @@ class Posterior:
 
     @functools.cached_property
     def _scale(self) -> Float[np.ndarray, " k"]:
-        """a²."""
+        """a² of each output."""
         z, missing, y, row_weights = self._sample
         most = 1 - np.sqrt(np.finfo(float).eps)
         leverages = np.minimum(row_weights * self._leverages(z), most)

@@ -1,4 +1,4 @@
-"""Feature maps and statistics of the last fits, which fits that differ in `alpha` alone share."""
+"""A cache of feature maps and statistics, shared by fits that differ only in `alpha`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = 1 << 29
 
 
 class Recent:
-    """What was made last, by key, up to 512 MiB; safe in threads."""
+    """A thread-safe cache of the most recently used objects, up to 512 MiB."""
 
     def __init__(self, budget: int = _BYTES):
         self._budget = budget
@@ -21,7 +21,7 @@ class Recent:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made under the key, or what `make` returns; None is no key."""
+        """The object of this key, or a new one by `make`; nothing is kept if the key is None."""
         if key is None:
             return make()
         with self._lock:

@@ -1,4 +1,4 @@
-"""What the regressor and the classifier have in common: a regression on features of rows."""
+"""The base class of regressor and classifier: ridge regression on features of rows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ._rows import Rows, digest_of
 #: Candidates for `alpha`.
 _PATH = tuple(float(a) for a in np.logspace(-7, 0, 15))
 
-_GRADIENTS = 2048  # rows whose gradients say what columns matter
-_SAMPLE = 512  # rows that the scale of predictive variances is found from
-_FEWEST = 32  # rows that are no landmarks, from which an error is estimated
+_GRADIENTS = 2048  # largest number of rows whose gradients are averaged for feature learning
+_SAMPLE = 512  # largest number of rows from which the scale of predictive variances is estimated
+_FEWEST = 32  # least number of rows that are not landmarks, from which an error is estimated
 
 recent = Recent()
 
@@ -37,7 +37,7 @@ class Made(NamedTuple):
 
 
 class RidgeEstimator(NetworkEstimator):
-    """Parameters and attributes are documented at `NTKRegressor`."""
+    """Base class of both estimators; `NTKRegressor` documents its parameters and attributes."""
 
     def __init__(
         self,
@@ -79,10 +79,11 @@ class RidgeEstimator(NetworkEstimator):
     def _fit(
         self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None, *, go_on: bool = False
     ) -> None:
-        """
+        """Fits the rows.
+
         Args:
           targets: (n,) or (n, k), float64.
-          go_on: with the statistics of the rows before.
+          go_on: whether to add to the statistics of earlier rows, if there are any.
         """
         if go_on and hasattr(self, "statistics_"):
             if isinstance(self.alpha, str) and self.alpha == "loo":
@@ -112,7 +113,10 @@ class RidgeEstimator(NetworkEstimator):
     def _learned(
         self, rounds: int, rows: Rows, targets: np.ndarray, weights: np.ndarray | None
     ) -> Rescaled | None:
-        """What the rounds make of the columns, as long as rows that are held out gain by it."""
+        """The rescaling found by rounds of feature learning; None if no round helps.
+
+        Rounds end when the error on held-out rows no longer falls.
+        """
         checked_choice(self.relevance, "relevance", RELEVANCES)
         if self.image_shape is not None:
             raise ValueError("feature_learning is of columns: not available with image_shape")
@@ -178,8 +182,11 @@ class RidgeEstimator(NetworkEstimator):
         self.alpha_ = solution.diag_reg
 
     def _selector(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Any:
-        """Scores of the rows that are no landmarks, or of all if nearly all of them are: features
-        of as many rows as there are landmarks are those of the exact kernel."""
+        """The criterion that chooses `alpha`.
+
+        GCV leaves landmarks out, because their features reproduce the exact kernel. If nearly all
+        rows are landmarks, it takes all rows.
+        """
         targets = targets.astype(self._dtype)
         if isinstance(self.alpha, str) and self.alpha == "loo":
             x, y, sample_weight = rows.examples(targets, weights)
@@ -194,7 +201,7 @@ class RidgeEstimator(NetworkEstimator):
         return np.concatenate([self.feature_map_.is_landmark(x) for x in rows.chunks()])
 
     def _key(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Hashable:
-        """Of all that the statistics depend on; None where a random state goes on by itself."""
+        """A key of all that the statistics depend on; None if the random state is no integer."""
         if not isinstance(self.random_state, int | np.integer):
             return None
         plan = self._plan(rows.shape[1])
@@ -217,7 +224,7 @@ class RidgeEstimator(NetworkEstimator):
         return np.sqrt(np.concatenate([self._posterior.variances(*part) for part in parts]))
 
     def _sample_of(self, rows: Rows, targets: np.ndarray, weights: np.ndarray | None) -> Sample:
-        """Of rows that are no landmarks, or of all if nearly all of them are."""
+        """A sample of rows that are not landmarks, or of all rows if nearly all are landmarks."""
         weights = np.ones(len(rows)) if weights is None else weights
         index = np.flatnonzero(~self._landmarks(rows) & (weights > 0))
         if len(index) < _FEWEST:
@@ -228,7 +235,7 @@ class RidgeEstimator(NetworkEstimator):
         return Sample(z, missing, y.reshape(len(y), -1), weights[chosen])
 
     def _features(self, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features of rows, batch by batch, and what they miss of the exact variances."""
+        """Features of rows and the diagonal of the residual kernel, batch by batch."""
         options = {"get": self.kernel, "batch_size": self.batch_size, "progress": False}
         with digits(self._dtype):
             for start, stop, z in stream(self.feature_map_, rows.inputs(), **options):

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
-_DENSE = 1 << 22  # numbers of a sparse matrix that are made dense at a time
+_DENSE = 1 << 22  # entries of a sparse matrix that are made dense at a time
 
 
 class Rows:
@@ -48,7 +48,7 @@ class Rows:
             yield self[start:stop]
 
     def examples(self, y: np.ndarray, weights: np.ndarray | None) -> tuple[Any, Any, Any]:
-        """(x, y, weights), or (batches of all, None, None)."""
+        """(x, y, weights), or for sparse rows (batches of all three, None, None)."""
         if not scipy.sparse.issparse(self.table):
             return self.table, y, weights
         beside = [y] if weights is None else [y, weights]
@@ -60,7 +60,7 @@ class Rows:
         return batches, None, None
 
     def digest(self) -> bytes:
-        """Of shape, dtype and numbers."""
+        """A hash of shape, dtype and numbers."""
         if not scipy.sparse.issparse(self.table):
             return digest_of(self.table)
         return digest_of(self.table.data, self.table.indices, self.table.indptr)
