@@ -72,7 +72,7 @@ def estimator(train: Train, x_test: np.ndarray, learns: bool) -> Prediction:
     model.fit(train.x, train.y)
     mean, spread = model.predict(x_test, return_std=True)
     variance = np.asarray(spread, np.float64) ** 2
-    chosen = {"alpha": float(np.asarray(model.alpha_))}
+    chosen: dict[str, float | int | str] = {"alpha": float(np.asarray(model.alpha_))}
     return Prediction(np.asarray(mean, np.float64), variance, chosen)
 
 
