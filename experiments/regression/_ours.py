@@ -72,7 +72,8 @@ def estimator(train: Train, x_test: np.ndarray, learns: bool) -> Prediction:
     model.fit(train.x, train.y)
     mean, spread = model.predict(x_test, return_std=True)
     variance = np.asarray(spread, np.float64) ** 2
-    return Prediction(np.asarray(mean, np.float64), variance, {"alpha": model.alpha_})
+    chosen: dict[str, float | int | str] = {"alpha": float(np.asarray(model.alpha_))}
+    return Prediction(np.asarray(mean, np.float64), variance, chosen)
 
 
 def nngp_features(train: Train, x_test: np.ndarray) -> Prediction:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from experiments._common.data import ENVIRONMENT_VARIABLE, DataError, find, open_path
+from experiments._common.data import ENVIRONMENT_VARIABLE, DataError, _tfds_child, find, open_path
 from experiments._common.data._tfds import Deadlines, Unavailable, open_tfds
 
 N_FILE = 6  # images in each synthetic file
@@ -332,6 +332,37 @@ def test_tfds_failure_shows_the_last_line(tmp_path):
     command = child(tmp_path, "say('imported', folder); raise OSError('host unknown')")
     with pytest.raises(Unavailable, match="while connecting: OSError: host unknown"):
         open_tfds(print, command, DEADLINES)
+
+
+def test_tfds_reads_what_is_on_the_disk_without_tensorflow():
+    """In the official order; and says when there is nothing to read."""
+    rng = np.random.default_rng(0)
+    images = {"train": rng.integers(0, 256, (5, 32, 32, 3), np.uint8)}
+    images["test"] = images["train"][:2]
+
+    class Prepared:
+        @staticmethod
+        def data_source(name, *, split, download):
+            assert (name, download) == ("cifar10", False)
+            return [
+                [
+                    {"id": f"{one}_{i:05d}".encode(), "image": images[one][i], "label": i}
+                    for i in rng.permutation(len(images[one]))
+                ]
+                for one in split
+            ]
+
+    class Absent:
+        @staticmethod
+        def data_source(name, **options):
+            raise NotImplementedError("of TFRecord")
+
+    found = _tfds_child.on_disk(Prepared)
+    for split, expected in images.items():
+        x, y = _tfds_child.arrays(found[split])
+        np.testing.assert_array_equal(x, expected)
+        assert (y.tolist(), y.dtype) == (list(range(len(expected))), np.int32)
+    assert _tfds_child.on_disk(Absent) is None
 
 
 @pytest.mark.skipif(ENVIRONMENT_VARIABLE not in os.environ, reason="needs CIFAR-10")

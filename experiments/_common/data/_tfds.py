@@ -3,7 +3,8 @@
 `tfds.load` retries for minutes when it cannot connect, so it runs in a process of its own, one
 attempt. From the moment TensorFlow Datasets is imported it has ten seconds to show a sign of life:
 a data set that is already on the disk, or bytes that arrive in its folder. After that a download
-has all the time it needs, as long as it moves.
+has all the time it needs, as long as it moves. A data set that was prepared as ArrayRecord is read
+without TensorFlow.
 """
 
 import importlib.util
