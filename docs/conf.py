@@ -6,7 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS / "_extensions"), str(DOCS.parent)]
 
-from ntk_sketch import __version__
+from ntk_sketch import __version__  # noqa: E402
 
 project = "ntk_sketch"
 author = "The ntk_sketch authors"

@@ -14,6 +14,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/_setup.sh"
 cd "$root"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+# Pages compile far more than they compute.
+export XLA_FLAGS=${XLA_FLAGS---xla_backend_optimization_level=0}
 
 ensure_environment docs
 exec "$VENV_PYTHON" -m sphinx -W --keep-going "$@" docs docs/_build/html

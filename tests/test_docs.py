@@ -1,18 +1,14 @@
-"""The site: its code runs and finds what pages say, its table of layers is that of the rules."""
+"""The site: the code of its pages runs and finds what they say."""
 
 import contextlib
-import inspect
 import io
 import re
-import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
-from ntk_sketch import stax
-
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Scripts of several processes, which `tests/parallel/test_many_machines.py` starts.
 OF_PROCESSES = {"many-machines"}
@@ -22,12 +18,32 @@ TEXTS = {
     if "_build" not in path.parts
 }
 PAGES = [name for name, text in TEXTS.items() if BLOCK.search(text) and name not in OF_PROCESSES]
+#: What numbers that pages print have to be: (what stands before, at least, at most).
+PRINTED = {
+    "graphs-and-text": [("accuracy on .* sentences:", 0.65, 1), ("of the variance:", 0, 0.5)],
+    "start": [("relative error:", 0, 0.05), ("test accuracy:", 0.9, 1)],
+    "guide/other-libraries": [("test accuracy:", 0.9, 1), ("loss: .* to", 0, 0.6)],
+    "guide/saving": [("predictions: True", None, None)],
+    "tutorials/kernel-to-features": [(r"\(6, 32\) error", 0, 0.1)],
+    "tutorials/method-and-width": [("Nystroem +128: .* accuracy", 0.9, 1)],
+    "tutorials/million-rows": [("test error", 0, 0.4), ("test rows:", 0.7, 1)],
+    "tutorials/uncertainty": [("training point", 0, 0.2), ("in the gap", 0.2, 2)],
+    "tutorials/many-devices": [("device, largest difference:", 0, 1e-4)],
+    "tutorials/empirical-flax": [(", error", 0, 0.15), ("linearised training", 0, 0.4)],
+    "methods/nystroem": [(r"layer \(200, 64\)", 0, 0.1), (r"network \(200, 32\)", 0, 0.1)],
+    "methods/gegenbauer": [("", 0, 0.15)],
+    "mathematics/exact-variances": [("exact variances:", 0, 1e-3)],
+    "coming-from/neural-tangents": [("mean squared difference:", 0, 0.1)],
+    "coming-from/scikit-learn": [("NTK R²", 0.4, 1)],
+    "troubleshooting": [("finite: True", None, None), ("32", 0, 0.1)],
+}
 
 
 def run(name):
-    """Every block of a page, one after the other; what they print."""
+    """Every block of a page, one after the other, as users run them; what they print."""
     namespace, printed = {"__name__": "page"}, io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    loosely = jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard")
+    with contextlib.redirect_stdout(printed), loosely[0], loosely[1]:
         for number, block in enumerate(BLOCK.findall(TEXTS[name]), 1):
             exec(compile(block, f"{name}, block {number}", "exec"), namespace)
     return printed.getvalue()
@@ -38,6 +54,17 @@ def test_page(name):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     try:
-        print(run(name))
+        printed = run(name)
     finally:
         pyplot.close("all")
+    for before, least, most in PRINTED.get(name, []):
+        if least is None:
+            assert before in printed
+            continue
+        found = re.search(rf"^.*?{before} *([\d.e+-]+)", printed, re.MULTILINE)
+        assert found, f"{before} not in\n{printed}"
+        assert least <= float(found[1].rstrip(".")) <= most, found[0]
+
+
+def test_expectations_are_of_pages():
+    assert set(PRINTED) <= set(PAGES)

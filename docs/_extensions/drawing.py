@@ -1,15 +1,11 @@
 """Figures for light and for dark pages."""
 
-import contextlib
+import io
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.text import Text
 
 INKS = {"light": "#1f2328", "dark": "#dfe3e8"}
 STYLE = {
@@ -39,27 +35,14 @@ def style():
     return mpl.rc_context(STYLE)
 
 
-def _is_ink(colour):
-    with contextlib.suppress(ValueError):
-        return to_hex(colour) in (*INKS.values(), "#000000")
-    return False
-
-
-def _paint(figure, ink):
-    for artist in figure.findobj():
-        if isinstance(artist, Text | Line2D) and _is_ink(artist.get_color()):
-            artist.set_color(ink)
-        elif isinstance(artist, Patch) and _is_ink(artist.get_edgecolor()):
-            artist.set_edgecolor(ink)
-
-
 def save(figure, folder, name):
-    """`name-light.svg` and `name-dark.svg`."""
+    """`name-light.svg`, and `name-dark.svg` with the other ink."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     for theme, ink in INKS.items():
-        _paint(figure, ink)
-        path = folder / f"{name}-{theme}.svg"
-        figure.savefig(path, transparent=True, metadata={"Date": None})
+        text = drawn.getvalue().replace(INKS["light"], ink)
+        (folder / f"{name}-{theme}.svg").write_text(text, "utf-8")
 
 
 def images(name, alt):

@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import re
+import warnings
 
 from drawing import images, plt, save, style
 from sphinx.errors import ExtensionError
@@ -54,10 +55,11 @@ def run(app, name, source):
         stem = f"{name.replace('/', '-')}-{count}"
         text = match[0] + "\n" + _figures(app.srcdir / "_build" / "figures", stem)
         if printed.getvalue():
-            text += f"\n:::{{div}} printed\n```text\n{printed.getvalue().rstrip()}\n```\n:::\n"
+            text += f"\n```{{code-block}} text\n:class: printed\n\n{printed.getvalue()}```\n"
         return text
 
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="neural_tangents")
         source[0] = BLOCK.sub(with_output, source[0])
 
 

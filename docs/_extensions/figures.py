@@ -1,5 +1,5 @@
-"""Figures of stored records, and two drawings. The first line of a docstring is the text that
-stands for the figure where it cannot be seen.
+"""Figures of stored records. The docstring of each is the text that stands for it where it cannot be
+seen.
 
 `python docs/_extensions/figures.py accuracy_and_speed FILE.png` draws one for another place.
 """
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from drawing import STYLE, plt
-from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,8 +55,15 @@ def _accuracy(axis):
         axis.plot(*zip(*sorted(points), strict=True), "o", label=name)
     exact = record("benchmarks/results/exact-time-myrtle5-Nystroem64-64-128-1024.json")
     years = exact["results"]["extrapolated_seconds"]["exact"] / YEAR
-    axis.text(0.97, 0.05, f"exact kernel of myrtle5:\n{years:.1f} years", ha="right", va="bottom",
-              transform=axis.transAxes, style="italic")
+    axis.text(
+        0.97,
+        0.05,
+        f"exact kernel of myrtle5:\n{years:.1f} years",
+        ha="right",
+        va="bottom",
+        transform=axis.transAxes,
+        style="italic",
+    )
     _log(axis, "seconds for 60,000 images, two cores", "test accuracy on CIFAR-10", y=False)
     axis.legend(loc="upper right")
     axis.margins(0.1, 0.25)
@@ -90,24 +96,6 @@ def errors_and_speed():
     """Relative error of the NTK of a Myrtle network against images a second, for five methods."""
     figure, axis = plt.subplots()
     _errors_and_speed(axis)
-    return figure
-
-
-def cifar10_widths():
-    """Test accuracy on CIFAR-10 against the number of features, by recipe and size of the training set."""  # noqa: E501
-    figure, axis = plt.subplots()
-    series = {}
-    for path in sorted((ROOT / CIFAR10).glob("cifar10-*.json")):
-        found = json.loads(path.read_text())
-        settings, resolved = found["settings"], found["resolved"]
-        recipe = settings.get("recipe") or settings.get("architecture")
-        method = "" if settings["method"] == "Nystroem" else ", random features"
-        name = f"{recipe}{method}, {resolved['train']:,} images"
-        series.setdefault(name, []).append((resolved["n_features"], found["results"]["accuracy"]))
-    for name, points in series.items():
-        axis.plot(*zip(*sorted(points), strict=True), "o", label=name)
-    _log(axis, "features", "test accuracy", y=False)
-    axis.legend(fontsize="small")
     return figure
 
 
@@ -148,8 +136,12 @@ def dense_networks():
             )
         _log(axis, "NTK features", "", f"{depth} hidden layer{'s' * (depth > 1)}")
     panels[0].set_ylabel("relative error of the NTK")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", ncols=4,
-                  loc="outside lower center")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        fontsize="small",
+        ncols=4,
+        loc="outside lower center",
+    )
     return figure
 
 
@@ -160,8 +152,9 @@ def sphere():
     for axis, hidden in zip(panels, (1, 2), strict=True):
         for method in dict.fromkeys(row["method"] for row in rows):
             own = [row for row in rows if (row["method"], row["hidden"]) == (method, hidden)]
-            axis.plot([row["n_features"] for row in own], [row["mean"] for row in own], "o-",
-                      label=method)
+            axis.plot(
+                [row["n_features"] for row in own], [row["mean"] for row in own], "o-", label=method
+            )
         _log(axis, "NTK features", "", f"{hidden} hidden layer{'s' * (hidden > 1)}")
     panels[0].set_ylabel("relative error of the NTK")
     panels[1].legend(fontsize="small")
@@ -185,8 +178,9 @@ def rank():
     study = record(f"{KERNELS}/study-width64-17methods-2keys.json")["results"]
     kept = record(f"{KERNELS}/truncation-Nystroem64-64-128-1024.json")["results"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
-    left.plot([row["relative"]["mean"] for row in study],
-              [row["accuracy"]["mean"] for row in study], "o")
+    left.plot(
+        [row["relative"]["mean"] for row in study], [row["accuracy"]["mean"] for row in study], "o"
+    )
     _log(left, "relative error of the NTK", "test accuracy", "17 variants of width 64", y=False)
     right.plot([row["kept"] for row in kept], [row["accuracy"] for row in kept], "o-")
     twin = right.twinx()
@@ -204,24 +198,14 @@ def rows_of_tables():
     figure, axis = plt.subplots()
     rows = sorted(map(int, found))
     axis.plot(rows, [found[str(n)]["seconds"] for n in rows], "o-", label="seconds")
-    axis.plot(rows, [found[str(n)]["anonymous_bytes"] / 2**20 for n in rows], "s--",
-              label="memory beyond the file, MiB")
+    axis.plot(
+        rows,
+        [found[str(n)]["anonymous_bytes"] / 2**20 for n in rows],
+        "s--",
+        label="memory beyond the file, MiB",
+    )
     _log(axis, "rows of 32 columns", "")
     axis.legend()
-    return figure
-
-
-def flights():
-    """Root mean squared error on delays of flights against seconds, for four methods."""
-    found = record("experiments/regression/results/flights-327346rows-width512.json")["results"]
-    figure, axis = plt.subplots()
-    shown = {name: row for name, row in found.items() if "memory_growth_bytes" in row}
-    for name, row in shown.items():
-        axis.plot(row["seconds"], row["rmse"], "o", label=name)
-    axis.axhline(found["mean of training"]["rmse"], linestyle=":", color="C5",
-                 label="mean of the training rows")
-    _log(axis, "seconds of six configurations, one busy core", "test error, minutes", y=False)
-    axis.legend(fontsize="small")
     return figure
 
 
@@ -282,38 +266,6 @@ def selection():
     _log(axis, "score over test error, diag_reg=1e-4", "", y=False)
     axis.legend()
     return figure
-
-
-def _boxes(axis, labels, y, width, colour, height=0.62):
-    for place, label in enumerate(labels):
-        box = FancyBboxPatch((place + (1 - width) / 2, y), width, height, fill=False,
-                             boxstyle="round,pad=0.02", edgecolor=colour, linewidth=1.5)
-        axis.add_patch(box)
-        axis.text(place + 0.5, y + height / 2, label, ha="center", va="center", fontsize=8.5)
-        if place:
-            axis.annotate("", (place + (1 - width) / 2 - 0.02, y + height / 2),
-                          (place - (1 - width) / 2 + 0.02, y + height / 2),
-                          arrowprops={"arrowstyle": "->", "color": "C5"})
-
-
-def walk():
-    """A batch of examples becomes features, Gram matrix, weights and predictions."""
-    figure, axis = plt.subplots(figsize=(9, 3.5))
-    _boxes(axis, ["batch x\n(b, h, w, c)", "Features\nφ, ψ, variances", "Gram matrix\nZᵀZ, Zᵀy",
-                  "weights W\nfor each diag_reg", "predictions\nz(x) W"], 1.35, 0.76, "C0")
-    _boxes(axis, ["Conv\na pending patch", "Relu\nmethod: landmarks", "AvgPool\nacts on values",
-                  "Flatten\none vector", "Dense\nφ joins ψ"], 0.1, 0.76, "C1")
-    axis.plot([1.15, 0.1], [1.3, 0.78], ":", color="C5")
-    axis.plot([1.85, 4.9], [1.3, 0.78], ":", color="C5")
-    axis.text(2.5, 2.15, "one batch, from examples to predictions", ha="center")
-    axis.text(0.12, 0.92, "inside the map: one transform for each layer", ha="left", fontsize=8.5)
-    axis.set_xlim(0, 5)
-    axis.set_ylim(0, 2.35)
-    axis.axis("off")
-    return figure
-
-
-from ideas import *  # noqa: E402, F403 - the pictures of methods
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Pictures of what methods do, for one ReLU layer, whose kernel has a closed form; NumPy alone.
+"""Pictures without measurements: the walk of a batch, and what methods do, for one ReLU layer, whose
+kernel has a closed form.
 
 The kernel of unit vectors with angle θ is `E[σ(w·u) σ(w·v)] = (sin θ + (π - θ) cos θ) / 2π`.
 """
@@ -7,6 +8,7 @@ import math
 
 import numpy as np
 from drawing import plt
+from matplotlib.patches import FancyBboxPatch
 from numpy.polynomial.legendre import leggauss, legval
 
 ANGLES = np.linspace(0, np.pi, 121)
@@ -65,8 +67,13 @@ def idea_random_features():
     """Kernel of a ReLU layer against the angle, exact and as means over random projections."""
     figure, axis = _axes()
     for seed in range(3):
-        axis.plot(ANGLES, _random(np.random.default_rng(seed)), linewidth=1, color="C0",
-                  label="64 projections" if seed == 0 else None)
+        axis.plot(
+            ANGLES,
+            _random(np.random.default_rng(seed)),
+            linewidth=1,
+            color="C0",
+            label="64 projections" if seed == 0 else None,
+        )
     axis.legend()
     return figure
 
@@ -133,4 +140,65 @@ def idea_gegenbauer():
         axes[1].plot(ANGLES, z @ z[0], linewidth=1, color="C0")
     axes[0].set_title("random features")
     axes[1].set_title("Gegenbauer features")
+    return figure
+
+
+def _boxes(axis, labels, y, width, colour, height=0.62):
+    for place, label in enumerate(labels):
+        box = FancyBboxPatch(
+            (place + (1 - width) / 2, y),
+            width,
+            height,
+            fill=False,
+            boxstyle="round,pad=0.02",
+            edgecolor=colour,
+            linewidth=1.5,
+        )
+        axis.add_patch(box)
+        axis.text(place + 0.5, y + height / 2, label, ha="center", va="center", fontsize=8.5)
+        if place:
+            axis.annotate(
+                "",
+                (place + (1 - width) / 2 - 0.02, y + height / 2),
+                (place - (1 - width) / 2 + 0.02, y + height / 2),
+                arrowprops={"arrowstyle": "->", "color": "C5"},
+            )
+
+
+def walk():
+    """A batch of examples becomes features, Gram matrix, weights and predictions."""
+    figure, axis = plt.subplots(figsize=(9, 3.5))
+    _boxes(
+        axis,
+        [
+            "batch x\n(b, h, w, c)",
+            "Features\nφ, ψ, variances",
+            "Gram matrix\nZᵀZ, Zᵀy",
+            "weights W\nfor each diag_reg",
+            "predictions\nz(x) W",
+        ],
+        1.35,
+        0.76,
+        "C0",
+    )
+    _boxes(
+        axis,
+        [
+            "Conv\na pending patch",
+            "Relu\nmethod: landmarks",
+            "AvgPool\nacts on values",
+            "Flatten\none vector",
+            "Dense\nφ joins ψ",
+        ],
+        0.1,
+        0.76,
+        "C1",
+    )
+    axis.plot([1.15, 0.1], [1.3, 0.78], ":", color="C5")
+    axis.plot([1.85, 4.9], [1.3, 0.78], ":", color="C5")
+    axis.text(2.5, 2.15, "one batch, from examples to predictions", ha="center")
+    axis.text(0.12, 0.92, "inside the map: one transform for each layer", ha="left", fontsize=8.5)
+    axis.set_xlim(0, 5)
+    axis.set_ylim(0, 2.35)
+    axis.axis("off")
     return figure

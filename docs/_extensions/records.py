@@ -1,9 +1,9 @@
 """Numbers, tables and figures of stored records, so that no page has a result typed in.
 
-`{record}` takes the file, the place in it and a format: ``{record}`benchmarks/results/rows-32x512.json
-results.10000000.seconds .0f` ``. In a place, `~` stands for a space.
-A number behind the format is a factor. `{record-figure} name` and `{record-table} name` are functions of
-`figures.py` and `tables.py`.
+The role `{record}` takes a file, a place in it with `~` for spaces, a format, and a factor if there
+is one: `benchmarks/results/rows-32x512.json results.10000000.seconds .0f`. The directives
+`{record-figure}` and `{record-table}` name a function of `figures.py` or `ideas.py`, and of
+`tables.py`.
 """
 
 import functools
@@ -12,9 +12,10 @@ import operator
 from pathlib import Path
 
 import figures
+import ideas
 import tables
-from drawing import images, plt, save, style
 from docutils import nodes
+from drawing import images, plt, save, style
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Record(SphinxRole):
     def run(self):
         path, place, form, *factor = self.text.split()
-        found = functools.reduce(_inner, place.replace("~", " ").split("."), json.loads((ROOT / path).read_text()))
+        found = functools.reduce(
+            _inner, place.replace("~", " ").split("."), json.loads((ROOT / path).read_text())
+        )
         value = found * float(factor[0]) if factor else found
         self.env.note_dependency(str(ROOT / path))
         return [nodes.Text(format(value, form))], []
@@ -39,7 +42,7 @@ class RecordFigure(SphinxDirective):
 
     def run(self):
         (name,) = self.arguments
-        draw = getattr(figures, name)
+        draw = getattr(figures, name, None) or getattr(ideas, name)
         with style():
             save(draw(), Path(self.env.srcdir) / "_build" / "figures", f"record-{name}")
         plt.close("all")

@@ -13,15 +13,17 @@ def cifar10():
     for found in whole_cifar10():
         resolved, results, settings = found["resolved"], found["results"], found["settings"]
         rank = f", rank {resolved['rank']}" if resolved.get("rank") else ""
-        rows.append([
-            settings.get("recipe") or settings["architecture"],
-            ", ".join(map(str, resolved["width"])) + rank,
-            f"{resolved['n_features']:,}",
-            f"{results['accuracy']:.4f}",
-            f"{results['diag_reg']:.3g}",
-            f"{results['images_per_second']:.0f}",
-            f"{found['phases']['total_seconds']:.0f}",
-        ])
+        rows.append(
+            [
+                settings.get("recipe") or settings["architecture"],
+                ", ".join(map(str, resolved["width"])) + rank,
+                f"{resolved['n_features']:,}",
+                f"{results['accuracy']:.4f}",
+                f"{results['diag_reg']:.3g}",
+                f"{results['images_per_second']:.0f}",
+                f"{found['phases']['total_seconds']:.0f}",
+            ]
+        )
     return [rows[0], *sorted(rows[1:], key=lambda row: row[3], reverse=True)]
 
 
@@ -31,13 +33,15 @@ def small_cifar10():
     for path in sorted((ROOT / CIFAR10).glob("cifar10-myrtle5-*.json")):
         found = json.loads(path.read_text())
         resolved = found["resolved"]
-        rows.append([
-            f"{resolved['train']:,}",
-            found["settings"]["method"],
-            ", ".join(map(str, resolved["width"])),
-            f"{resolved['n_features']:,}",
-            f"{found['results']['accuracy']:.3f}",
-        ])
+        rows.append(
+            [
+                f"{resolved['train']:,}",
+                found["settings"]["method"],
+                ", ".join(map(str, resolved["width"])),
+                f"{resolved['n_features']:,}",
+                f"{found['results']['accuracy']:.3f}",
+            ]
+        )
     return rows
 
 
@@ -86,15 +90,17 @@ def flights():
 def rows_of_tables():
     """Regression on tables of many rows."""
     found = record("benchmarks/results/rows-32x512.json")["results"]
-    rows = [["rows", "seconds", "rows/s", "share of the matrix rate", "memory beyond the file, MiB"]]
+    rows = [["rows", "seconds", "rows/s", "share of the matrix rate", "memory, MiB"]]
     for count, row in found.items():
-        rows.append([
-            f"{int(count):,}",
-            f"{row['seconds']:.1f}",
-            f"{row['rows_per_second']:,.0f}",
-            f"{row['share_of_matrix_rate']:.2f}",
-            f"{row['anonymous_bytes'] / 2**20:.0f}",
-        ])
+        rows.append(
+            [
+                f"{int(count):,}",
+                f"{row['seconds']:.1f}",
+                f"{row['rows_per_second']:,.0f}",
+                f"{row['share_of_matrix_rate']:.2f}",
+                f"{row['anonymous_bytes'] / 2**20:.0f}",
+            ]
+        )
     return rows
 
 
@@ -117,14 +123,4 @@ def log_determinants():
             worst, seconds = max(own["relative_errors"]), sorted(own["seconds"])
             middle = seconds[len(seconds) // 2]
             rows.append([name, f"{row['rows']:,}", method, f"{worst:.1e}", f"{middle:.1f}"])
-    return rows
-
-
-def depth():
-    """Seconds by the depth of a dense network, compilation included."""
-    found = record("benchmarks/results/depth.json")["results"]
-    depths = list(next(iter(found.values())))
-    rows = [["method", *(f"{layers} layers" for layers in depths)]]
-    for name, row in found.items():
-        rows.append([name, *(f"{row[layers]['seconds']:.1f}" for layers in depths)])
     return rows
