@@ -9,7 +9,7 @@ sys.path[:0] = [str(DOCS / "_extensions"), str(DOCS.parent)]
 from ntk_sketch import __version__  # noqa: E402
 
 project = "ntk_sketch"
-author = "The ntk_sketch authors"
+author = project_copyright = "The ntk_sketch authors"
 release = __version__
 
 extensions = [

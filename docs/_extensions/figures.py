@@ -1,5 +1,5 @@
-"""Figures of stored records. The docstring of each is the text that stands for it where it cannot be
-seen.
+"""Figures of stored records. The docstring of each is the text that stands for it where it cannot
+be seen.
 
 `python docs/_extensions/figures.py accuracy_and_speed FILE.png` draws one for another place.
 """

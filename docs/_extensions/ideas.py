@@ -1,5 +1,5 @@
-"""Pictures without measurements: the walk of a batch, and what methods do, for one ReLU layer, whose
-kernel has a closed form.
+"""Pictures without measurements: the walk of a batch, and what methods do, for one ReLU layer,
+whose kernel has a closed form.
 
 The kernel of unit vectors with angle θ is `E[σ(w·u) σ(w·v)] = (sin θ + (π - θ) cos θ) / 2π`.
 """

@@ -10,7 +10,7 @@ def inline(self, node):
 
 
 def block(self, node):
-    self.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>\n")
+    self.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
