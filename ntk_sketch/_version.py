@@ -1,3 +1,3 @@
 """The version of this package, for all of its rooms."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

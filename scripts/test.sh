@@ -6,7 +6,8 @@
 #   PYTHON=python3.13 scripts/test.sh      another interpreter, in an environment of its own
 #   CORES=4 scripts/test.sh                processes of pytest, all cores without it
 #
-# Without arguments, a small part runs as XLA compiles by default, and all else quickly compiled;
+# Without arguments, the documentation is built too, without running its code, which the tests do. A
+# small part runs as XLA compiles by default, and all else quickly compiled;
 # rows of tables marked `slow` are left out (`scripts/test.sh -m slow`).
 # Stops at the first step that fails, with its exit status. pytest's result is the last line.
 set -euo pipefail
@@ -34,6 +35,7 @@ step "ruff format" "$VENV_PYTHON" -m ruff format --check
 step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
 tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}")
 if (($# == 0)); then
+    step "documentation" "$VENV_PYTHON" -m sphinx -q -W --keep-going -D run_code=0 docs docs/_build/quick
     # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
     step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m default_flags
     set -- -m "not default_flags and not slow"
