@@ -14,7 +14,7 @@ import ntk_sketch
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
-EXTRAS = {"sklearn", "flax", "tfds", "cuda", "test"}
+EXTRAS = {"sklearn", "flax", "tfds", "cuda", "docs", "test"}
 
 
 def _run(*command, **options):

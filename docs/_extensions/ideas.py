@@ -167,7 +167,7 @@ def _boxes(axis, labels, y, width, colour, height=0.62):
 
 def walk():
     """A batch of examples becomes features, Gram matrix, weights and predictions."""
-    figure, axis = plt.subplots(figsize=(9, 3.5))
+    figure, axis = plt.subplots(figsize=(7.4, 3.2))
     _boxes(
         axis,
         [
