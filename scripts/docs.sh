@@ -6,7 +6,7 @@
 #   scripts/docs.sh -D run_code=0    without running the code of pages; arguments go to Sphinx
 #   scripts/docs.sh -b linkcheck     looks at every link, which does need the network
 #
-# A warning is an error.
+# A warning is an error. Every page is made anew, since it depends on records, docstrings and code.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,4 +18,4 @@ export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 export XLA_FLAGS=${XLA_FLAGS---xla_backend_optimization_level=0}
 
 ensure_environment docs
-exec "$VENV_PYTHON" -m sphinx -W --keep-going "$@" docs docs/_build/html
+exec "$VENV_PYTHON" -m sphinx -E -W --keep-going "$@" docs docs/_build/html

@@ -35,7 +35,7 @@ step "ruff format" "$VENV_PYTHON" -m ruff format --check
 step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
 tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}")
 if (($# == 0)); then
-    step "documentation" "$VENV_PYTHON" -m sphinx -q -W --keep-going -D run_code=0 docs docs/_build/quick
+    step "documentation" "$VENV_PYTHON" -m sphinx -q -E -W --keep-going -D run_code=0 docs docs/_build/quick
     # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
     step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m default_flags
     set -- -m "not default_flags and not slow"

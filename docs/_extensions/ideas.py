@@ -185,7 +185,7 @@ def walk():
         axis,
         [
             "Conv\na pending patch",
-            "Relu\nmethod: landmarks",
+            "Relu\nlandmarks",
             "AvgPool\nacts on values",
             "Flatten\none vector",
             "Dense\nφ joins ψ",
@@ -197,7 +197,7 @@ def walk():
     axis.plot([1.15, 0.1], [1.3, 0.78], ":", color="C5")
     axis.plot([1.85, 4.9], [1.3, 0.78], ":", color="C5")
     axis.text(2.5, 2.15, "one batch, from examples to predictions", ha="center")
-    axis.text(0.12, 0.92, "inside the map: one transform for each layer", ha="left", fontsize=8.5)
+    axis.text(2.3, 0.82, "inside the map: one transform for each layer", ha="center", fontsize=8.5)
     axis.set_xlim(0, 5)
     axis.set_ylim(0, 2.35)
     axis.axis("off")
