@@ -29,8 +29,8 @@ class RandomFeatures(Method):
 
         φ' = σ(Wφ) / √m,        ψ' = (Sψ) ⊙ σ'(Wφ) / √m,
 
-    where the rows of `W` (m, d) are Gaussian and `S` is an independent random projection with
-    `E[SᵀS] = I`. The elementwise product is an unbiased sketch of the tensor product: `E <ψ'(x),
+    where the rows of `W` (m, d) are Gaussian and `S` is an independent random projection whose rows
+    have `E[s sᵀ] = I`. The elementwise product is an unbiased sketch of the tensor product: `E <ψ'(x),
     ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`. It is cheaper than a TensorSRHT of both factors, and its
     variance is lower.
 

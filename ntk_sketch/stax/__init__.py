@@ -140,8 +140,8 @@ def supported() -> _supported.Supported:
     """A table of which layers have features by which method.
 
     Use this to check an architecture before you build it. `supported()[layer][method]` is "yes",
-    "no" with its reason, or a condition. Printed, it is the table of README. A layer with "no"
-    still has its finite network and exact kernel; `register` and `layer` give it a rule.
+    "no" with its reason, or a condition. Printed, it is the table of `docs/layers.md`. A layer with
+    "no" still has its finite network and exact kernel; `register` and `layer` give it a rule.
 
     Example:
         >>> from ntk_sketch import stax

@@ -8,7 +8,7 @@ from .. import methods
 from .._nt import nt_stax
 from ..methods import Method
 
-#: In the order of README.
+#: In the order of `docs/layers.md`.
 _METHODS: tuple[type[Method], ...] = (
     methods.Nystroem,
     methods.RandomFeatures,
@@ -22,7 +22,7 @@ _METHODS: tuple[type[Method], ...] = (
 class Supported(dict[str, dict[str, str]]):
     """`table[layer][method]`: "yes", "no" or a condition.
 
-    Printed, it is the table of README: layers of one family with equal entries share a row.
+    Printed, it is the table of `docs/layers.md`: layers of one family with equal entries share a row.
     """
 
     families: dict[str, int]
