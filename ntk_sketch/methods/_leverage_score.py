@@ -40,9 +40,9 @@ class LeverageScore(Method):
 
     where `S` is an independent random projection whose rows have `E[s sᵀ] = I`. The density is
     radial: a uniform direction times a chi norm of d + 2 degrees of freedom is an exact sample,
-    without a Gibbs chain. It is `‖w‖² / d = ω⁻²` times the Gaussian density, so that `E[ω² σ(w·φ) σ(w·φ̃)] =
-    k_σ(φ, φ̃)`. Both kernels are unbiased with one nonlinearity. In deeper nets the kernel of a
-    noisy kernel has a bias of order `1 / width`.
+    without a Gibbs chain. It is `‖w‖² / d = ω⁻²` times the Gaussian density, so that `E[ω² σ(w·φ)
+    σ(w·φ̃)] = k_σ(φ, φ̃)`. Both kernels are unbiased with one nonlinearity. In deeper nets the
+    kernel of a noisy kernel has a bias of order `1 / width`.
 
     For σ homogeneous of degree 1 (Relu, LeakyRelu, ABRelu, Abs) the feature `ω σ(w·φ) = √d
     σ(φ·w/‖w‖)` does not depend on the norm of w, which therefore adds no variance; σ' depends only

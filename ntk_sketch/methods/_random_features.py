@@ -30,9 +30,9 @@ class RandomFeatures(Method):
         φ' = σ(Wφ) / √m,        ψ' = (Sψ) ⊙ σ'(Wφ) / √m,
 
     where the rows of `W` (m, d) are Gaussian and `S` is an independent random projection whose rows
-    have `E[s sᵀ] = I`. The elementwise product is an unbiased sketch of the tensor product: `E <ψ'(x),
-    ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`. It is cheaper than a TensorSRHT of both factors, and its
-    variance is lower.
+    have `E[s sᵀ] = I`. The elementwise product is an unbiased sketch of the tensor product: `E
+    <ψ'(x), ψ'(y)> = <ψ(x), ψ(y)> k_σ'(x, y)`. It is cheaper than a TensorSRHT of both factors, and
+    its variance is lower.
 
     With one nonlinearity and `normalize=False` both kernels are unbiased. In deeper nets the kernel
     of a noisy kernel has a bias of order `1 / width`.

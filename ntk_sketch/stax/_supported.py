@@ -22,7 +22,8 @@ _METHODS: tuple[type[Method], ...] = (
 class Supported(dict[str, dict[str, str]]):
     """`table[layer][method]`: "yes", "no" or a condition.
 
-    Printed, it is the table of `docs/layers.md`: layers of one family with equal entries share a row.
+    Printed, it is the table of `docs/layers.md`: layers of one family with equal entries share a
+    row.
     """
 
     families: dict[str, int]
