@@ -25,6 +25,9 @@ Scalar: TypeAlias = Any  # one real number: of Python, or an array without axes;
 PRNGKey: TypeAlias = Any  # a typed key of `jax.random.key` or a raw one of `jax.random.PRNGKey`
 Shape: TypeAlias = Sequence[int]
 
+#: The names of both kernels, in the order of pairs of them.
+KERNELS = ("nngp", "ntk")
+
 #: Position offsets along each spatial axis; the set of offsets is their product. `None`: no
 #: variances are needed.
 Offsets: TypeAlias = tuple[tuple[int, ...], ...] | None

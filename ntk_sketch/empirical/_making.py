@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from .._arguments import checked_inputs, checked_integer, checked_key
-from .._typing import Inputs, PRNGKey
-from ..maps._checks import KERNELS, checked_get
+from .._typing import KERNELS, Inputs, PRNGKey
+from ..maps._checks import checked_get
 from . import _checks
 from ._at_once import shapes
 from ._axes import checked_axes

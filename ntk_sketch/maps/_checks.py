@@ -8,13 +8,12 @@ import jax
 from jax import numpy as jnp
 
 from .. import methods
+from .._typing import KERNELS
 from ..methods import Method
 from ..methods._variances_only import VariancesOnly
 from ..stax import Layer
 from ..stax._combinators import output_shape
 from ..stax._rule import Rule
-
-KERNELS = ("nngp", "ntk")
 
 #: Matrices over all pairs of positions held at once: attention weights, K, Θ and a product.
 _MATRICES = 4

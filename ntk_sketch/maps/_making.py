@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from jax.core import Tracer
 
 from .._arguments import checked_inputs, checked_key, warn_of_lost_variation
-from .._typing import Inputs, PRNGKey
+from .._typing import KERNELS, Inputs, PRNGKey
 from ..identity._example_keys import landmark_keys
 from ..methods import Method
 from ..methods._widths import warn_of_widths
@@ -20,7 +20,6 @@ from ..numerics._precision import promoted
 from ..stax import Layer
 from ..stax._whole_network import rule_under
 from ._checks import (
-    KERNELS,
     check_method,
     check_model,
     check_with_nt,

@@ -8,11 +8,11 @@ import jax
 from jax.core import Tracer
 
 from .._arguments import checked_choice
-from .._typing import PRNGKey
+from .._typing import KERNELS, PRNGKey
 from ..solvers._checks import DiagReg, checked_diag_reg
 from ..streaming._feature_map import check_feature_map
 from ..streaming._progress import Progress
-from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
+from ..streaming._stream import FeatureMapLike, Inputs
 from ._host_evidence import HostEvidence
 from ._stochastic_evidence import stochastic_log_evidence
 from ._streamed_evidence import is_streamed, streamed_log_evidence

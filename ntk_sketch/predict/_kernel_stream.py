@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import KERNELS
 from ..features import Features
 from ..numerics._precision import promoted
 from ..parallel._devices import ONE, Devices
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress
-from ..streaming._stream import FALLBACK_BATCH, KERNELS, FeatureMapLike, Inputs, kernel_features
+from ..streaming._stream import FALLBACK_BATCH, FeatureMapLike, Inputs, kernel_features
 
 
 class _Joined(eqx.Module):

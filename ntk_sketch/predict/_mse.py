@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from .._arguments import checked_choice, checked_examples, checked_inputs
+from .._typing import KERNELS
 from ..numerics._linalg import transposed_product
 from ..streaming._progress import Progress
-from ..streaming._stream import KERNELS, FeatureMapLike, Inputs
+from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
 from ._directions import DualDirections
 from ._test_set import evaluate

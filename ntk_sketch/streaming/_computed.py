@@ -18,13 +18,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
+from .._typing import KERNELS
 from ..identity._structure import is_abstract_array, once_per_structure
 from ..numerics._compiling import compiled_to_stream
 from ..parallel._devices import ONE, Devices
 from ..parallel._mesh import AXES, on_every, shard_map, split_rows
 from ._blocks import Block
-
-KERNELS = ("nngp", "ntk")
 
 FeatureMapLike = Callable[..., Any]
 """`feature_map(x)` returns an object with attributes `nngp` and `ntk`, each (n, p) or None.

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._arguments import checked_choice, checked_examples
+from .._typing import KERNELS
 from ._batches import Batches
 from ._computed import Part
 from ._feature_cache import checked_cache
 from ._feature_map import check_feature_map
 from ._feature_stream import FeatureStream
 from ._progress import Progress
-from ._stream import KERNELS, FeatureMapLike, Inputs
+from ._stream import FeatureMapLike, Inputs
 
 
 class _Source(NamedTuple):

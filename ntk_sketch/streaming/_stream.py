@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Array, Int, Shaped
 
 from .._arguments import checked_examples, checked_integer
+from .._typing import KERNELS
 from ..identity._structure import once_per_structure
 from ..parallel._devices import ONE, Devices
 from ._batches import Batches, is_batches
 from ._blocks import blocks_of, placed
-from ._computed import KERNELS, FeatureMapLike, computed, kernel_features
+from ._computed import FeatureMapLike, computed, kernel_features
 from ._feature_cache import CachedFeatures, FeatureCache, checked_cache
 from ._progress import Progress, reporting
 

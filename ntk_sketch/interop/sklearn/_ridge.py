@@ -11,10 +11,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..._arguments import checked_choice, checked_integer
+from ..._typing import KERNELS
 from ...maps import FeatureMap
 from ...solvers import GCV, GramState, LeaveOneOut, RidgeSolution, accumulate, solve
 from ...streaming import stream
-from ...streaming._computed import KERNELS
 from ._estimator import NetworkEstimator, digits, on_host
 from ._learning import RELEVANCES, Rescaled, relevance_root
 from ._posterior import Posterior, Sample
