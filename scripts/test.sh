@@ -37,7 +37,7 @@ tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}")
 if (($# == 0)); then
     step "documentation" "$VENV_PYTHON" -m sphinx -q -E -W --keep-going -D run_code=0 docs docs/_build/quick
     # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
-    step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m default_flags
+    step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m "default_flags and not slow"
     set -- -m "not default_flags and not slow"
 fi
 exec "${tests[@]}" "$@"

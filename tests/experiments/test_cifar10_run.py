@@ -53,7 +53,11 @@ def record_of(folder):
 
 @pytest.mark.parametrize(
     ("arguments", "select"),
-    [("", "accuracy"), ("--recipe myrtle5", "gcv"), ("--rank 20 --select gcv", "gcv")],
+    [
+        ("", "accuracy"),
+        ("--recipe myrtle5", "gcv"),
+        pytest.param("--rank 20 --select gcv", "gcv", marks=pytest.mark.slow),
+    ],
 )
 def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys, arguments, select):
     size = f"--train 400 --test 200 --width 32 --batch-size 50 --seed 1 --out {tmp_path} "

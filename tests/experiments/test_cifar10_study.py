@@ -27,7 +27,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize(
     ("keys", "variants"),
     [
-        (2, {"32-512": 36, "grid 2x2": 16}),
+        pytest.param(2, {"32-512": 36, "grid 2x2": 16}, marks=pytest.mark.slow),
         (
             1,
             {

@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -42,7 +43,7 @@ def processor_seconds(method, depth):
 
 @pytest.mark.default_flags
 @pytest.mark.skipif(bool(os.environ["XLA_FLAGS"]), reason="it is XLA's fusion that is watched")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", others_slow(METHODS, "random", "nystroem"))
 def test_seconds_grow_linearly_with_depth(method):
     processor_seconds(method, 2)  # what is compiled once for all depths
     shallow = processor_seconds(method, 4)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -42,7 +43,7 @@ def on_device(monkeypatch):
     return begin
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", others_slow(MAPS, "residual"))
 def test_features(name, on_device):
     """The same landmarks, and the same kernel of what they become."""
 

@@ -85,6 +85,7 @@ def _deep():
     return stax.serial(*layers, stax.Dense(1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_rates_in_a_deep_net():
     """The bias falls like 1 / width, the error of one key like width^(-1/2)."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from marks import others_slow
 
 DATA = '''
 """In place of TensorFlow Datasets: random images of two classes, far apart."""
@@ -62,7 +63,11 @@ def two_lines(source):
     return changed.replace("from neural_tangents import stax", "from ntk_sketch import stax")
 
 
-@pytest.mark.parametrize("name", PRINTS)
+#: Between them: kernels, quadrature, empirical kernels and predictions.
+KEPT = ("elementwise", "elementwise_numerical", "empirical_ntk", "infinite_fcn", "weight_space")
+
+
+@pytest.mark.parametrize("name", others_slow(PRINTS, *KEPT))
 def test_example(name, tmp_path):
     package = tmp_path / "examples"
     package.mkdir()

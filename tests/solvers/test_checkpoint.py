@@ -200,7 +200,10 @@ def test_float64(make_map, make_data, tmp_path):
 # ---- killed --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "sums"), [("arrays", "host"), ("batches", "device")])
+@pytest.mark.parametrize(
+    ("kind", "sums"),
+    [pytest.param("arrays", "host", marks=pytest.mark.slow), ("batches", "device")],
+)
 def test_killed_at_any_moment(kind, sums, tmp_path):
     """Six times by SIGKILL; nothing is lost but the time since the last write."""
     environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}

@@ -44,7 +44,7 @@ def same(a, b):
     [
         ("image_maps", "float32"),
         ("dense_maps", "float32"),
-        ("dense_maps", "float64"),
+        pytest.param("dense_maps", "float64", marks=pytest.mark.slow),
         pytest.param("solutions", "float32", marks=pytest.mark.default_flags),
         ("solutions", "float64"),
     ],
