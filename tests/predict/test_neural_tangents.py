@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from marks import also_by_default
+from marks import also_by_default, others_slow
 
 import ntk_sketch as ns
 
@@ -72,11 +72,18 @@ over_nets = pytest.mark.parametrize("net", also_by_default(NETS, "dense Erf"))
 over_sides = pytest.mark.parametrize("side", ["n < p", "n > p"])
 
 
-@over_nets
-@over_sides
+@pytest.mark.parametrize(
+    "case",
+    others_slow(
+        [f"{net}, {side}" for net in NETS for side in ("n < p", "n > p")],
+        *(f"{net}, n < p" for net in NETS),
+        "conv, n > p",
+    ),
+)
 @pytest.mark.parametrize("train", [False, True])
-def test_ensemble(net, side, train):
+def test_ensemble(case, train):
     """Both kernels, all times, means, covariances and variances; test and training examples."""
+    net, side = case.split(", ")
     model, feature_map = made(net)
     x, y, x_test = data(net, side)
     args = {"learning_rate": 0.7, "diag_reg": 1e-3}
