@@ -88,6 +88,39 @@ def test_two_batches(tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", [ns.RandomFeatures(6), ns.Nystroem(4, residual=0.5)], ids=["random", "landmarks"]
+)
+def test_contracts(method):
+    """Under `jit`, row by row, in both dtypes, with gradients that are finite at the sample and at
+    0, and exact diagonals, under methods that approximate.
+    """
+    model, x, graph = graph_net(), RNG.normal(size=(4, 4, 3)), RNG.uniform(size=(4, 4, 4))
+    feature_map = ns.feature_map(model, x, method, key=KEY, pattern=graph)
+    z, alone = feature_map(x, pattern=graph), feature_map(x[1:2], pattern=graph[1:2])
+    jitted = jax.jit(lambda m, x, graph: m(x, pattern=graph))(feature_map, x, graph)
+    for kind in ("nngp", "ntk"):
+        whole, again, row = (getattr(features, kind) for features in (z, jitted, alone))
+        scale = np.linalg.norm(whole, axis=1, keepdims=True)
+        # Roots of the Gram matrix of two landmarks: a condition number below 10.
+        bound = 1000 * np.finfo(float).eps * scale
+        assert np.all(np.abs(again - whole) <= bound)
+        assert np.all(np.abs(row - whole[1:2]) <= bound[1:2])
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(feature_map(x, pattern=graph).ntk))))
+    assert np.all(np.isfinite(gradient(x)))
+    assert np.all(np.isfinite(gradient(np.zeros_like(x))))
+    exact = model[2](x, None, ("nngp", "ntk"), pattern=(graph, graph))
+    for found, kernel in zip(feature_map.diagonals(x, pattern=graph), exact, strict=True):
+        np.testing.assert_allclose(found, np.diag(kernel), rtol=1e-10)
+    short, weights = x.astype(np.float32), graph.astype(np.float32)
+    single = ns.feature_map(model, short, method, key=KEY, pattern=weights)(short, pattern=weights)
+    assert single.ntk.dtype == np.float32
+    if method.looks_at_data:  # JAX draws other random numbers in another dtype
+        np.testing.assert_allclose(single.ntk @ single.ntk.T, z.ntk @ z.ntk.T, rtol=1e-3)
+    assert np.all(np.isfinite(single.ntk))
+
+
 def test_refusals():
     x, pattern = RNG.normal(size=(4, 5, 3)), np.ones((4, 5, 5))
     net, method = graph_net(), ns.RandomFeatures(4)
