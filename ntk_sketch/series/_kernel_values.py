@@ -99,7 +99,7 @@ def _taylor(degree: int) -> tuple[Float[np.ndarray, "l node"], Float[np.ndarray,
 
     Dual kernels are analytic for |ρ| < 1, so that interpolation at 28 nodes has an error of `(2 +
     √3)^-28`, 1e-16. Rounding errors are multiplied by the sum of the absolute weights. This sum is
-    5e-11/eps at degree 4 and 2e-7/eps at degree 8, and grows five times with every further degree.
+    4.8e5 at degree 4, 1.7e9 at degree 8 and 7.7e11 at degree 12.
     """
     angles = np.pi * (np.arange(_NODES) + 0.5) / _NODES
     nodes = np.cos(angles)
