@@ -36,6 +36,8 @@ class Settings:
     architecture: str = option("myrtle5", one_of(BLOCKS), name="NAME")
     width: tuple[int, ...] = option((), count, "one, or one for each layer", "M", as_given=True)
     repetitions: int = option(5, count)
+    blocks: int | None = option(None, count, "of pairs of images in a repetition")
+    images: int | None = option(None, count, "of which features are timed in a repetition")
     data_dir: str | None = option(None, str, "CIFAR-10: official files or packed", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
 
@@ -44,8 +46,8 @@ def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
     backend = "cpu" if jax.default_backend() == "cpu" else "gpu"
     source, architecture = data.find(settings.data_dir), settings.architecture
-    images, _ = source.read("train", min(TRAIN, source.n_train))
-    x = fit(images, Steps())(images)
+    pixels, _ = source.read("train", min(TRAIN, source.n_train))
+    x = fit(pixels, Steps())(pixels)
     model = myrtle(architecture, source.shape)
     size = RECIPES[architecture].sizes[backend]
     early, late, last = size.widths
@@ -54,17 +56,19 @@ def run(settings: Settings) -> dict[str, Any]:
     feature_map = ns.feature_map(
         model, jnp.asarray(x[:SAMPLE]), method, key=jax.random.key(0), get="ntk"
     )
-    batch_size = min(feature_map.batch_size(size.batch_bytes), IMAGES[backend])
+    images = settings.images or IMAGES[backend]
+    blocks = settings.blocks or BLOCKS_TIMED[backend]
+    batch_size = min(feature_map.batch_size(size.batch_bytes), images)
     rows, columns = BLOCK[backend]
     block = jax.jit(lambda a, b: model[2](a, b, "ntk"))
 
     def exact():
-        for k in range(BLOCKS_TIMED[backend]):
+        for k in range(blocks):
             first = (k * columns) % (len(x) - columns + 1)
             block(x[:rows], x[first : first + columns]).block_until_ready()
 
     def features():
-        compute(feature_map, x, batch_size, IMAGES[backend])
+        compute(feature_map, x, batch_size, images)
 
     calls = {"exact": exact, "features": features}
     interleaved_seconds(calls, 1)
@@ -72,8 +76,8 @@ def run(settings: Settings) -> dict[str, Any]:
         name: float(np.median(of_call))
         for name, of_call in interleaved_seconds(calls, settings.repetitions).items()
     }
-    per_pair = seconds["exact"] / (BLOCKS_TIMED[backend] * rows * columns)
-    per_image = seconds["features"] / IMAGES[backend]
+    per_pair = seconds["exact"] / (blocks * rows * columns)
+    per_image = seconds["features"] / images
     train, test = LARGEST["train"], LARGEST["test"]
     pairs = train * (train + 1) // 2 + train * test
     whole = {"exact": per_pair * pairs, "features": per_image * (train + test)}

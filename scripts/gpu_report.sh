@@ -53,7 +53,8 @@ part() {
 if ((toy)); then
     part "matrix rate" 5 benchmarks.matrix_rate --size 64 --repetitions 1
     part "CIFAR-10" 10 experiments.cifar10 --data-dir "$data" --train 60 --test 20 --width 8
-    part "exact kernel" 10 benchmarks.exact_time --data-dir "$data" --width 4 --repetitions 1
+    part "exact kernel" 10 benchmarks.exact_time --data-dir "$data" --width 4 --repetitions 1 \
+        --blocks 1 --images 4
     part "kernel errors" 10 experiments.kernel_approximation --data-dir "$data" --widths 4 \
         --methods Nystroem --seeds 1 --images 2 --train 40 --sample 4 --batch-sizes 2 --repetitions 1
 else

@@ -58,6 +58,7 @@ def test_decompositions(tmp_path, capsys):
     assert f"p =     40: root {median:37.2f} s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_prediction(tmp_path, capsys):
     record = prediction.run(prediction.Settings(8, 3, tmp_path))
     assert written(tmp_path, "prediction") == record
@@ -139,6 +140,7 @@ def test_scaling_with_its_smallest_setting(tmp_path, monkeypatch, capsys):
     assert "two different multiples of 20" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rows_with_their_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(many_rows, "SAMPLE", 64)
     monkeypatch.setattr(many_rows, "CHUNK", 300)
@@ -165,6 +167,7 @@ def test_rows_with_their_smallest_setting(tmp_path, monkeypatch, capsys):
     assert not growth or growth[0] >= held.nbytes
 
 
+@pytest.mark.slow
 def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(exact_time, "SAMPLE", 20)
     words = f"--width 4 --repetitions 1 --out {tmp_path}"
@@ -195,6 +198,7 @@ def test_cached_features(tmp_path, monkeypatch, capsys):
     assert "| uint8 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_empirical_with_its_smallest_setting(no_cifar10, tmp_path, capsys):
     words = f"--images 6 --width 16 --channels 2 --block 4 --out {tmp_path}"
     assert empirical.main(words.split()) == 0

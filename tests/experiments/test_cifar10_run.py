@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from experiments._common import data
@@ -55,7 +56,7 @@ def record_of(folder):
     ("arguments", "select"),
     [
         ("", "accuracy"),
-        ("--recipe myrtle5", "gcv"),
+        pytest.param("--recipe myrtle5", "gcv", marks=pytest.mark.slow),
         pytest.param("--rank 20 --select gcv", "gcv", marks=pytest.mark.slow),
     ],
 )
@@ -85,6 +86,7 @@ def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys, arguments, select):
     assert "examples/s" in printed.err
 
 
+@pytest.mark.slow
 def test_digits_by_name(tmp_path, monkeypatch, capsys):
     """The quick form of the job: asks for nothing that is not installed, wherever it runs."""
     monkeypatch.setattr(data, "find", None)
@@ -120,7 +122,7 @@ def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatc
     assert record["results"]["accuracy"] > 0.5
 
 
-@pytest.mark.parametrize("select", ["validation", "loo", "accuracy"])
+@pytest.mark.parametrize("select", others_slow(["validation", "loo", "accuracy"], "loo"))
 def test_selection(no_cifar10, tmp_path, select):
     words = f"--select {select} --no-flip --train 200 --test 200 --width 16"
     assert entry.main([*words.split(), "--out", str(tmp_path)]) == 0
@@ -249,7 +251,7 @@ def test_images_that_myrtle_networks_do_not_take(shape):
         myrtle("myrtle5", shape)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", others_slow(ACTIVATIONS, "relu", "leakyrelu", "monomial"))
 def test_every_nonlinearity_has_features(name):
     arguments = {"leakyrelu": ":0.1", "abrelu": ":-1,2", "polynomial": ":0,1,0.5"}
     arguments |= dict.fromkeys(("monomial", "rectifiedmonomial"), ":2")

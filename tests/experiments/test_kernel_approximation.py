@@ -38,6 +38,7 @@ def small():
     return model, x
 
 
+@pytest.mark.slow
 def test_the_digits_end_to_end(no_cifar10, tmp_path, capsys):
     size = "--images 4 --widths 8 --seeds 2 --train 50 --sample 10 --batch-sizes 4 --repetitions 2"
     words = [*size.split(), "--methods", "randomfeatures", "--out", str(tmp_path)]

@@ -57,6 +57,7 @@ def test_inputs_are_standardised_and_apart(no_folder):
     np.testing.assert_allclose(sample.std(axis=0), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_smallest_setting(no_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(networks, "TIMED", 64)
     words = "--depths 1 --widths 24 8 --seeds 2 --examples 20 --sample 16 --repetitions 2"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import conv
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -153,7 +154,12 @@ def diagonal(covariance, kernel):
     return covariance.transpose(0, *order)
 
 
-@pytest.mark.parametrize("name", PREFIXES)
+#: Pools and norms that differ in a stride or an order run by hand.
+KEPT = ("convolution", "overlapping pool", "padded pool", "circular pool", "layer norm")
+KEPT += ("residual", "concatenated positions", "volumes", "dropout", "global pool")
+
+
+@pytest.mark.parametrize("name", others_slow(PREFIXES, *KEPT))
 def test_variances_are_exact(name):
     """To 1e-10: rounding, and nothing of features of width 4."""
     shape, layers = PREFIXES[name]()

@@ -36,9 +36,16 @@ def not_for(estimator):
     }
 
 
-@parametrize_with_checks(CHECKED, expected_failed_checks=not_for)
+@parametrize_with_checks(CHECKED[:2], expected_failed_checks=not_for)
 @pytest.mark.filterwarnings("ignore")  # of scikit-learn's own odd data
 def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(CHECKED[2:], expected_failed_checks=not_for)
+@pytest.mark.filterwarnings("ignore")
+def test_checks_of_classifiers(estimator, check):
     check(estimator)
 
 
@@ -55,7 +62,7 @@ def fitted(table):
     return NTKRegressor(40, random_state=0).fit(x[:200], y[:200])
 
 
-@pytest.mark.parametrize("kernel", ["ntk", "nngp"])
+@pytest.mark.parametrize("kernel", [pytest.param("ntk", marks=pytest.mark.slow), "nngp"])
 def test_with_all_rows_as_landmarks_the_kernel_is_exact(table, kernel):
     x, y = table
     hidden = [stax.Dense(1, 1.3, 0.2), stax.Erf()]
@@ -228,7 +235,7 @@ def test_weights_are_repeated_rows(table):
         NTKRegressor(**RIDGE).fit(x, y, np.linspace(-1, 1, len(x)))
 
 
-@pytest.mark.parametrize("relevance", ["diagonal", "full"])
+@pytest.mark.parametrize("relevance", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_feature_learning_finds_the_columns_that_matter(relevance):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 10))

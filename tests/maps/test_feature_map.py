@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
-from marks import also_by_default, others_slow
+from marks import crossed
 
 import ntk_sketch as ns
 
@@ -37,8 +37,8 @@ OBLIVIOUS = [name for name, method in METHODS.items() if not method.looks_at_dat
 LAYER_BY_LAYER = [name for name, method in METHODS.items() if not method.whole_network]
 NETS = ["linear", "dense Relu", "nested serial", "layer norm"]
 
-over_nets = pytest.mark.parametrize("net", NETS)
-over_some_nets = pytest.mark.parametrize("net", others_slow(NETS, "dense Relu", "nested serial"))
+pairs = functools.partial(crossed, NETS, METHODS, row="dense Relu", column="nystroem, residual")
+over_pairs = pytest.mark.parametrize(("net", "method"), pairs())
 over_methods = pytest.mark.parametrize("method", METHODS)
 over_oblivious = pytest.mark.parametrize("method", OBLIVIOUS)
 
@@ -96,8 +96,7 @@ RECOMPILED = {
 # ------------------------------------------------------------------ transformations
 
 
-@over_methods
-@over_some_nets
+@over_pairs
 def test_pytree(net, method):
     feature_map = made(net, method)
     leaves, tree = jax.tree.flatten(feature_map)
@@ -109,8 +108,7 @@ def test_pytree(net, method):
     same(mapped(inputs(net)), features_of(net, method))
 
 
-@over_methods
-@over_nets
+@over_pairs
 def test_jit(net, method):
     jitted = jax.jit(lambda feature_map, x: feature_map(x))(made(net, method), inputs(net))
     same(jitted, features_of(net, method), RECOMPILED[method])
@@ -137,8 +135,7 @@ def test_vmap_over_keys(net, method):
         same(one, features(key), 10 * RECOMPILED[method])
 
 
-@over_methods
-@over_some_nets
+@over_pairs
 def test_gradients(net, method):
     """Finite at the sample itself, where kernels have kinks, and at 0; and right."""
     feature_map, x = made(net, method), inputs(net)
@@ -176,8 +173,7 @@ def without_jumps(feature_map):
     return jax.tree.map(plain, feature_map, is_leaf=lambda node: isinstance(node, RandomFunction))
 
 
-@over_methods
-@pytest.mark.parametrize("net", also_by_default(NETS, "dense Relu"))
+@pytest.mark.parametrize(("net", "method"), pairs(by_default=("random", "nystroem", "exact")))
 def test_batch_independence(net, method):
     """Row i does not depend on row j (float64): the row alone is the same to 10 eps of its norm.
 
@@ -209,7 +205,7 @@ def test_batch_independence(net, method):
     ("net", "dtype"),
     [
         ("dense Relu", np.float32),
-        ("dense Relu", np.float64),
+        pytest.param("dense Relu", np.float64, marks=pytest.mark.slow),
         pytest.param("nested serial", np.float32, marks=pytest.mark.slow),
     ],
 )
@@ -225,8 +221,10 @@ def test_dtype_follows_the_input(net, method, dtype):
     assert feature_map(x.astype(other)).ntk.dtype == np.float64
 
 
-@over_oblivious
-@pytest.mark.parametrize("net", ["dense Relu", "nested serial"])
+@pytest.mark.parametrize(
+    ("net", "method"),
+    crossed(["dense Relu", "nested serial"], OBLIVIOUS, row="dense Relu", column="random"),
+)
 def test_keys(net, method):
     again = ns.feature_map(model_of(net), inputs(net), METHODS[method], key=KEY)(inputs(net))
     same(again, features_of(net, method))
@@ -265,10 +263,12 @@ def test_exact_wants_examples():
         ns.feature_map(model_of("dense Relu"), shapes, ns.Exact(), key=KEY)
 
 
-@over_methods
-@pytest.mark.parametrize("get", ["nngp", "ntk", ("nngp",), ("ntk", "nngp"), ["ntk"]])
-def test_get(method, get):
-    net = "dense Relu"
+GETS = {"nngp": "nngp", "ntk": "ntk", "one": ("nngp",), "both": ("ntk", "nngp"), "list": ["ntk"]}
+
+
+@pytest.mark.parametrize(("get", "method"), crossed(GETS, METHODS, row="nngp", column="nystroem"))
+def test_get(get, method):
+    net, get = "dense Relu", GETS[get]
     x = inputs(net)
     feature_map = ns.feature_map(model_of(net), x, METHODS[method], key=KEY, get=get)
     asked = (get,) if isinstance(get, str) else tuple(get)
@@ -329,8 +329,7 @@ def test_zero_kernel():
     np.testing.assert_allclose(z.nngp @ z.nngp.T, x @ x.T / 6, rtol=1e-14)
 
 
-@over_methods
-@over_nets
+@over_pairs
 def test_zero_inputs(net, method):
     """Images and positions of zeros: finite features, in the sample too."""
     x = inputs(net)

@@ -90,6 +90,7 @@ def test_averaged_features_have_the_averaged_kernel():
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_averaging_is_augmentation():
     """Regression with the averaged kernel is that on all transforms of all examples, at twice the
     absolute regulariser: solved here as an augmented kernel regression.

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from architectures import conv
+from marks import others_slow
 from sklearn.datasets import load_digits
 
 import ntk_sketch as ns
@@ -71,7 +72,11 @@ def residual(feature_map):
     return [node.function is not None for node in nodes if is_expansion(node)]
 
 
-@pytest.mark.parametrize("name", MODELS)
+#: The other rows run by hand: every rule of where is in one of these.
+KEPT = ("pool between", "dense head", "nested", "branches", "a branch that passes by", "own method")
+
+
+@pytest.mark.parametrize("name", others_slow(MODELS, *KEPT))
 def test_where(name):
     model, wanted = MODELS[name]
     x = np.random.default_rng(0).normal(size=(12, 6, 2)).astype(np.float32)
@@ -88,6 +93,7 @@ def test_not_where_the_share_is_given():
     assert residual(made) == [True, True]
 
 
+@pytest.mark.slow
 def test_smaller_error_than_of_random_features():
     """On images, whose positions landmarks describe well but not wholly."""
     images = load_digits().images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
@@ -106,6 +112,7 @@ def test_smaller_error_than_of_random_features():
     assert np.all(errors["default"] < 0.75 * errors["landmarks"])
 
 
+@pytest.mark.slow
 def test_calibration_keeps_residual_features(monkeypatch):
     """It would suppress them as noise, with the ridge that landmarks alone have."""
     images = load_digits().images.reshape(-1, 8, 8, 1).astype(np.float32) / 16

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -64,7 +65,8 @@ def errors(calibrate, residual):
     return np.mean(found, axis=0)
 
 
-@pytest.mark.parametrize("residual", [0.0, 0.5])
+@pytest.mark.parametrize("residual", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
+@pytest.mark.slow
 def test_smaller_error(residual, record_property):
     plain, fitted = errors(False, residual), errors(True, residual)
     for kind, before, after in zip(KINDS, plain, fitted, strict=True):
@@ -172,7 +174,9 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", [order for order in ORDERS if order != "shuffled"])
+@pytest.mark.parametrize(
+    "order", others_slow([order for order in ORDERS if order != "shuffled"], "by class")
+)
 def test_order_of_the_sample(order, record_property):
     """The gain is that of a shuffled sample, in whatever order it comes."""
     shuffled, plain = mean_error("shuffled"), mean_error("shuffled", calibrate=False)

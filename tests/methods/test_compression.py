@@ -66,7 +66,7 @@ def error(made, exact, x):
     ]
 
 
-@pytest.mark.parametrize("name", others_slow(METHODS, "Nystroem", "RandomFeatures"))
+@pytest.mark.parametrize("name", others_slow(METHODS, "Nystroem"))
 def test_features_do_not_multiply_with_blocks(name):
     """Formed, those of two blocks at a width of 128 are 13,079 and 51,142."""
     x = images(12, 8).astype(np.float32)
@@ -77,7 +77,9 @@ def test_features_do_not_multiply_with_blocks(name):
 
 
 @pytest.mark.usefixtures("float64", "compressed")
-@pytest.mark.parametrize("model", [linear, residual], ids=["linear", "residual"])
+@pytest.mark.parametrize(
+    "model", [linear, pytest.param(residual, marks=pytest.mark.slow)], ids=["linear", "residual"]
+)
 def test_all_principal_directions_change_no_kernel(model):
     x = images(4, 4)
     made = ns.feature_map(model(), x, ns.Nystroem(64, calibrate=False), key=KEY)
@@ -106,9 +108,7 @@ def test_the_error_is_that_of_the_directions_left_out(monkeypatch):
 
 
 @pytest.mark.usefixtures("float64", "compressed")
-@pytest.mark.parametrize(
-    "name", others_slow(["RandomFeatures", "LeverageScore", "PolySketch"], "RandomFeatures")
-)
+@pytest.mark.parametrize("name", others_slow(["RandomFeatures", "LeverageScore", "PolySketch"]))
 def test_random_projections_are_unbiased_and_their_error_falls(name):
     x, model, errors = images(3, 4), stax.serial(conv(), conv((2, 2)), stax.Dense(1)), []
     exact = stax.serial(model, stax.Flatten())[2](x, None, ("nngp", "ntk"))
@@ -137,7 +137,7 @@ def normed():
     return stax.serial(stax.FanOut(2), stax.parallel(main, branch()), stax.FanInSum())
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("blocks", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_layers_between_convolution_and_sum_do_not_multiply_features_either(blocks):
     x = jax.ShapeDtypeStruct((2, 8, 8, 2), np.float32)
     layers = [conv(), *(normed() for _ in range(blocks)), stax.Flatten(), stax.Dense(1)]
@@ -240,6 +240,7 @@ def test_masked_positions_stay_zero():
 
 
 @pytest.mark.usefixtures("float64", "compressed")
+@pytest.mark.slow
 def test_gradients_with_respect_to_weights(monkeypatch):
     """Roots that are folded into a projection are differentiated."""
     x = images(4, 4)
@@ -258,6 +259,7 @@ def test_gradients_with_respect_to_weights(monkeypatch):
 
 
 @pytest.mark.usefixtures("compressed")
+@pytest.mark.slow
 def test_maps_are_saved_with_their_projections(tmp_path):
     x = images().astype(np.float32)
     made = ns.feature_map(residual(), x, ns.Nystroem((12, 24)), key=KEY)
@@ -294,7 +296,7 @@ def test_shapes_alone_are_refused_where_directions_are_sought():
 
 
 @pytest.mark.usefixtures("float64", "compressed")
-@pytest.mark.parametrize("name", ["Nystroem", "RandomFeatures"])
+@pytest.mark.parametrize("name", others_slow(["Nystroem", "RandomFeatures"], "Nystroem"))
 def test_contracts_of_a_map(name):
     """jit, rows on their own, both dtypes, and derivatives with respect to inputs."""
     x = images(6, 4)
@@ -318,6 +320,7 @@ def test_contracts_of_a_map(name):
 
 
 @pytest.mark.usefixtures("compressed")
+@pytest.mark.slow
 def test_keys_are_mapped():
     shape = jax.ShapeDtypeStruct((2, 4, 4, 2), np.float32)
     x = images(2, 4).astype(np.float32)

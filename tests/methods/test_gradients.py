@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
+from marks import crossed, others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -55,10 +56,16 @@ def relative(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+UNSCALED = functools.partial(ns.RandomFeatures, normalize=False)
 CASES = [
-    *[(name, ns.RandomFeatures) for name in ("Relu", "Abs", "LeakyRelu", "Sign")],
-    *[(name, functools.partial(ns.RandomFeatures, normalize=False)) for name in ("Relu", "Sign")],
-    *[(name, ns.LeverageScore) for name in ("Relu", "Sign")],
+    ("Relu", ns.RandomFeatures),
+    ("Sign", ns.RandomFeatures),
+    ("Sign", UNSCALED),
+    ("Relu", ns.LeverageScore),
+    pytest.param("Abs", ns.RandomFeatures, marks=pytest.mark.slow),
+    pytest.param("LeakyRelu", ns.RandomFeatures, marks=pytest.mark.slow),
+    pytest.param("Relu", UNSCALED, marks=pytest.mark.slow),
+    pytest.param("Sign", ns.LeverageScore, marks=pytest.mark.slow),
 ]
 
 
@@ -182,7 +189,7 @@ def landmark_examples(feature_map):
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+@pytest.mark.parametrize("kind", others_slow(["nngp", "ntk"], "ntk"))
 def test_residual_features_near_landmarks(kind, record_property):
     """As right at a landmark, where what it misses vanishes with its norm, as far from it."""
     net = model(NONLINEARITIES["Relu"])
@@ -207,8 +214,9 @@ def test_residual_features_near_landmarks(kind, record_property):
     assert (means < 1.25 * errors / keys**0.5).all(), (means, errors)
 
 
-@pytest.mark.parametrize("name", ["Relu", "Gelu", "Abs"])
-@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+@pytest.mark.parametrize(
+    ("name", "kind"), crossed(["Relu", "Gelu", "Abs"], ["nngp", "ntk"], row="Gelu", column="ntk")
+)
 def test_landmarks(name, kind):
     """Between any example and those of the sample they are exact, at the sample itself too."""
     net = model(NONLINEARITIES[name])

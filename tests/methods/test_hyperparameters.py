@@ -49,7 +49,7 @@ def value(model, method, w, b):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", others_slow([*METHODS, *RESIDUAL], "landmarks", "residual"))
+@pytest.mark.parametrize("name", others_slow([*METHODS, *RESIDUAL], "residual"))
 def test_finite_differences(name):
     model, method = (deep, METHODS[name]) if name in METHODS else (shallow, RESIDUAL[name])
     found = jax.grad(value, argnums=(2, 3))(model, method, 1.2, 0.3)
@@ -63,6 +63,7 @@ def test_finite_differences(name):
 
 
 @pytest.mark.parametrize("name", others_slow(["landmarks", "calibrated"], "landmarks"))
+@pytest.mark.slow
 def test_float32(name):
     """Within the rounding of kernel values over the smallest eigenvalues."""
     with jax.enable_x64(True):

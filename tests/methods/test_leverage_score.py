@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
+from marks import crossed
 from scipy import stats
 
 import ntk_sketch as ns
@@ -87,8 +88,10 @@ def one_nonlinearity(name):
     return stax.serial(stax.Dense(5, 1.0, 0.2), NONLINEARITIES[name](), stax.Dense(1, 1.1, 0.1))
 
 
-@pytest.mark.parametrize("orthogonal", [True, False])
-@pytest.mark.parametrize("name", ["Relu", "Gelu", "Erf", "Sign", "Sin"])
+@pytest.mark.parametrize(
+    ("name", "orthogonal"),
+    crossed(["Relu", "Gelu", "Erf", "Sign", "Sin"], [True, False], row="Gelu", column=True),
+)
 def test_unbiased_with_one_nonlinearity(name, orthogonal, record_property):
     model = one_nonlinearity(name)
     x = jax.random.normal(jax.random.key(1), (3, 4))

@@ -64,7 +64,7 @@ FULL = {"Monomial(0)": (6, 1)}
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    "name", others_slow(NONLINEARITIES, "Relu", "Gelu", "Sign", "Cos", "Hermite", "Monomial(0)")
+    "name", others_slow(NONLINEARITIES, "Relu", "Sign", "Hermite", "Monomial(0)")
 )
 def test_all_positions_are_landmarks(name):
     """Then there is nothing left for random features, and the kernel on the sample is exact."""
@@ -102,7 +102,7 @@ def test_all_positions_behind_convolutions_and_pools():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["Relu", "Gelu", "Erf", "Sin"])
+@pytest.mark.parametrize("name", others_slow(["Relu", "Gelu", "Erf", "Sin"], "Gelu"))
 def test_all_positions_of_branches_and_layer_norm(name):
     """The number of features differs by branch, and their variances go through everything."""
     act = NONLINEARITIES[name]
@@ -324,7 +324,10 @@ SCHEDULES = {
 SPLITS = {"own method": 2, "own schedule": 2, "own schedule of one": 1}
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    "name",
+    others_slow(SCHEDULES, "residual schedule", "own schedule", "branches", "blocks without any"),
+)
 def test_schedules(name):
     layers, method, expected = SCHEDULES[name]
     x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -350,7 +353,7 @@ def smooth_sample():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("residual", [0.0, 0.5])
+@pytest.mark.parametrize("residual", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_error_falls_with_width(residual):
     x, other = smooth_sample()
     model = dense_net()

@@ -9,6 +9,7 @@ import pytest
 from architectures import NONLINEARITIES
 from entering import entering, expanded
 from jax import numpy as jnp
+from marks import crossed
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -42,7 +43,9 @@ def awkward_images():
     return x.astype(np.float32)
 
 
-@pytest.mark.parametrize(("residual", "bias"), [(0.0, 0.1), (0.5, None)])
+@pytest.mark.parametrize(
+    ("residual", "bias"), [pytest.param(0.0, 0.1, marks=pytest.mark.slow), (0.5, None)]
+)
 def test_awkward_images_in_float32(residual, bias):
     conv = functools.partial(stax.Conv, 4, (3, 3), W_std=1.4, b_std=bias, padding="SAME")
     model = stax.serial(
@@ -206,8 +209,9 @@ PRECISE = {
 }
 
 
-@pytest.mark.parametrize("method", PRECISE)
-@pytest.mark.parametrize("kind", ["dense", "conv"])
+@pytest.mark.parametrize(
+    ("kind", "method"), crossed(["dense", "conv"], PRECISE, row="dense", column="landmarks")
+)
 def test_precision(kind, method, record_property):
     """Of projections alone: features are float32, off by the rounding of two operands a layer."""
     shape = (8,) if kind == "dense" else (5, 4, 2)

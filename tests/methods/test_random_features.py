@@ -14,6 +14,8 @@ KEYS = 1024
 # Fourth moments of their features are so large that a mean of 1,024 is no estimate of anything.
 HEAVY_TAILED = ("Exp", "Monomial(3)", "Polynomial")
 WITH_NETWORK = [name for name in NONLINEARITIES if name != "ExpNormalized"]
+#: A kink, a jump, a polynomial, a wave, and what is neither even nor odd.
+KEPT = ("Relu", "Sign", "Hermite", "Monomial(3)", "Sin", "Gelu", "ABRelu", "Sigmoid_like")
 
 
 def kernels_over_keys(model, x, method, keys, get=("nngp", "ntk")):
@@ -40,7 +42,15 @@ def inputs(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("name", "orthogonal"),
-    [(name, True) for name in WITH_NETWORK] + [("Relu", False), ("Gelu", False), ("Sin", False)],
+    [
+        *((name, True) for name in KEPT),
+        *(("Relu", False), ("Gelu", False)),
+        *(
+            pytest.param(name, True, marks=pytest.mark.slow)
+            for name in WITH_NETWORK
+            if name not in KEPT
+        ),
+    ],
 )
 def test_unbiased_with_one_nonlinearity(name, orthogonal, record_property):
     bias = None if name == "Hermite" else 0.2

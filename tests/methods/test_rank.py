@@ -39,7 +39,7 @@ def made(x, rank=None, width=(16, 48), **options):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("calibrate", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_all_directions_of_the_vectors_change_nothing(calibrate):
     """Patches of one channel twice span half of their space: the other half may go."""
     x = images(dimensions=1)
@@ -87,6 +87,7 @@ def test_features_are_those_of_projected_landmarks():
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_error_falls_to_that_of_all_directions():
     x, other = images(), images(16, seed=1)
     exact = net()[2](other, None, KERNELS)
@@ -115,7 +116,7 @@ def test_fewer_products_and_roots_in_the_basis():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("full", marks=pytest.mark.slow), "bfloat16"])
 def test_the_kernel_is_positive_and_below_its_diagonal(precision):
     x = images()
     feature_map = made(x, 12, calibrate=False, precision=precision)
@@ -127,6 +128,7 @@ def test_the_kernel_is_positive_and_below_its_diagonal(precision):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_derivatives():
     """By the network's numbers and by inputs, where nothing is lost: those of all directions."""
     x = images(dimensions=1)

@@ -154,6 +154,7 @@ def test_exact_diagonals():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("calibrate", [True, False])
+@pytest.mark.slow
 def test_less_error_than_layer_by_layer(calibrate):
     """With as many features of the NTK: layer by layer φ' and ψ' share them. At 3 keys and more
     examples the errors are 1.3 to 2 times as large.
@@ -170,6 +171,7 @@ def test_less_error_than_layer_by_layer(calibrate):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_error_falls_with_the_width():
     x, other, model = inputs(300, 3), inputs(40, 3, seed=1), relu_net(2)
     exact = np.asarray(exact_kernel(model, other).ntk)
@@ -192,7 +194,10 @@ def test_calibration():
         assert errors[0] < errors[1] / 1.2
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "depth",
+    [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_kernel_values_in_float32(depth):
     """Against float64, examples next to landmarks and landmarks themselves among them."""
     x = inputs(20, dtype=np.float32)
@@ -240,6 +245,7 @@ def test_cost():
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_derivatives():
     """Finite at landmarks, at zero and next to landmarks; and right."""
     x = inputs(12)

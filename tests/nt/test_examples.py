@@ -63,8 +63,8 @@ def two_lines(source):
     return changed.replace("from neural_tangents import stax", "from ntk_sketch import stax")
 
 
-#: Between them: kernels, quadrature, empirical kernels and predictions.
-KEPT = ("elementwise", "elementwise_numerical", "empirical_ntk", "infinite_fcn", "weight_space")
+#: Between them: kernels, quadrature and predictions.
+KEPT = ("elementwise_numerical", "infinite_fcn")
 
 
 @pytest.mark.parametrize("name", others_slow(PRINTS, *KEPT))

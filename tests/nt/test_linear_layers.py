@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import others_slow
 from neural_tangents import stax
 
 # Sums of at most a thousand products of order 1 in float64.
@@ -68,7 +69,10 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize(
+    "name",
+    others_slow(WEIGHTS, "Dense", "Conv-SAME", "Conv-CIRCULAR", "ConvLocal", "ConvTranspose"),
+)
 def test_layers_with_weights(name):
     make, spatial = WEIGHTS[name]
     init_fn, apply_fn, kernel_fn = make()[:3]

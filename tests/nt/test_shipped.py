@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from marks import others_slow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["elementwise_numerical_test", "elementwise_test", "rules_test"])
+@pytest.mark.parametrize(
+    "name",
+    others_slow(["elementwise_numerical_test", "elementwise_test", "rules_test"], "rules_test"),
+)
 def test_shipped(name):
     done = subprocess.run(
         [ROOT / "scripts" / "neural_tangents_tests.sh", name],

@@ -92,7 +92,7 @@ def objective(w, b, log_reg, n):
     return log_evidence(made, x, y, diag_reg=jnp.exp(log_reg))
 
 
-@pytest.mark.parametrize("n", [14, 90])
+@pytest.mark.parametrize("n", [14, pytest.param(90, marks=pytest.mark.slow)])
 def test_finite_differences(n):
     """By `W_std`, `b_std` and `diag_reg`, on both sides."""
     at = np.array([1.2, 0.3, np.log(1e-2)])

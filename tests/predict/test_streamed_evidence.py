@@ -155,6 +155,7 @@ def test_float32_is_decomposed_in_float64(make_map, make_data):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_other_transformations(make_map, make_data):
     """A Jacobian batch by batch; `jit`, `vmap` and second derivatives with all in memory."""
     x, y = make_data(90, np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
+from marks import others_slow
 from scipy import integrate, stats
 
 from ntk_sketch import stax
@@ -62,7 +63,7 @@ def alone(name):
 
 
 @pytest.mark.parametrize("derivative", [False, True])
-@pytest.mark.parametrize("name", ["Erf", "Relu", "Polynomial"])
+@pytest.mark.parametrize("name", others_slow(["Erf", "Relu", "Polynomial"], "Erf", "Relu"))
 def test_of_kernels_alone(name, derivative):
     """Equal products at every pair of norms, to the error that is stated. Of the polynomial
     `c_0(r) = 0.3 - 0.2 r²` changes its sign.

@@ -6,7 +6,9 @@ import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
 
-from ntk_sketch.series import HermiteTable, hermite_coefficients
+from ntk_sketch import stax
+from ntk_sketch.activations._dual import DualActivation
+from ntk_sketch.series import HermiteTable, _table, hermite_coefficients
 
 DEGREE = 16
 
@@ -53,3 +55,24 @@ def test_a_coarse_table_says_so():
     assert 0 < steep.error < 1e-6
     with pytest.raises(ValueError, match="least and the largest norm"):
         HermiteTable(np.sin, 3, radii=(2.0, 1.0))
+
+
+def test_equal_duals_have_one_table(monkeypatch):
+    """Functions alone, whose values may change, are evaluated anew."""
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return hermite_coefficients(*args, **kwargs)
+
+    monkeypatch.setattr(_table, "hermite_coefficients", counted)
+    one, other = (HermiteTable(DualActivation(stax.Erf(0.7, 1.3)), 3) for _ in range(2))
+    made = len(calls)
+    assert made > 0
+    np.testing.assert_array_equal(one.spline.coefficients, other.spline.coefficients)
+    changed = HermiteTable(DualActivation(stax.Erf(0.7, 1.4)), 3)
+    assert len(calls) > made
+    assert not np.array_equal(one.spline.coefficients, changed.spline.coefficients)
+    made = len(calls)
+    HermiteTable(np.tanh, 3), HermiteTable(np.tanh, 3)
+    assert len(calls) >= made + 4

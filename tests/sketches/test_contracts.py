@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 from jax.test_util import check_grads
+from marks import also_by_default, others_slow
 from sketch_table import LINEAR, SKETCHES, Pairs
 
 KEYS = 4096
@@ -60,8 +61,13 @@ def moments(name):
     }
 
 
+#: The same sketches at other sizes.
+MORE = [name for name in SKETCHES if ", " in name and name != "TensorSRHT, more pairs than rows"]
+ROWS = others_slow(SKETCHES, *set(SKETCHES).difference(MORE))
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("name", ROWS)
 class TestMoments:
     ROUNDING = 1e-12  # of float64, where a sketch is exact
 
@@ -79,8 +85,10 @@ class TestMoments:
             assert (-excess <= 4 * found["variance_error"] + self.ROUNDING).all()
 
 
-@pytest.mark.default_flags
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize(
+    "name",
+    also_by_default(SKETCHES, "CountSketch", "TensorSRHT", "PolynomialSketch", slow=MORE),
+)
 def test_transformations(name):
     """jit, vmap over examples and over keys, one vector, NumPy inputs, and the same key again."""
     row, x = SKETCHES[name], arguments(SKETCHES[name])
@@ -109,7 +117,7 @@ def test_transformations(name):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("name", ROWS)
 def test_dtypes_and_gradients(name):
     """The result follows the inputs; gradients are those of finite differences."""
     row = SKETCHES[name]
@@ -138,7 +146,7 @@ def test_the_dense_matrix(name):
     close(row.apply(sketch, *x), tensors @ matrix, factor=100)
 
 
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("name", ROWS)
 def test_errors(name):
     row = SKETCHES[name]
     sketch, x = row.make(jax.random.key(0)), [np.asarray(v) for v in arguments(row)]
@@ -154,7 +162,7 @@ def test_errors(name):
         row.make(jax.random.key(0), jnp.complex64)
 
 
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_nan_in_nan_out(name, bad):
     """Values are not looked at; the other examples do not notice."""
@@ -166,7 +174,7 @@ def test_nan_in_nan_out(name, bad):
     close(np.delete(found, 1, axis=0), np.delete(clean, 1, axis=0))
 
 
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("name", ROWS)
 def test_a_seed_is_no_key(name):
     with pytest.raises(TypeError, match=r"for a seed write jax\.random\.key\(7\)"):
         SKETCHES[name].make(7, np.float32)

@@ -67,6 +67,7 @@ class TestWithoutNoise:
         exact = w * np.exp(t)
         assert relative(found, exact) == pytest.approx(found.residual, rel=1e-8)
 
+    @pytest.mark.slow
     def test_high_degrees(self):
         """Powers far from 1 neither overflow nor spoil the fit."""
         for size in (1e-8, 1e8):
@@ -155,7 +156,14 @@ class TestNoise:
         ]
         return np.array([relative(each, exact) ** 2 for each in found]), found[0]
 
-    @pytest.mark.parametrize("f", [tail, math.sin, lambda t: 1 + t**2 - t**3])
+    @pytest.mark.parametrize(
+        "f",
+        [
+            pytest.param(tail, marks=pytest.mark.slow),
+            pytest.param(math.sin, marks=pytest.mark.slow),
+            lambda t: 1 + t**2 - t**3,
+        ],
+    )
     def test_the_error_is_the_expected_one(self, f):
         """Over keys, within 4 standard errors; degree 1 is exact, 2 and 3 are not."""
         vectorised = np.vectorize(f)

@@ -64,7 +64,7 @@ def test_degrees_one_and_two(d, m):
         np.testing.assert_array_equal(single(x), first)
 
 
-@pytest.mark.parametrize("degree", [*range(1, 10), 11, 13, 16, 17])
+@pytest.mark.parametrize("degree", [1, 2, 3, 6, 8, 13])
 def test_every_degree(degree):
     """Real, finite, unbiased."""
     x = jax.random.normal(jax.random.key(1), (3, 20))
@@ -92,6 +92,7 @@ def test_a_call_is_the_last_power(degree):
     np.testing.assert_allclose(sketch(x), sketch.powers(x)[..., -1, :], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_variance_grows_linearly_with_the_degree():
     """Relative variance of squared norms over `4 l / m`: no more than its bound, and no slope."""
     m, degree, keys = 256, 16, 2048

@@ -55,7 +55,7 @@ print(peak[0] - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-@pytest.mark.parametrize("select", ["gcv", "loo"])
+@pytest.mark.parametrize("select", ["gcv", pytest.param("loo", marks=pytest.mark.slow)])
 def test_memory_does_not_hold_the_examples(select, tmp_path):
     """600,000 examples are 77 MB, their targets 10 MB, the predictions 10 MB."""
     n, rng = 600_000, np.random.default_rng(0)

@@ -6,6 +6,7 @@ import neural_tangents as nt
 import numpy as np
 import pytest
 from architectures import attention, conv, decay
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -132,7 +133,9 @@ NETS |= {
 LENGTHS, LONGEST = (6, 3, 1, 5), 6
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", others_slow(NETS, "bag of words", "windows", "attention", "transposed")
+)
 def test_gram_is_the_kernel(name):
     """The lengths of sentences as they are: 1 is shorter than a window, 6 is all."""
     model, x = stax.serial(*NETS[name]()), sentences(LENGTHS, LONGEST, 3)
@@ -189,7 +192,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", others_slow(METHODS, "random", "nystroem"))
 def test_masked_positions_have_no_features(name):
     """Though `cos(0) = 1`; gradients are finite, and 0 there."""
     model = stax.serial(stax.Dense(3, b_std=0.3), stax.Cos())

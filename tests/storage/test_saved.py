@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors
 import saved_parts
+from marks import others_slow
 from saved_parts import METHODS, dense_map, image_map, inputs, rows
 from small_map import SmallMap
 
@@ -42,11 +43,11 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("kinds", "dtype"),
     [
-        ("image_maps", "float32"),
-        ("dense_maps", "float32"),
+        pytest.param("image_maps", "float32", marks=pytest.mark.slow),
+        pytest.param("dense_maps", "float32", marks=pytest.mark.slow),
         pytest.param("dense_maps", "float64", marks=pytest.mark.slow),
         pytest.param("solutions", "float32", marks=pytest.mark.default_flags),
-        ("solutions", "float64"),
+        pytest.param("solutions", "float64", marks=pytest.mark.slow),
     ],
 )
 def test_answers_of_a_fresh_process_are_the_same_bit_for_bit(kinds, dtype, tmp_path):
@@ -67,7 +68,7 @@ def test_answers_of_a_fresh_process_are_the_same_bit_for_bit(kinds, dtype, tmp_p
             np.testing.assert_array_equal(found[key], array, err_msg=f"{name} {key}")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", others_slow(METHODS, "random", "nystroem", "poly sketch"))
 def test_maps(name, tmp_path):
     feature_map = image_map(METHODS[name])
     loaded = saved_and_loaded(feature_map, tmp_path)
@@ -105,7 +106,7 @@ def test_solutions(tmp_path):
         assert (loaded.diag_reg, loaded.fits) == (solution.diag_reg, solution.fits), name
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", others_slow(["float32", "float64"], "float32"))
 def test_statistics(dtype, tmp_path):
     """They merge as what was not saved does, to the last bit, and with no other map's."""
     with float64() if dtype == "float64" else jax.numpy_dtype_promotion("strict"):
