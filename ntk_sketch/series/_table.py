@@ -1,5 +1,6 @@
 """Tables of Hermite coefficients, for any norm inside of a compiled map."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -64,34 +65,53 @@ class HermiteTable(eqx.Module):
         degree, ends = checked_degree(degree), checked_radius(np.asarray(radii))
         if ends.shape != (2,) or not ends[0] < ends[1]:
             raise ValueError(f"radii must be the least and the largest norm, got {radii}")
-        start, width = float(np.log(ends[0])), float(np.log(ends[1] / ends[0]))
-
-        def scaled(u):
-            found = hermite_coefficients(
-                sigma,
-                np.exp(start + width * u),
-                degree,
-                derivative=derivative,
-                max_tail=max_tail,
-            )
-            root = np.sqrt(found.second_moment)[:, None]
-            values = np.divide(found.values, root, out=np.zeros_like(found.values), where=root > 0)
-            return np.c_[values, np.sqrt(found.tail)] if tail else values
-
-        intervals = _FIRST_INTERVALS
-        values = scaled(np.linspace(0, 1, intervals + 1))
-        while True:
-            between = np.arange(intervals) + 0.5
-            truth = scaled(between / intervals)
-            spline = CubicSpline(np.arange(intervals + 1), values)
-            error = float(np.max(np.abs(spline(between) - truth)))
-            if error <= tolerance or intervals >= _MAX_INTERVALS:
-                break
-            merged = np.empty((2 * intervals + 1, values.shape[1]))
-            merged[::2], merged[1::2] = values, truth
-            intervals, values = 2 * intervals, merged
+        arguments = (degree, *map(float, ends), derivative, tolerance, tail, max_tail)
+        # Equal duals have equal tables; a function alone may change what it returns.
+        found = _tabulated if isinstance(sigma, DualActivation) else _tabulated.__wrapped__
+        values, error = found(sigma, *arguments)
         self.spline, self.error = LogSpline(ends[0], ends[1], values), error
 
     def __call__(self, radius: Float[Array, "*r"]) -> Float[Array, "*r l"]:
         """`ĉ_l` at norms r >= 0. Outside of the table they are those of its nearest end."""
         return self.spline(radius)
+
+
+@functools.lru_cache(maxsize=256)
+def _tabulated(
+    sigma,
+    degree: int,
+    least: float,
+    largest: float,
+    derivative: bool,
+    tolerance: float,
+    tail: bool,
+    max_tail: float | None,
+) -> tuple[np.ndarray, float]:
+    """Values at equal steps in log r, as many as `tolerance` takes, and the error between them."""
+    start, width = float(np.log(least)), float(np.log(largest / least))
+
+    def scaled(u):
+        found = hermite_coefficients(
+            sigma,
+            np.exp(start + width * u),
+            degree,
+            derivative=derivative,
+            max_tail=max_tail,
+        )
+        root = np.sqrt(found.second_moment)[:, None]
+        values = np.divide(found.values, root, out=np.zeros_like(found.values), where=root > 0)
+        return np.c_[values, np.sqrt(found.tail)] if tail else values
+
+    intervals = _FIRST_INTERVALS
+    values = scaled(np.linspace(0, 1, intervals + 1))
+    while True:
+        between = np.arange(intervals) + 0.5
+        truth = scaled(between / intervals)
+        spline = CubicSpline(np.arange(intervals + 1), values)
+        error = float(np.max(np.abs(spline(between) - truth)))
+        if error <= tolerance or intervals >= _MAX_INTERVALS:
+            break
+        merged = np.empty((2 * intervals + 1, values.shape[1]))
+        merged[::2], merged[1::2] = values, truth
+        intervals, values = 2 * intervals, merged
+    return values, error
