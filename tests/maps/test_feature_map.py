@@ -118,8 +118,8 @@ def test_jit(net, method):
     ("net", "method"),
     [
         ("dense Relu", "random, not normalised"),
-        ("nested serial", "random"),
-        ("nested serial", "leverage score"),
+        pytest.param("nested serial", "random", marks=pytest.mark.slow),
+        pytest.param("nested serial", "leverage score", marks=pytest.mark.slow),
     ],
 )
 def test_vmap_over_keys(net, method):

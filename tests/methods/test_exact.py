@@ -43,6 +43,8 @@ ALIKE = (
     "parallel dense",
     "locally connected",
     "repeat",
+    *(f"dense {name}" for name in ("Abs", "Exp", "Gaussian", "Monomial(3)", "Rbf", "Sigmoid_like")),
+    *(f"dense {name}" for name in ("Elementwise", "RectifiedMonomial(0)", "RectifiedMonomial(2)")),
     "dense Relu stabilised",
     "dense RectifiedMonomial(1)",
     "dense LeakyRelu",
