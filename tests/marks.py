@@ -10,7 +10,7 @@ def also_by_default(rows, *chosen: str, slow=()) -> list:
     return [pytest.param(name, marks=marks[name]) if name in marks else name for name in rows]
 
 
-def others_slow(rows, *kept: str) -> list:
+def others_slow(rows, *kept) -> list:
     """The names in a table, all but those that are `kept` marked `slow`."""
     assert set(kept) <= set(rows), kept
     return [name if name in kept else pytest.param(name, marks=pytest.mark.slow) for name in rows]

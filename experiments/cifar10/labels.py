@@ -18,7 +18,7 @@ import ntk_sketch as ns
 from experiments._common import data
 from experiments._common._arguments import LARGEST, count, option, seed, settings_from, up_to
 from experiments._common._command import exit_code
-from experiments._common._given import Given
+from experiments._common._given import GivenFeatures
 from experiments._common._phases import Phases
 from experiments._common._preprocess import Steps
 from experiments._common._study import finish, markdown, mean_and_std
@@ -88,7 +88,7 @@ def run(settings: Settings) -> dict[str, Any]:
                 chosen = choose(items, settings.labels, jax.random.key(number))
             with phases("regressions"):
                 solution = ns.ridge(
-                    _Same(), z[chosen], y[chosen],
+                    GivenFeatures(np.zeros(settings.labels, bool)), z[chosen], y[chosen],
                     diag_reg=DIAG_REG, select="loo", fit_intercept=True,
                 )  # fmt: skip
                 found = np.asarray(solution.predict(z_test)).argmax(1)
@@ -107,11 +107,6 @@ def run(settings: Settings) -> dict[str, Any]:
         resolved={"pool": pool, "test": test, "n_features": int(z.shape[1])},
         phases=phases.record(),
     )
-
-
-class _Same:
-    def __call__(self, z):
-        return Given(z, z)
 
 
 def _feature_map(settings: Settings, x: np.ndarray, classes: int, front: Any) -> ns.FeatureMap:
