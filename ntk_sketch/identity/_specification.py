@@ -113,7 +113,14 @@ class Specification(eqx.Module):
         return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        try:
+            return hash(self._key())
+        except TypeError as error:
+            raise TypeError(
+                f"{self.name}: an argument has no hash ({error}), and equal layers are found by"
+                " their arguments' hashes. Give numbers, strings, tuples, functions or objects of a"
+                " frozen dataclass."
+            ) from error
 
     def __repr__(self) -> str:
         return self.name

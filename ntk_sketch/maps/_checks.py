@@ -1,5 +1,6 @@
 """Checks of the arguments of `feature_map` and of its maps, made before any long work."""
 
+import functools
 import inspect
 import warnings
 
@@ -34,10 +35,25 @@ def check_model(model) -> None:
 def check_with_nt(model: Layer, shape, dtype, get, kwargs, mask_constant=None) -> None:
     """Runs NT's own checks by tracing its `kernel_fn`, and raises NT's error with the layer's name.
 
-    Shapes are those of two examples, or of all examples if there are call-time arguments.
+    Shapes are those of two examples, or of all examples if there are call-time arguments. What
+    passed is not traced again for an equal model.
     """
-    examples = jax.ShapeDtypeStruct((shape[0] if kwargs else 2, *shape[1:]), dtype)
     constant = None if mask_constant is None else float(mask_constant)
+    if kwargs or model.specification.is_traced:
+        _check_with_nt(model, shape, dtype, get, constant, kwargs)
+    else:
+        x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+        _passes(model, (2, *shape[1:]), dtype, get, constant, x64)
+
+
+@functools.lru_cache(maxsize=512)
+def _passes(model: Layer, shape, dtype, get, constant, x64: bool) -> None:
+    """Raises NT's error if there is one; errors are not remembered."""
+    _check_with_nt(model, shape, dtype, get, constant, {})
+
+
+def _check_with_nt(model: Layer, shape, dtype, get, constant: float | None, kwargs) -> None:
+    examples = jax.ShapeDtypeStruct(shape, dtype)
     pattern, others = kwargs.get("pattern"), {k: v for k, v in kwargs.items() if k != "pattern"}
     if constant is not None:
         others["mask_constant"] = constant

@@ -66,7 +66,7 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
         options: dict[str, Any] = {
             "compiler_options": {"xla_backend_optimization_level": level, **_quickly()}
         }
-        return eqx.filter_jit(fn, **options)
+        return eqx.filter_jit(usual, **options)
 
     @functools.wraps(fn)
     def call(*args):

@@ -270,6 +270,21 @@ def output_shape(layer: Layer, shape):
         ValueError: no position is left, because a window is larger than its input or a slice lies
             outside of it.
     """
+    sizes, tree = jax.tree.flatten(shape)
+    if layer.specification.is_traced or not all(isinstance(size, int) for size in sizes):
+        return _output_shape(layer, shape)
+    found, tree = _output_shape_once(layer, tuple(sizes), tree)
+    return jax.tree.unflatten(tree, found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _output_shape_once(layer: Layer, sizes: tuple[int, ...], tree):
+    """`output_shape` of equal layers is traced once; shapes are flat here, to be hashed."""
+    out, tree = jax.tree.flatten(_output_shape(layer, jax.tree.unflatten(tree, sizes)))
+    return tuple(out), tree
+
+
+def _output_shape(layer: Layer, shape):
     shapes = []
 
     def init(key):

@@ -17,7 +17,7 @@ _PART_BYTES = 2**26
 
 def shapes_after(transform: Transform, shapes, **kwargs):
     """Shapes of the features after `transform`, from the shapes before it."""
-    return eqx.filter_eval_shape(_call, transform, shapes, kwargs)
+    return eqx.filter_eval_shape(_call_jitted, transform, shapes, kwargs)
 
 
 def advance(transform: Transform, sample, shapes, **kwargs):

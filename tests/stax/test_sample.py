@@ -29,6 +29,25 @@ def test_every_example_once_and_in_order(examples_at_once, monkeypatch):
         np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_shapes_and_values_are_traced_together():
+    traced = []
+
+    def transform(features):
+        traced.append(features)
+        return features.map(lambda values: 2 * values)
+
+    x = np.random.default_rng(0).normal(size=(7, 6, 2)).astype(np.float32)
+    features = enter(x, ntk=True, offsets=((0,),))
+    shapes = _sample.shapes_after(transform, features)
+    for leaf, shape in zip(
+        jax.tree.leaves(_sample.advance(transform, features, shapes)),
+        jax.tree.leaves(shapes),
+        strict=True,
+    ):
+        assert (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype)
+    assert len(traced) == 1
+
+
 def test_nested_nets_compile_as_many_programs():
     """Entering a nested net is no program of its own, but for a split of the key."""
     x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
