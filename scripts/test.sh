@@ -33,7 +33,8 @@ step "environment" ensure_environment test
 step "ruff check" "$VENV_PYTHON" -m ruff check
 step "ruff format" "$VENV_PYTHON" -m ruff format --check
 step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
-tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}")
+# worksteal: a process takes neighbouring tests, which share maps and compiled programs.
+tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}" --dist worksteal)
 if (($# == 0)); then
     step "documentation" "$VENV_PYTHON" -m sphinx -q -E -W --keep-going -D run_code=0 docs docs/_build/quick
     # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.

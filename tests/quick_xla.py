@@ -10,6 +10,7 @@ _QUICK = {
     "xla_llvm_disable_expensive_passes": "true",
     "xla_cpu_use_fusion_emitters": "false",  # whose code takes twice as long to compile
     "xla_cpu_parallel_codegen_split_count": "1",  # small programs in one part
+    "xla_cpu_opt_preset": "FAST_COMPILE",  # fewer passes over programs
 }
 
 

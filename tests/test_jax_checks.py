@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES, NONLINEARITIES, conv
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -33,7 +34,7 @@ def test_exact_kernels(name):
     assert shapes.ntk.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", others_slow(METHODS, "nystroem", "poly sketch"))
 def test_regression(name):
     block = stax.serial(conv((3,)), stax.Relu())
     model = stax.serial(block, stax.AvgPool((2,), (2,)), block, stax.Flatten(), stax.Dense(1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES
-from marks import crossed
+from marks import crossed, others_slow
 
 import ntk_sketch as ns
 
@@ -200,7 +200,7 @@ def test_batch_independence(net, method):
 # ------------------------------------------------------------------ dtypes and keys
 
 
-@over_methods
+@pytest.mark.parametrize("method", others_slow(METHODS, "random", "poly sketch", "exact"))
 @pytest.mark.parametrize(
     ("net", "dtype"),
     [
@@ -248,7 +248,7 @@ def test_layers_draw_independently():
 # ------------------------------------------------------------------ inputs, outputs
 
 
-@over_oblivious
+@pytest.mark.parametrize("method", others_slow(OBLIVIOUS, "random", "gegenbauer"))
 def test_shapes_are_enough(method):
     net = "nested serial"
     x = inputs(net)

@@ -35,7 +35,7 @@ def waves(shape, n):
 
 
 #: With a kink, with a jump; positions, and a Flatten behind which each counts.
-KEPT = ("dense Relu", "dense Sign", "flatten between")
+KEPT = ("dense Relu", "flatten between")
 
 
 @pytest.mark.parametrize(

@@ -25,38 +25,24 @@ def test_table_is_large_enough():
     assert len(ARCHITECTURES) >= 40
 
 
-#: What another row has too, with another window, another order, or one option less.
-ALIKE = (
-    "dense without bias",
-    "dense on positions",
-    "dense after dense",
-    "no last layer",
-    "2-D strides",
-    "average pool, stride over window",
-    "average pool, SAME",
-    "sum pool",
-    "resized, larger",
-    "resized, not antialiased",
-    "dropout, test mode",
-    "layer norm last",
-    "layer norm and dropout",
-    "parallel dense",
-    "locally connected",
-    "repeat",
-    *(f"dense {name}" for name in ("Abs", "Exp", "Gaussian", "Monomial(3)", "Rbf", "Sigmoid_like")),
-    *(f"dense {name}" for name in ("Elementwise", "RectifiedMonomial(0)", "RectifiedMonomial(2)")),
-    "dense Relu stabilised",
-    "dense RectifiedMonomial(1)",
-    "dense LeakyRelu",
-    "dense Cos",
-    "dense Gabor",
-    "dense Monomial(2)",
+#: One row for each rule, option and kind of formula.
+KEPT = (
+    *("linear", "nested serial", "residual", "wide residual", "selected positions", "product"),
+    *("1-D standard", "2-D even and odd filters", "average pool, normalised edges"),
+    *("flatten between", "nonlinearity after a global pool", "concatenated positions", "graph"),
+    *("kernels alone", "dense Relu", "dense Sign", "dense Hermite", "dense Polynomial"),
+    *("dense ExpNormalized", "normalised exponentials", "dense ElementwiseNumerical"),
 )
+BY_DEFAULT = ("dense Gelu", "average pool", "layer norm")
 
 
 @pytest.mark.parametrize(
     "name",
-    also_by_default(ARCHITECTURES, "dense Gelu", "average pool", "layer norm", slow=ALIKE),
+    also_by_default(
+        ARCHITECTURES,
+        *BY_DEFAULT,
+        slow=[name for name in ARCHITECTURES if name not in KEPT + BY_DEFAULT],
+    ),
 )
 def test_gram_is_the_kernel(name):
     make, shape, across, nt_options = ARCHITECTURES[name]

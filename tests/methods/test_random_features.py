@@ -15,7 +15,7 @@ KEYS = 1024
 HEAVY_TAILED = ("Exp", "Monomial(3)", "Polynomial")
 WITH_NETWORK = [name for name in NONLINEARITIES if name != "ExpNormalized"]
 #: A kink, a jump, a polynomial, a wave, and what is neither even nor odd.
-KEPT = ("Relu", "Sign", "Hermite", "Monomial(3)", "Sin", "Gelu", "ABRelu", "Sigmoid_like")
+KEPT = ("Relu", "Sign", "Hermite", "Sin", "Gelu")
 
 
 def kernels_over_keys(model, x, method, keys, get=("nngp", "ntk")):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from entering import entering
 from jax import numpy as jnp
+from marks import others_slow
 from scipy import stats
 
 import ntk_sketch as ns
@@ -294,7 +295,7 @@ def test_landmarks_are_positions_once(sampling):
     assert not np.array_equal(chosen, landmarks(sampling, 1))
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampling", others_slow(SAMPLINGS, "leverage", "uniform"))
 def test_probabilities(sampling):
     """How often one landmark is among the first 75 examples, whose kernel values are small."""
     dual, features = sample()

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import sparse
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -61,7 +62,9 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(
+    "name", others_slow(GRAPHS, "both axes", "to_dense", "edges along two axes")
+)
 def test_gram_is_the_kernel(name):
     shape, options, pattern = GRAPHS[name]()
     model, x = graph_net(**options), RNG.normal(size=(4, *shape))
