@@ -50,7 +50,9 @@ print(hashlib.sha256(open(sys.argv[1], "rb").read() + repr(sys.argv[2:]).encode(
         "$root/pyproject.toml" "$root")
     if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
         echo "Installing into ${venv#"$root"/} (the first time takes a few minutes) ..." >&2
-        "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check -e "$root[$extras]" ||
+        # Python compiles what is imported; all of it would take half a minute more.
+        "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile \
+            -e "$root[$extras]" ||
             _fail "The installation failed; see the message of pip above."
         printf '%s' "$wanted" >"$stamp"
     fi

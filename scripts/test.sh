@@ -8,7 +8,7 @@
 #
 # Without arguments, the documentation is built too, without running its code, which the tests do. A
 # small part runs as XLA compiles by default, and all else quickly compiled;
-# rows of tables marked `slow` are left out (`scripts/test.sh -m slow`).
+# what is marked `slow` is left out (`scripts/test.sh -m slow`).
 # Stops at the first step that fails, with its exit status. pytest's result is the last line.
 set -euo pipefail
 

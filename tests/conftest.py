@@ -7,8 +7,9 @@ those are marked `default_flags`, as is a small part of every table of contracts
 
     XLA_FLAGS= pytest -m default_flags
 
-Of tables whose rows are alike and take long, most rows are marked `slow`: `scripts/test.sh` leaves
-them out, and `pytest -m slow` runs them.
+Of tables whose rows are alike and take long, most rows are marked `slow`, and so are whole programs
+whose parts have tests of their own: `scripts/test.sh` leaves them out, and `pytest -m slow` runs
+them.
 
 Compiled programs are kept in a folder for the time of one run, which its processes share: modules,
 workers and the commands that tests start compile much alike.

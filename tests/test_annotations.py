@@ -27,12 +27,12 @@ CHOSEN = [
     "subset/test_greedy.py",
     "subset/test_random.py",
 ]
-NAMES = "ridge or Relu or residual or directions"
+NAMES = "ridge or Relu or residual"
 NAMES += " or integrals or test_shapes or test_powers or recovery"
 NAMES += " or radial or test_the_transform or test_tensor_srht or adds_signed"
 NAMES += " or cheaper_way or finite_times or a_sample_is or streamed_once or test_traced"
 NAMES += " or brute_force or test_streamed or eigenvectors"
-NAMES = f"({NAMES} or schedules or test_keys)"
+NAMES = f"({NAMES} or test_keys)"
 NAMES += " and not (Errors or ABRelu or LeakyRelu or stabilised"  # Errors: of wrong types
 NAMES += " or wide or branches or blocks)"
 

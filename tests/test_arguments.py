@@ -11,6 +11,7 @@ import scipy.sparse
 from jax import export
 from jax import numpy as jnp
 from jax.experimental import sparse
+from marks import others_slow
 
 import ntk_sketch as ns  # first: makes neural_tangents importable
 from ntk_sketch import series, sketches, stax
@@ -231,7 +232,7 @@ def test_compiled_by_the_user(feature_map):
 
 
 @pytest.mark.parametrize("method", [METHOD, ns.Nystroem(8)])
-@pytest.mark.parametrize("convolutional", [False, True])
+@pytest.mark.parametrize("convolutional", others_slow([False, True], True))
 def test_exported_with_a_symbolic_batch(method, convolutional):
     net, x = model(), X
     if convolutional:

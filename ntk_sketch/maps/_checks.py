@@ -13,8 +13,8 @@ from .._typing import KERNELS
 from ..methods import Method
 from ..methods._variances_only import VariancesOnly
 from ..stax import Layer
-from ..stax._combinators import output_shape
 from ..stax._rule import Rule
+from ..stax._shapes import output_shape
 
 #: Matrices over all pairs of positions held at once: attention weights, K, Θ and a product.
 _MATRICES = 4

@@ -10,7 +10,7 @@ from .._typing import Array, Inputs
 from ..features._variances import Variances
 from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
-from ..stax._combinators import output_shape
+from ..stax._shapes import output_shape
 from ._ends import enter, output
 from ._views import Views
 

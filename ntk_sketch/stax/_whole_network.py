@@ -13,10 +13,10 @@ from ..features._paired_variances import PairedVariances, paired_variances
 from ..methods import Method
 from ..methods._variances_only import KernelsOnly
 from ..series import KernelSeries
-from ._combinators import finite_shape, output_shape
 from ._layer import Layer, naming
 from ._rule import Rule, Transform
 from ._sample import abstracted
+from ._shapes import finite_shape, output_shape
 
 
 def rule_under(model: Layer, method: Method) -> Rule:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from architectures import NONLINEARITIES
 from jax import numpy as jnp
+from marks import others_slow
 
 from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
@@ -76,7 +77,7 @@ def test_derivative_of_the_nonlinearity(name):
 
 
 @pytest.mark.parametrize("name", NONLINEARITIES)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", others_slow([jnp.float32, jnp.float64], jnp.float32))
 def test_finite_at_the_edges(name, dtype):
     """Zero variance, equal positions, opposite positions; and the gradient there."""
     dual = dual_of(name)

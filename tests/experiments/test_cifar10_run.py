@@ -107,6 +107,7 @@ def test_the_default_schedule_fits_small_images(no_cifar10):
     assert len(found["myrtle7"]) == 6
 
 
+@pytest.mark.slow
 def test_flipped_digits_and_a_figure_that_fails(no_cifar10, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no fonts")
@@ -195,6 +196,7 @@ def test_the_command_ends_with_code_2_on_nonsense():
     assert "at least 1 needed, got 0" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(data.ENVIRONMENT_VARIABLE not in os.environ, reason="needs CIFAR-10")
 def test_a_few_real_images(tmp_path):
     size = "--train 300 --test 200 --width 16 --batch-size 10 --no-zca"

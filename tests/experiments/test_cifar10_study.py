@@ -24,6 +24,7 @@ def small(monkeypatch):
     monkeypatch.setattr(study, "VARIANTS", small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "variants"),
     [

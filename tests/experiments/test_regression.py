@@ -142,6 +142,7 @@ def test_standard_units_are_those_of_training_numbers(some_flights):
     np.testing.assert_array_equal(standard[:, at], x[:, at])
 
 
+@pytest.mark.slow
 def test_flights_at_their_smallest(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(flights, "BIASES", (1.0,))
     monkeypatch.setattr(flights, "DEPTHS", (1,))

@@ -7,6 +7,7 @@ import pytest
 from experiments.kernel_approximation import sphere
 
 
+@pytest.mark.slow
 def test_the_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sphere, "HIDDEN", (1,))
     monkeypatch.setattr(sphere, "COMPARED", ("Gegenbauer-network", "RandomFeatures"))

@@ -225,7 +225,10 @@ def test_bands_have_no_redundant_half():
     assert needed == ((0, 1, 2), (-1, 0, 1))
 
 
-@pytest.mark.parametrize("layer", [conv((2, 2)), stax.AvgPool((2, 2), (1, 1))])
+@pytest.mark.parametrize(
+    "layer",
+    [pytest.param(conv((2, 2)), marks=pytest.mark.slow), stax.AvgPool((2, 2), (1, 1))],
+)
 def test_offsets_asked_for_need_not_be_symmetric(layer):
     """A user's rule may ask for any offsets of any layer."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 3)))

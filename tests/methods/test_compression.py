@@ -202,7 +202,8 @@ def test_what_is_asked_for_changes_nothing():
     assert both.n_features["nngp"] == alone.n_features["nngp"] == 16 * (9 * 100 + 2)
     assert both.n_features["ntk"] == 16 * (100 + 901 + 1)
     inputs = images(2, 4).astype(np.float32)
-    np.testing.assert_array_equal(both(inputs).nngp, alone(inputs).nngp)
+    # Two programs, that round in ways of their own.
+    np.testing.assert_allclose(both(inputs).nngp, alone(inputs).nngp, rtol=0, atol=1e-6)
 
 
 @pytest.mark.usefixtures("compressed")
@@ -295,6 +296,7 @@ def test_shapes_alone_are_refused_where_directions_are_sought():
         ns.feature_map(model, x, ns.Nystroem(8), key=KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64", "compressed")
 @pytest.mark.parametrize("name", others_slow(["Nystroem", "RandomFeatures"], "Nystroem"))
 def test_contracts_of_a_map(name):

@@ -35,7 +35,7 @@ def waves(shape, n):
 
 
 #: With a kink, with a jump; positions, and a Flatten behind which each counts.
-KEPT = ("dense Relu", "flatten between")
+KEPT = ("flatten between",)
 
 
 @pytest.mark.parametrize(

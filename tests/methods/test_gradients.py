@@ -58,8 +58,8 @@ def relative(a, b):
 
 UNSCALED = functools.partial(ns.RandomFeatures, normalize=False)
 CASES = [
-    ("Relu", ns.RandomFeatures),
-    ("Sign", ns.RandomFeatures),
+    pytest.param("Relu", ns.RandomFeatures, marks=pytest.mark.slow),
+    pytest.param("Sign", ns.RandomFeatures, marks=pytest.mark.slow),
     ("Sign", UNSCALED),
     ("Relu", ns.LeverageScore),
     pytest.param("Abs", ns.RandomFeatures, marks=pytest.mark.slow),

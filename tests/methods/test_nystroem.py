@@ -326,7 +326,7 @@ SPLITS = {"own method": 2, "own schedule": 2, "own schedule of one": 1}
 
 @pytest.mark.parametrize(
     "name",
-    others_slow(SCHEDULES, "residual schedule", "own schedule", "branches", "blocks without any"),
+    others_slow(SCHEDULES, "own schedule", "branches"),
 )
 def test_schedules(name):
     layers, method, expected = SCHEDULES[name]

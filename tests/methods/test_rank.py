@@ -115,6 +115,7 @@ def test_fewer_products_and_roots_in_the_basis():
     assert second.width == 48
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("precision", [pytest.param("full", marks=pytest.mark.slow), "bfloat16"])
 def test_the_kernel_is_positive_and_below_its_diagonal(precision):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from architectures import NONLINEARITIES
 from entering import entering, expanded
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -58,7 +59,7 @@ def deviations(draws, truth):
     return np.abs(draws.mean(0) - truth) / np.maximum(standard_error, 1e-12)
 
 
-@pytest.mark.parametrize("name", ["Relu", "Gelu", "Sin"])
+@pytest.mark.parametrize("name", others_slow(["Relu", "Gelu", "Sin"], "Relu"))
 def test_unbiased(name, record_property):
     """At points that are no landmarks, of which there are fewer than dimensions."""
     kernel = model(name)[2](points(), None, ("nngp", "ntk"))
@@ -76,6 +77,7 @@ def test_unbiased(name, record_property):
         )
 
 
+@pytest.mark.slow
 def test_unbiased_as_a_method():
     """Landmarks change with the key, too; and only without calibration is nothing rescaled."""
     net, x = model("Gelu"), points()

@@ -46,7 +46,7 @@ class _Formed:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", others_slow(METHODS, "half residual"))
+@pytest.mark.parametrize("name", others_slow(METHODS, "landmarks"))
 def test_the_same_features(name, monkeypatch):
     """But for the order of sums: kernels of a pair agree to what roots magnify of rounding."""
     x = images()

@@ -78,7 +78,7 @@ def branched_net():
     "name",
     others_slow(
         [*DENSE, "branches"],
-        *("branches", "dense Relu", "dense Gelu", "dense Sign", "dense Hermite", "dense standard"),
+        *("dense Relu", "dense standard"),
     ),
 )
 def test_every_example_is_a_landmark(name):
@@ -263,6 +263,7 @@ def test_derivatives():
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_copies():
     x = inputs(20, dtype=np.float32)
     feature_map = made(branched_net(), x, 6)
@@ -289,7 +290,7 @@ def test_same_key_same_map():
     assert not np.array_equal(other, one.is_landmark(x))
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampling", others_slow(SAMPLINGS, "leverage"))
 def test_regression(sampling):
     """Landmarks are told from other examples, in batches; the scores are those of the others."""
     x = inputs(600, 4, dtype=np.float32)

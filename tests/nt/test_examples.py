@@ -64,7 +64,7 @@ def two_lines(source):
 
 
 #: Between them: kernels, quadrature and predictions.
-KEPT = ("elementwise_numerical", "infinite_fcn")
+KEPT = ("infinite_fcn",)
 
 
 @pytest.mark.parametrize("name", others_slow(PRINTS, *KEPT))

@@ -169,7 +169,13 @@ def test_numbers_are_the_same_after_an_earlier_import():
     )
 
 
-@pytest.mark.parametrize("tensorflow", ["", 'sys.modules["tensorflow"] = None  # not installed'])
+@pytest.mark.parametrize(
+    "tensorflow",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        'sys.modules["tensorflow"] = None  # not installed',
+    ],
+)
 def test_after_an_import_that_failed(tensorflow):
     """The order of imports that README warns of; what it says of a notebook helps."""
     run(

@@ -71,7 +71,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize(
     "name",
-    others_slow(WEIGHTS, "Dense", "Conv-SAME", "Conv-CIRCULAR", "ConvLocal", "ConvTranspose"),
+    others_slow(WEIGHTS, "Dense", "Conv-CIRCULAR", "ConvLocal"),
 )
 def test_layers_with_weights(name):
     make, spatial = WEIGHTS[name]

@@ -132,6 +132,7 @@ def test_all_are_told(both, case):
     assert second in both[1]["errors"][case]
 
 
+@pytest.mark.slow
 def test_four_one_of_them_without_examples(folder):
     every = results(4, folder, "of_four")
     found = [process["loo"] for process in every]

@@ -76,7 +76,6 @@ over_sides = pytest.mark.parametrize("side", ["n < p", "n > p"])
     "case",
     others_slow(
         [f"{net}, {side}" for net in NETS for side in ("n < p", "n > p")],
-        "conv, n < p",
         "dense Relu, n > p",
     ),
 )
@@ -130,8 +129,8 @@ def test_ensemble_of_approximate_features(side, absolute):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("side", others_slow(["n < p", "n > p"], "n > p"))
 @over_nets
-@over_sides
 def test_gp_inference(net, side):
     model, feature_map = made(net)
     x, y, x_test = data(net, side)

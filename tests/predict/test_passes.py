@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import predict, stax
@@ -70,7 +71,7 @@ def test_batches(n):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("on_host", others_slow([True, False], False))
 def test_float32(monkeypatch, on_host):
     """Half of the digits at worst: rounding of features by eps moves a coordinate that is divided
     by √(s + λ) by eps √(s / λ), s the largest eigenvalue."""

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import predict, stax
@@ -28,7 +29,7 @@ over_sides = pytest.mark.parametrize("n", [8, 60])
 
 
 @over_sides
-@pytest.mark.parametrize("get", ["nngp", "ntk", "ntkgp"])
+@pytest.mark.parametrize("get", others_slow(["nngp", "ntk", "ntkgp"], "ntk"))
 def test_moments(feature_map, n, get):
     """Within 4.5 standard errors of mean and covariance: there are 200 of them."""
     x, y = data(n, 1)

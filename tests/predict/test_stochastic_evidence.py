@@ -10,7 +10,11 @@ KEY = jax.random.key(0)
 STOCHASTIC = {"log_determinant": "stochastic", "key": KEY}
 
 
-@pytest.mark.parametrize("n", [60, 300], ids=["fewer examples", "more examples"])
+@pytest.mark.parametrize(
+    "n",
+    [pytest.param(60, marks=pytest.mark.slow), 300],
+    ids=["fewer examples", "more examples"],
+)
 @pytest.mark.parametrize(
     ("get", "options"),
     [

@@ -65,7 +65,7 @@ def test_degrees_one_and_two(d, m):
         np.testing.assert_array_equal(single(x), first)
 
 
-@pytest.mark.parametrize("degree", others_slow([*range(1, 10), 11, 13, 16, 17], 1, 2, 3, 6, 8, 13))
+@pytest.mark.parametrize("degree", others_slow([*range(1, 10), 11, 13, 16, 17], 1, 3, 13))
 def test_every_degree(degree):
     """Real, finite, unbiased."""
     x = jax.random.normal(jax.random.key(1), (3, 20))

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -64,7 +65,7 @@ def problem(landmarks: bool, n=300):  # of 80 features
 
 @pytest.mark.parametrize("select", ["gcv", "validation", "refit", None])
 @pytest.mark.parametrize("fit_intercept", [False, True])
-@pytest.mark.parametrize("landmarks", [False, True])
+@pytest.mark.parametrize("landmarks", others_slow([False, True], True))
 def test_scores_weights_and_conditions_are_those_of_the_spectrum(
     factored, spectra, select, fit_intercept, landmarks
 ):

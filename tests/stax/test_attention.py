@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import attention, decay
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -61,7 +62,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", others_slow(OPTIONS, *list(OPTIONS)[:2]))
 def test_gram_is_the_kernel(name):
     model = net(*OPTIONS[name])
     x = inputs(3, 4, 3) if "root" in name else inputs(3, 3, 2, 3)
@@ -128,6 +129,7 @@ def tokens_net():
     )
 
 
+@pytest.mark.slow
 def test_64_tokens(monkeypatch):
     model, x = tokens_net(), inputs(2, 64, 4)
     exact = exact_kernel(model, x)

@@ -133,7 +133,7 @@ NETS |= {
 LENGTHS, LONGEST = (6, 3, 1, 5), 6
 
 
-@pytest.mark.parametrize("name", others_slow(NETS, "bag of words", "windows", "attention"))
+@pytest.mark.parametrize("name", others_slow(NETS, "windows"))
 def test_gram_is_the_kernel(name):
     """The lengths of sentences as they are: 1 is shorter than a window, 6 is all."""
     model, x = stax.serial(*NETS[name]()), sentences(LENGTHS, LONGEST, 3)

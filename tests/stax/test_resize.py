@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -37,7 +38,13 @@ def test_weights_are_one_program(caplog):
     assert len(compiled) == 1
 
 
-@pytest.mark.parametrize("name", ["triangle", "LINEAR", "bilinear", jax.image.ResizeMethod.LINEAR])
+@pytest.mark.parametrize(
+    "name",
+    others_slow(
+        ["triangle", "LINEAR", "bilinear", jax.image.ResizeMethod.LINEAR],
+        jax.image.ResizeMethod.LINEAR,
+    ),
+)
 def test_names_of_the_method(name):
     x = np.random.default_rng(0).normal(size=(3, 5, 4, 2)).astype(np.float32)
 

@@ -6,6 +6,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
+from marks import others_slow
 from scipy import stats
 from scipy.special import gammaln
 
@@ -37,7 +38,7 @@ def chi_square(found, probabilities):
 # ------------------------------------------------------------------ k-DPP
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", others_slow([1, 2, 3], 2))
 def test_probabilities_of_all_subsets(k):
     """P(S) = det(Z_S Z_Sᵀ) / e_k(λ) of 6 items, by 3,000 samples."""
     z = few_items()
