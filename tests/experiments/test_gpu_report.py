@@ -17,7 +17,6 @@ def report(*arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
-@pytest.mark.slow
 def test_every_part_writes_its_record(images, tmp_path):
     out = tmp_path / "out"
     done = report("--data-dir", images, "--out", out, "--toy")
