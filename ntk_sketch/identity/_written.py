@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 import functools
-import hashlib
 import importlib
 from typing import Any
 
@@ -12,13 +11,11 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
+from ._function import KNOWN_BY_NAME, digest_of_function
 from ._specification import Specification
 
 #: Modules in which functions of JAX are public, whatever module defines them.
 _PUBLIC = ("jax", "jax.numpy", "jax.nn", "jax.lax", "jax.scipy.special")
-
-#: Packages whose functions are identified by their names, whatever the version.
-_KNOWN_BY_NAME = ("ntk_sketch.", "neural_tangents.", "jax.", "numpy.")
 
 
 def written(value: Any, arrays: list, strict: bool = True) -> Any:
@@ -227,15 +224,10 @@ def import_path(value: Any) -> str:
 
 
 def _any_path(value: Any) -> str:
-    """A name for any value. That of a user's function has a digest of its code, which differs
-    between versions of Python.
-    """
+    """A name for any value. That of a user's function has a digest of what it computes."""
     name = getattr(value, "__qualname__", getattr(value, "__name__", type(value).__name__))
     path = f"{getattr(value, '__module__', None)}:{name}"
-    if path.startswith(_KNOWN_BY_NAME):
-        return path
-    code = getattr(getattr(value, "__code__", None), "co_code", b"")
-    return f"{path}:{hashlib.sha256(code).hexdigest()[:16]}"
+    return path if path.startswith(KNOWN_BY_NAME) else f"{path}:{digest_of_function(value)}"
 
 
 def imported(path: str) -> Any:

@@ -2,25 +2,16 @@
 
 import functools
 import inspect
-import warnings
 
 import equinox as eqx
 import jax
-from jax import numpy as jnp
 
 from .. import methods
 from .._typing import KERNELS
 from ..methods import Method
 from ..methods._variances_only import VariancesOnly
 from ..stax import Layer
-from ..stax._rule import Rule
 from ..stax._shapes import output_shape
-
-#: Matrices over all pairs of positions held at once: attention weights, K, Θ and a product.
-_MATRICES = 4
-
-#: `warn_of_pairs` warns if these matrices take more bytes than this for one example.
-_USUAL_BYTES = 2**28
 
 
 def check_model(model) -> None:
@@ -134,20 +125,6 @@ def checked_call_arguments(kwargs: dict, taken: frozenset[str]) -> dict:
             f" that its layers take: {names}."
         )
     return given
-
-
-def warn_of_pairs(rule: Rule, shape, dtype, stacklevel: int) -> None:
-    """Warns if covariances of all pairs of positions of an example take more than 256 MiB."""
-    compared = rule.compared_positions(tuple(shape))
-    needed = _MATRICES * compared**2 * jnp.dtype(dtype).itemsize
-    if needed > _USUAL_BYTES:
-        warnings.warn(
-            f"a layer mixes {compared} positions of an example with each other: weights and"
-            f" covariances of all their pairs take about {needed / 2**20:,.0f} MiB for every"
-            " example of a batch. Pool positions before, or use small batches",
-            UserWarning,
-            stacklevel=stacklevel + 1,
-        )
 
 
 def checked_get(get) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
 from ..stax._shapes import output_shape
 from ._ends import enter, output
+from ._pairs import warn_of_pairs
 from ._views import Views
 
 
@@ -29,6 +30,7 @@ def exact_diagonals(
     make = variance_program if kwargs or model.is_traced else _cached_program
     examples = {"examples": len(x)} if kwargs else {}  # call-time arguments fix the batch size
     transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
+    warn_of_pairs(model.build().rule, offsets, tuple(x.shape), dtype, stacklevel=2)
     variances = variances_at_output(
         transform, jnp.asarray(x), offsets, get, dtype, kwargs, mask_constant
     )

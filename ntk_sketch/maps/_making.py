@@ -25,11 +25,11 @@ from ._checks import (
     check_with_nt,
     checked_call_arguments,
     checked_get,
-    warn_of_pairs,
 )
 from ._ends import enter
 from ._feature_map import FeatureMap
 from ._masks import checked_constant, without_marks
+from ._pairs import warn_of_pairs
 from ._scale import check_scale
 from ._views import Views, preprocessed
 
@@ -80,8 +80,9 @@ def feature_map(
     Warns:
         RuntimeWarning: examples so large or small that the formula of a nonlinearity's kernel is
             inaccurate in their dtype.
-        UserWarning: attention or aggregation over so many positions that weights and covariances of
-            all their pairs take more than 256 MiB for one example. The message has the bytes.
+        UserWarning: attention, aggregation or pools before a nonlinearity, over so many positions
+            that covariances of their pairs take more than 256 MiB for one example. The message has
+            the bytes.
 
     Raises:
         ValueError, NotImplementedError: the error of NT's `kernel_fn` for this model and input
@@ -122,9 +123,9 @@ def feature_map(
     if not kwargs:
         check_scale(model, plain, get, str(dtype), stacklevel=2)
     rule = rule_under(model, method)
-    warn_of_pairs(model.rule, shape, dtype, stacklevel=2)
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
+    warn_of_pairs(model.rule, offsets, shape, dtype, stacklevel=2)
     entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets, mask_constant=constant)
     if rule.looks_at_data(own) and not abstract:
         with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit

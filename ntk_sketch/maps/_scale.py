@@ -13,6 +13,7 @@ from ..activations import DualActivation
 from ..numerics._precision import USE_FLOAT64, float64
 from ..stax import Layer
 from ._diagonals import variance_program, variances_at_output
+from ._pairs import are_many, bytes_of_pairs
 
 #: Examples with root mean squares outside of this range are checked; standardised ones are near 1.
 _USUAL = (1 / 30, 30)
@@ -28,7 +29,7 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     float32 at variances of 10⁸. The check computes the exact variances of the examples of largest
     and smallest norm in `dtype` and in float64, and warns if they differ. It is skipped if root
     mean squares are near 1, or if all nonlinearities are homogeneous (Relu), which are accurate at
-    any scale.
+    any scale; and if exact covariances of pairs of positions take more than 256 MiB for an example.
 
     Raises:
         ValueError: the variances are NaN or infinite in `dtype`.
@@ -43,6 +44,8 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     if not largest or (_USUAL[0] <= smallest and largest <= _USUAL[1]):
         return
     program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype)
+    if are_many(bytes_of_pairs(model.rule, program[1], tuple(x.shape), np.float64)):
+        return
     nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
     if all(node.degree is not None for node in nodes if _is_dual(node)):
         return

@@ -142,8 +142,9 @@ class Aggregate(Rule):
         exact = positions(space) <= method.max_positions_all_pairs
         return pair_offsets(space, self.graphs.along(space), offsets, exact=exact)
 
-    def compared_positions(self, shape):
-        return math.prod(shape[1 + axis] for axis in self.graphs.along(tuple(shape[1:-1])))
+    def compared_pairs(self, shape):
+        along = self.graphs.along(tuple(shape[1:-1]))
+        return math.prod(shape[1:-1]) * math.prod(shape[1 + axis] for axis in along)
 
     def fit(self, features, *, method, offsets, key, pattern=None):
         exact = positions(features.space) <= method.max_positions_all_pairs

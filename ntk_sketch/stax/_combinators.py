@@ -94,10 +94,10 @@ class Serial(Combinator):
                 return rule.makes_patches
         return True
 
-    def compared_positions(self, shape):
+    def compared_pairs(self, shape):
         compared = 0
         for layer, rule in zip(self.layers, self.rules if self.compares else (), strict=False):
-            compared = max(compared, rule.compared_positions(shape))
+            compared = max(compared, rule.compared_pairs(shape))
             shape = output_shape(layer, shape)
         return compared
 
@@ -200,9 +200,9 @@ class Parallel(Combinator):
         # Positions kept in one branch are changed by the layers after the branches.
         return "kept" if "kept" in positions else positions[0]
 
-    def compared_positions(self, shape):
+    def compared_pairs(self, shape):
         branches = zip(self.rules, shape, strict=True)
-        return max([0, *(rule.compared_positions(into) for rule, into in branches)])
+        return max([0, *(rule.compared_pairs(into) for rule, into in branches)])
 
     def before_flatten(self):
         return Parallel(self.layers, [rule.before_flatten() for rule in self.rules])

@@ -98,9 +98,9 @@ class Rule:
         """The rule to use if positions are flattened next."""
         return self
 
-    def compared_positions(self, shape: Any) -> int:
-        """The largest number of positions of an example that the layer compares with each other."""
-        return math.prod(shape[1:-1]) if self.compares else 0
+    def compared_pairs(self, shape: Any) -> int:
+        """The largest number of pairs of positions of an example that the layer compares."""
+        return math.prod(shape[1:-1]) ** 2 if self.compares else 0
 
     def looks_at_data(self, method: Method) -> bool:
         """Whether `fit` needs the features of a sample, not only their shapes."""
@@ -187,8 +187,8 @@ class WithMethod(Rule):
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.rule.needs(offsets, shape, method=self.own_method(method), **kwargs)
 
-    def compared_positions(self, shape):
-        return self.rule.compared_positions(shape)
+    def compared_pairs(self, shape):
+        return self.rule.compared_pairs(shape)
 
     def looks_at_data(self, method):
         return self.rule.looks_at_data(self.own_method(method))

@@ -64,6 +64,11 @@ class WholeNetwork(Rule):
         return WholeNetworkTransform(expansion, channels)
 
     def series(self, series: KernelSeries) -> KernelSeries:
+        if self.layer.specification.is_traced:
+            raise TypeError(
+                "The series of a whole network is computed from numbers, and jax.grad, jit or vmap"
+                ' traces one of the model. Use scope="layer", or Nystroem(scope="network").'
+            )
         return naming(self.layer.rule.series, self.layer.name)(series)
 
     def kernels(self, features: HiddenFeatures) -> "NetworkKernels":

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 import pickle
 
@@ -19,6 +20,7 @@ from marks import others_slow
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
+from ntk_sketch.identity._function import digest_of_function
 from ntk_sketch.maps import _checks
 
 KEY = jax.random.key(0)
@@ -295,6 +297,75 @@ def test_fingerprints_tell_maps_apart():
         assert getattr(other.fingerprint, part) != getattr(one, part)
     assert others["arrays"].fingerprint.model == one.model
     assert others["arrays"].fingerprint.method == one.method
+
+
+SLOPE = 0.3
+
+
+def scaled(factor):
+    return lambda u: factor * jnp.tanh(u)
+
+
+def with_own_table(table):
+    return lambda u: jnp.tanh(u) * table.sum()
+
+
+def composed(inner):
+    return lambda u: inner(inner(u))
+
+
+def test_digests_of_functions_that_differ():
+    """By a constant, a name, a default, a global number, or what they close over."""
+
+    def chosen(u, slope=0.1):
+        return jnp.where(u > 0, u, slope * u)
+
+    def steeper(u, slope=0.2):
+        return jnp.where(u > 0, u, slope * u)
+
+    functions = [
+        lambda u: 2.0 * u,
+        lambda u: 3.0 * u,
+        lambda u: jnp.sin(u),
+        lambda u: jnp.tanh(u),
+        lambda u: SLOPE * u,
+        lambda u: scaled(SLOPE)(u),
+        *map(scaled, (1.0, 2.0)),
+        *(with_own_table(np.full(3, value)) for value in (1.0, 2.0)),
+        *(functools.partial(chosen, slope=slope) for slope in (0.5, 0.6)),
+        *(jax.jit(scaled(factor)) for factor in (4.0, 5.0)),
+        *(composed(scaled(factor)) for factor in (4.0, 5.0)),
+    ]
+    digests = [digest_of_function(function) for function in functions]
+    assert len(set(digests)) == len(functions)
+    assert digests == [digest_of_function(function) for function in functions]
+    assert digest_of_function(chosen) != digest_of_function(steeper)
+    assert digest_of_function(scaled(1.0)) == digest_of_function(scaled(1.0))
+
+
+def test_documentation_is_not_part_of_a_digest():
+    def one(u):
+        """One."""
+        return 2 * u
+
+    def other(u):
+        """Another."""
+        return 2 * u
+
+    assert digest_of_function(one) == digest_of_function(other)
+
+
+def test_maps_of_functions_that_differ_in_a_constant():
+    x, y = inputs(30, 4), inputs(30, 2, seed=1)
+
+    def statistics(factor):
+        net = stax.serial(stax.Dense(4), stax.ElementwiseNumerical(scaled(factor), 25))
+        made = ns.feature_map(stax.serial(net, stax.Dense(1)), x, METHODS["random"], key=KEY)
+        return ns.solvers.accumulate(made, x, y)
+
+    statistics(1.0).merge(statistics(1.0))
+    with pytest.raises(ValueError, match="model"):
+        statistics(1.0).merge(statistics(2.0))
 
 
 def test_statistics_of_different_maps_are_not_merged():

@@ -26,6 +26,14 @@ RESIDUAL = {
     "residual": ns.Nystroem(8, residual=0.5, calibrate=False),
 }
 
+#: Without landmarks, of smooth functions: jumps are differentiated by an estimate of their own.
+OBLIVIOUS = {
+    "random": ns.RandomFeatures(8),
+    "leverage score": ns.LeverageScore(8),
+    "poly sketch": ns.PolySketch(3, 8),
+    "gegenbauer": ns.Gegenbauer(3, 8),
+}
+
 
 def sample(n, seed):
     return np.random.default_rng(seed).normal(size=(n, 3))
@@ -34,6 +42,12 @@ def sample(n, seed):
 def deep(w, b):
     return stax.serial(
         stax.Dense(5, w, b), stax.Relu(), stax.Dense(4, 0.9, 0.1), stax.Gelu(), stax.Dense(1)
+    )
+
+
+def smooth(w, b):
+    return stax.serial(
+        stax.Dense(5, w, b), stax.Erf(), stax.Dense(4, 0.9, 0.1), stax.Gelu(), stax.Dense(1)
     )
 
 
@@ -49,9 +63,16 @@ def value(model, method, w, b):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", others_slow([*METHODS, *RESIDUAL], "residual"))
+@pytest.mark.parametrize(
+    "name", others_slow([*METHODS, *RESIDUAL, *OBLIVIOUS], "residual", "gegenbauer")
+)
 def test_finite_differences(name):
-    model, method = (deep, METHODS[name]) if name in METHODS else (shallow, RESIDUAL[name])
+    table, model = next(
+        (table, model)
+        for table, model in ((METHODS, deep), (RESIDUAL, shallow), (OBLIVIOUS, smooth))
+        if name in table
+    )
+    method = table[name]
     found = jax.grad(value, argnums=(2, 3))(model, method, 1.2, 0.3)
     h = 1e-5
     for slope, up, down in zip(
@@ -60,6 +81,13 @@ def test_finite_differences(name):
         difference = value(model, method, *up) - value(model, method, *down)
         # A central difference: h² of a third derivative, and rounding over h.
         assert abs(slope - difference / (2 * h)) < 1e-6 * abs(slope)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", [ns.PolySketch, ns.Gegenbauer])
+def test_series_of_whole_networks_have_no_derivative(kind):
+    with pytest.raises(TypeError, match=r"computed from numbers.* Use scope=\"layer\""):
+        jax.grad(value, argnums=2)(smooth, kind(3, 8, scope="network"), 1.2, 0.3)
 
 
 @pytest.mark.parametrize("name", others_slow(["landmarks", "calibrated"], "landmarks"))

@@ -235,6 +235,16 @@ class TestWidths:
         with pytest.warns(UserWarning, match=r"width 64 asked for, \d+ NNGP and \d+ NTK.* float32"):
             ns.feature_map(model, x, ns.Nystroem(64), key=KEY)
 
+    @pytest.mark.parametrize(("shift", "scale"), [(1e4, 1.0), (0.0, 1e-5)])
+    def test_examples_that_are_not_standardised(self, shift, scale):
+        """Beside the bias they hardly differ."""
+        x = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
+        layers = (stax.Dense(1, 1.4, 0.1), stax.Relu()) * 2
+        with pytest.warns(
+            UserWarning, match=r"(?s)width 64 asked for, \d used.*standardise the examples"
+        ):
+            ns.feature_map(stax.serial(*layers), scale * x + shift, ns.Nystroem(64), key=KEY)
+
 
 @pytest.mark.usefixtures("float64")
 def test_own_centres():

@@ -181,7 +181,7 @@ def test_bytes_are_said_beforehand(monkeypatch):
     model = stax.serial(stax.Dense(1), stax.serial(attention()), stax.Relu())
     shape = jax.ShapeDtypeStruct((1, 6000, 1), np.float32)
     with (
-        pytest.warns(UserWarning, match=r"mixes 6000 positions.*about 549 MiB for every example"),
+        pytest.warns(UserWarning, match=r"pairs of positions.*about 549 MiB for every example"),
         pytest.raises(AssertionError, match="work was begun"),
     ):
         ns.feature_map(model, shape, ns.RandomFeatures(4), key=KEY)

@@ -24,7 +24,10 @@ KEY = jax.random.key(5)
 EPS = float(jnp.finfo(jnp.float64).eps)
 METHODS = {
     "random": ns.RandomFeatures(6),
+    "leverage score": ns.LeverageScore(6),
     "landmarks": ns.Nystroem(4, residual=0.5),
+    "poly sketch": ns.PolySketch(3, 6),
+    "gegenbauer": ns.Gegenbauer(3, 6),
 }
 
 
@@ -51,11 +54,11 @@ def net():
 X = inputs(5, 2, 2)
 
 #: The net above, and nets of Neural Tangents' examples.
-NETS = {"all layers": (net, (2, 2))} | {
-    name: ARCHITECTURES[name][:2] for name in ("wide residual", "Myrtle, layer norm", "upsampled")
-}
+EXAMPLES = ("wide residual", "Myrtle, layer norm", "upsampled", "locally connected", "attention")
+NETS = {"all layers": (net, (2, 2))} | {name: ARCHITECTURES[name][:2] for name in EXAMPLES}
 over_nets = pytest.mark.parametrize("row", others_slow(NETS, "all layers"))
 over_methods = pytest.mark.parametrize("name", others_slow(METHODS, "random"))
+over_dtypes = pytest.mark.parametrize("dtype", others_slow(["float32", "float64"], "float64"))
 
 
 @functools.cache
@@ -63,15 +66,13 @@ def model_of(row):
     return NETS[row][0]()
 
 
-def examples_of(row, name):
-    """One method in each dtype."""
-    x = inputs(5, *NETS[row][1])
-    return x if name == "random" else x.astype(np.float32)
+def examples_of(row, dtype="float64"):
+    return inputs(5, *NETS[row][1]).astype(dtype)
 
 
 @functools.cache
-def made(name, row="all layers"):
-    return ns.feature_map(model_of(row), examples_of(row, name), METHODS[name], key=KEY)
+def made(name, row="all layers", dtype="float64"):
+    return ns.feature_map(model_of(row), examples_of(row, dtype), METHODS[name], key=KEY)
 
 
 def close(a, b, rtol):
@@ -86,11 +87,12 @@ def close(a, b, rtol):
 
 @over_nets
 @over_methods
-def test_jit_gradients_and_dtype(name, row):
+@over_dtypes
+def test_jit_gradients_and_dtype(dtype, name, row):
     """Under jit the same features, in the dtype of the inputs; derivatives finite at the sample and
     at 0.
     """
-    examples, feature_map = examples_of(row, name), made(name, row)
+    examples, feature_map = examples_of(row, dtype), made(name, row, dtype)
     z = feature_map(examples)
     weights = [inputs(*np.shape(leaf)).astype(examples.dtype) for leaf in (z.nngp, z.ntk)]
 
@@ -111,20 +113,24 @@ def test_jit_gradients_and_dtype(name, row):
 
 
 @over_nets
-def test_vmap_over_keys(row):
-    x = examples_of(row, "random")
+@pytest.mark.parametrize(
+    "name", others_slow([name for name in METHODS if name != "landmarks"], "random")
+)
+def test_vmap_over_keys(name, row):
+    x = examples_of(row)
 
     def features(key):
-        return ns.feature_map(model_of(row), x, METHODS["random"], key=key)(x)
+        return ns.feature_map(model_of(row), x, METHODS[name], key=key)(x)
 
     together = jax.vmap(features)(jnp.stack([KEY, jax.random.key(6)]))
-    close(jax.tree.map(lambda leaf: leaf[0], together), made("random", row)(x), 1000 * EPS)
+    close(jax.tree.map(lambda leaf: leaf[0], together), made(name, row)(x), 1000 * EPS)
     assert not np.allclose(together.ntk[0], together.ntk[1])
 
 
 @over_nets
-def test_batch_independence(row):
-    x, feature_map = examples_of(row, "random"), made("random", row)
+@over_methods
+def test_batch_independence(name, row):
+    x, feature_map = examples_of(row), made(name, row)
     whole, alone = feature_map(x), feature_map(x[1:2])
     close(alone, jax.tree.map(lambda leaf: leaf[1:2], whole), 100 * EPS)
 
@@ -140,7 +146,7 @@ def test_specification():
 @over_nets
 def test_exact_diagonals(row):
     """Of the exact recursion; and of normalised features, unless a pool mixes positions after."""
-    x, feature_map = examples_of(row, "random"), made("random", row)
+    x, feature_map = examples_of(row), made("random", row)
     exact, z = model_of(row)[2](x, None, ("nngp", "ntk")), feature_map(x)
     for kind, found in zip(("nngp", "ntk"), feature_map.diagonals(x), strict=True):
         diagonal = np.diag(getattr(exact, kind))

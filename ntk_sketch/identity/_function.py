@@ -1,0 +1,83 @@
+"""Digests of users' functions."""
+
+import functools
+import hashlib
+import types
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
+
+
+#: Packages whose functions are identified by their names, whatever the version.
+KNOWN_BY_NAME = ("ntk_sketch.", "neural_tangents.", "jax.", "numpy.")
+
+
+def digest_of_function(function: Any) -> str:
+    """Of its code, constants, defaults, and the numbers and functions that it closes over.
+
+    Of global names and objects, only numbers and arrays count by their values. The digest differs
+    between versions of Python.
+    """
+    return hashlib.sha256(repr(_described(function, ())).encode()).hexdigest()[:16]
+
+
+def _described(value: Any, inside: tuple) -> Any:
+    """`value` as nested tuples. `inside`: the objects around it, which it may refer to."""
+    inner = functools.partial(_described, inside=(*inside, id(value)))
+    if id(value) in inside:
+        return "itself"
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if _is_array(value):
+        array = np.asarray(_plain_array(value))
+        return str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+    if isinstance(value, tuple | list):
+        return tuple(map(inner, value))
+    if isinstance(value, set | frozenset):
+        return tuple(sorted(map(repr, map(inner, value))))
+    if isinstance(value, dict):
+        return tuple((inner(key), inner(item)) for key, item in value.items())
+    if isinstance(value, functools.partial):
+        return inner(value.func), inner(value.args), inner(value.keywords)
+    if isinstance(value, types.CodeType):
+        return value.co_code, value.co_names, tuple(map(inner, value.co_consts))
+    named = value if callable(value) and hasattr(value, "__qualname__") else type(value)
+    path = f"{named.__module__}.{named.__qualname__}"
+    if path.startswith(KNOWN_BY_NAME):
+        return path
+    if isinstance(value, types.FunctionType):
+        return inner(_parts(value))
+    wrapped = getattr(value, "__wrapped__", getattr(value, "__func__", None))  # jitted; a method
+    return path if wrapped is None else inner(wrapped)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray | np.generic) and not isinstance(value, Tracer)
+
+
+def _plain_array(array):
+    keys = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(array) if keys else array
+
+
+def _parts(function: types.FunctionType) -> tuple:
+    code = function.__code__
+    constants = [c for c in code.co_consts if c is None or c != function.__doc__]
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    known = {name: function.__globals__.get(name) for name in code.co_names}
+    numbers = {n: v for n, v in known.items() if isinstance(v, int | float) or _is_array(v)}
+    defaults = function.__defaults__, function.__kwdefaults__
+    return code.co_code, code.co_names, constants, defaults, cells, numbers
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:  # it is assigned later
+        return False
+    return True

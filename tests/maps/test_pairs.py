@@ -1,0 +1,76 @@
+"""Memory for covariances of pairs of positions is counted before any long work."""
+
+import jax
+import numpy as np
+import pytest
+
+import ntk_sketch as ns
+from ntk_sketch import stax
+from ntk_sketch.maps import _diagonals, _scale
+from ntk_sketch.maps._pairs import bytes_of_pairs
+
+KEY = jax.random.key(0)
+
+
+def pooled(*pools):
+    return stax.serial(*pools, stax.Dense(4), stax.Gelu(), stax.Flatten(), stax.Dense(1))
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    def work(*args, **kwargs):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(ns.RandomFeatures, "expand", work)
+    for module in (_scale, _diagonals):
+        monkeypatch.setattr(module, "variances_at_output", work)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_wide_windows_before_a_nonlinearity():
+    """56 · 111 offsets at 224 · 224 positions, K and Θ in float32."""
+    shape = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    model = pooled(stax.AvgPool((56, 56)))
+    with (
+        pytest.warns(UserWarning, match=r"\(n, 224, 224, 3\) need .*about 2,380 MiB for every"),
+        pytest.raises(AssertionError, match="work was begun"),
+    ):
+        ns.feature_map(model, shape, ns.RandomFeatures(4), key=KEY)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_usual_windows_are_quiet():
+    shape = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    with pytest.raises(AssertionError, match="work was begun"):
+        ns.feature_map(pooled(stax.AvgPool((4, 4))), shape, ns.RandomFeatures(4), key=KEY)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("side", "checked"), [(32, True), (64, False)])
+def test_scales_are_not_checked_by_covariances_of_all_pairs_of_many_positions(side, checked):
+    """They would take 508 MiB for each of two images of 64 · 64 positions, in float64."""
+    model, x = pooled(stax.GlobalAvgPool()), 1e3 * np.ones((2, side, side, 1), np.float32)
+    if checked:
+        with pytest.raises(AssertionError, match="work was begun"):
+            _scale.check_scale(model, x, ("nngp",), "float32", 2)
+    else:
+        _scale.check_scale(model, x, ("nngp",), "float32", 2)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_exact_diagonals_say_it_too():
+    model, x = pooled(stax.GlobalAvgPool()), np.ones((1, 96, 96, 1), np.float32)
+    program = _diagonals.exact_diagonals
+    with (
+        pytest.warns(UserWarning, match=r"about 1,289 MiB for every example"),
+        pytest.raises(AssertionError, match="work was begun"),
+    ):
+        program(model.specification, x, ("nngp",), "float32")
+
+
+def test_a_graph_along_one_axis_of_two():
+    """Pairs of 2,000 vertices, at each of 50 other positions."""
+    rule = stax.Aggregate(aggregate_axis=1).rule
+    shape = (3, 2000, 50, 7)
+    assert rule.compared_pairs(shape) == 2000**2 * 50
+    assert bytes_of_pairs(rule, ((0,), (0,)), shape, np.float32) == 4 * 4 * 2000**2 * 50
