@@ -57,9 +57,7 @@ class Nonlinearity(Rule):
         if self.dual.has_function or use == "never" or (unit and use in ("always", "for a series")):
             return "yes"
         if use == "always":
-            return (
-                "no: needs the function; kernels give the squares of its coefficients"
-            )
+            return "no: needs the function; kernels give the squares of its coefficients"
         if use == "for a series":
             return f"degree at most {MAX_DEGREE}: higher coefficients are lost in rounding"
         if not unit:

@@ -144,6 +144,37 @@ def test_gram_is_the_kernel(name):
         assert relative(getattr(close, kind), getattr(exact, kind)) < 1e-8
 
 
+@pytest.mark.parametrize("sigma", [stax.Polynomial([0.5, 1.0, 0.3]), stax.Monomial(0)], ids=repr)
+def test_functions_that_are_not_zero_at_zero(sigma):
+    """NT forgets the mask behind them until the next layer with weights; ours stays."""
+    x = sentences(LENGTHS, LONGEST, 3)
+    model = stax.serial(stax.Dense(4, b_std=0.2), sigma, stax.Dense(2, b_std=0.1), stax.Flatten())
+    exact = exact_kernel(model, x)
+    close = ns.feature_map(model, x, ns.Exact(), key=KEY, mask_constant=MARK).kernel_fn(x)
+    for kind in ("nngp", "ntk"):
+        assert relative(getattr(close, kind), getattr(exact, kind)) < 1e-8
+    bare = stax.serial(stax.Dense(4, b_std=0.2), sigma)
+    z = ns.feature_map(bare, x, ns.Exact(), key=KEY, mask_constant=MARK)(x)
+    hidden = np.all(x == MARK, axis=-1)
+    assert np.all(z.nngp[hidden] == 0)
+    assert np.all(np.any(z.nngp[~hidden] != 0, axis=-1))
+
+
+def test_where_neural_tangents_has_nan():
+    """Behind `RectifiedMonomial`; ours are the kernels of sentences without padding."""
+    x = sentences(LENGTHS, LONGEST, 3)
+    layers = stax.Dense(4, b_std=0.2), stax.RectifiedMonomial(2), stax.GlobalAvgPool()
+    model = stax.serial(*layers)
+    assert np.isnan(exact_kernel(model, x).nngp).any()
+    close = ns.feature_map(model, x, ns.Exact(), key=KEY, mask_constant=MARK).kernel_fn(x)
+    for i, a in enumerate(LENGTHS):
+        for j, b in enumerate(LENGTHS):
+            alone = model[2](x[i : i + 1, :a], x[j : j + 1, :b], ("nngp", "ntk"))
+            for kind in ("nngp", "ntk") if i != j else ():  # NaN too, at cosine one
+                found, right = getattr(close, kind)[i, j], getattr(alone, kind)[0, 0]
+                np.testing.assert_allclose(found, right, rtol=1e-7)
+
+
 def test_images_and_graphs():
     """Two spatial axes, masked anywhere; and vertices that are not there."""
     images = np.random.default_rng(0).normal(size=(4, 4, 3, 2))
