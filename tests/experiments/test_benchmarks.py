@@ -36,6 +36,7 @@ def written(folder, name):
     return json.loads((folder / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_depth(tmp_path, capsys):
     record = depth.run(depth.Settings(("RandomFeatures",), (2,), tmp_path))
     assert written(tmp_path, "depth")["results"] == record["results"]
@@ -184,6 +185,7 @@ def test_exact_time_with_its_smallest_setting(no_cifar10, tmp_path, monkeypatch,
     assert "one number, or 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cached_features(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)  # scikit-learn's data stand in
     settings = cached_features.Settings(("protein",), 400, 64, (1e-2,), None, tmp_path)

@@ -8,6 +8,7 @@ import pytest
 from experiments.cifar10 import labels
 
 
+@pytest.mark.slow
 def test_the_digits_end_to_end(tmp_path):
     words = "--digits --labels 40 --pool 200 --test 100 --width 8 --keys 2"
     assert labels.main(f"{words} --out {tmp_path}".split()) == 0

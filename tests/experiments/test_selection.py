@@ -9,6 +9,7 @@ from experiments.selection import __main__ as study
 assert selection
 
 
+@pytest.mark.slow
 def test_the_smallest_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
     record = study.run(study.Settings(("protein",), rows=160, width=48, out=tmp_path))

@@ -15,6 +15,7 @@ SMALLEST = (
 )
 
 
+@pytest.mark.slow
 def test_the_smallest_run(tmp_path, capsys):
     assert speed.main([*SMALLEST.split(), "--out", str(tmp_path)]) == 0
     [path] = tmp_path.glob("*.json")

@@ -483,6 +483,7 @@ def test_half_precision_is_computed_in_the_precision_of_the_map():
         assert made(rounded).ntk.dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_predictive_variances_with_exact_diagonals():
     """Means stay those of the features; variances are those of the exact kernel."""

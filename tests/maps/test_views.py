@@ -72,6 +72,7 @@ def test_preprocessing_is_part_of_the_map():
     assert not whole.is_landmark(x + 1).any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_averaged_features_have_the_averaged_kernel():
     """Landmarks at every position of a sample that is closed under the transforms: exact."""

@@ -73,7 +73,7 @@ def residual(feature_map):
 
 
 #: The other rows run by hand: every rule of where is in one of these.
-KEPT = ("pool between", "branches", "a branch that passes by", "own method")
+KEPT = ("pool between", "a branch that passes by", "own method")
 
 
 @pytest.mark.parametrize("name", others_slow(MODELS, *KEPT))

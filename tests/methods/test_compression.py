@@ -66,6 +66,7 @@ def error(made, exact, x):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", others_slow(METHODS, "Nystroem"))
 def test_features_do_not_multiply_with_blocks(name):
     """Formed, those of two blocks at a width of 128 are 13,079 and 51,142."""
@@ -159,6 +160,7 @@ def test_norms_are_exact_where_methods_normalise(last):
         np.testing.assert_allclose(np.sum(found**2, -1), right, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compressed")
 def test_directions_are_sought_where_something_is():
     """Among 2,048 positions drawn of 8,000 few of the 40 that are not 0 would be."""

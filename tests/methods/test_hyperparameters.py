@@ -63,9 +63,7 @@ def value(model, method, w, b):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-    "name", others_slow([*METHODS, *RESIDUAL, *OBLIVIOUS], "residual", "gegenbauer")
-)
+@pytest.mark.parametrize("name", others_slow([*METHODS, *RESIDUAL, *OBLIVIOUS], "residual"))
 def test_finite_differences(name):
     table, model = next(
         (table, model)

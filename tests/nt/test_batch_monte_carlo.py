@@ -41,6 +41,7 @@ def test_batch_of_an_empirical_kernel():
     np.testing.assert_allclose(got, kernel_fn(X1, X2, params), RTOL)
 
 
+@pytest.mark.slow
 def test_batch_over_devices():
     """Two CPU devices need a process of their own."""
     code = """if True:

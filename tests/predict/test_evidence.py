@@ -104,6 +104,7 @@ def test_finite_differences(n):
         assert abs(slope - (up - down) / (2 * h)) < 1e-5 * abs(slope)
 
 
+@pytest.mark.slow
 def test_gradient_steps_raise_the_evidence():
     """Ascent in the logarithms of all three, by a step that its own size limits."""
     value_and_slope = jax.value_and_grad(

@@ -63,6 +63,7 @@ def test_equal_to_those_in_memory(make_map, make_data, get, absolute, weights, o
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * np.abs(b).max())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_numbers_of_a_model(make_data):
     """`W_std` and `b_std` through landmarks and their roots; later steps compile nothing new."""

@@ -72,6 +72,7 @@ def test_gram_is_the_kernel(name):
         assert relative(getattr(close, kind), getattr(exact, kind)) < 1e-8
 
 
+@pytest.mark.slow
 def test_first_layer_and_dropout():
     """Θ = 0 before it; and variances of one pass make the weights. Exact diagonals are those of the
     features, of two passes.
@@ -89,6 +90,7 @@ def test_first_layer_and_dropout():
         np.testing.assert_allclose(found, np.diag(kernel), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_contracts(tmp_path):
     """Landmarks and random functions: under `jit`, row by row, in both dtypes, from a file, with
     gradients that are finite at the sample and at 0, and exact diagonals.
@@ -220,6 +222,7 @@ def test_random_products_are_unbiased():
         assert np.all(error < 0.15 * jnp.max(kernel))
 
 
+@pytest.mark.slow
 def test_square_root_scaling_inside_a_net():
     """Landmarks of all positions are exact, of two thirds close; random products keep norms."""
     layer = attention(**SQUARE_ROOT)

@@ -160,6 +160,7 @@ def test_functions_that_are_not_zero_at_zero(sigma):
     assert np.all(np.any(z.nngp[~hidden] != 0, axis=-1))
 
 
+@pytest.mark.slow
 def test_where_neural_tangents_has_nan():
     """Behind `RectifiedMonomial`; ours are the kernels of sentences without padding."""
     x = sentences(LENGTHS, LONGEST, 3)
