@@ -3,6 +3,8 @@
 import json
 import math
 
+import pytest
+
 from experiments import selection
 from experiments.selection import __main__ as study
 
