@@ -12,7 +12,6 @@ from jax.core import Tracer
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 
-
 #: Packages whose functions are identified by their names, whatever the version.
 KNOWN_BY_NAME = ("ntk_sketch.", "neural_tangents.", "jax.", "numpy.")
 
@@ -47,7 +46,7 @@ def _described(value: Any, inside: tuple) -> Any:
     if isinstance(value, types.CodeType):
         return value.co_code, value.co_names, tuple(map(inner, value.co_consts))
     named = value if callable(value) and hasattr(value, "__qualname__") else type(value)
-    path = f"{named.__module__}.{named.__qualname__}"
+    path = f"{getattr(named, '__module__', None)}.{named.__qualname__}"
     if path.startswith(KNOWN_BY_NAME):
         return path
     if isinstance(value, types.FunctionType):

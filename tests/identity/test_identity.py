@@ -314,7 +314,7 @@ def composed(inner):
     return lambda u: inner(inner(u))
 
 
-def test_digests_of_functions_that_differ():
+def test_digests_of_functions_that_differ(monkeypatch):
     """By a constant, a name, a default, a global number, or what they close over."""
 
     def chosen(u, slope=0.1):
@@ -341,6 +341,9 @@ def test_digests_of_functions_that_differ():
     assert digests == [digest_of_function(function) for function in functions]
     assert digest_of_function(chosen) != digest_of_function(steeper)
     assert digest_of_function(scaled(1.0)) == digest_of_function(scaled(1.0))
+    monkeypatch.setitem(globals(), "SLOPE", 0.4)
+    assert digest_of_function(functions[4]) != digests[4]
+    assert digest_of_function(str.upper) != digest_of_function(str.lower)
 
 
 def test_documentation_is_not_part_of_a_digest():

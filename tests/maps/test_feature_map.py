@@ -40,7 +40,6 @@ NETS = ["linear", "dense Relu", "nested serial", "layer norm"]
 pairs = functools.partial(crossed, NETS, METHODS, row="dense Relu", column="nystroem, residual")
 over_pairs = pytest.mark.parametrize(("net", "method"), pairs())
 over_methods = pytest.mark.parametrize("method", METHODS)
-over_oblivious = pytest.mark.parametrize("method", OBLIVIOUS)
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,6 @@ class _Formed:
         return jnp.matmul(values, root, precision="highest")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", others_slow(METHODS, "landmarks"))
 def test_the_same_features(name, monkeypatch):

@@ -97,7 +97,7 @@ def converged(name, method):
 
 PATTERN = np.random.default_rng(2).uniform(size=(3, 4, 4))
 
-#: By their names; in CI four nets under `RandomFeatures`, and two other methods where a layer makes
+#: By their names; in CI two nets under `RandomFeatures`, and two other methods where a layer makes
 #: features of its own.
 KEPT = ("wide residual", "product")
 ROWS = [
