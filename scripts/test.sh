@@ -32,13 +32,24 @@ step() {
 step "environment" ensure_environment test
 step "ruff check" "$VENV_PYTHON" -m ruff check
 step "ruff format" "$VENV_PYTHON" -m ruff format --check
-step "basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON"
+types=("basedpyright" "$VENV_PYTHON" -m basedpyright --pythonpath "$VENV_PYTHON")
 # worksteal: a process takes neighbouring tests, which share maps and compiled programs.
 tests=("$VENV_PYTHON" -m pytest -n "${CORES:-auto}" --dist worksteal)
-if (($# == 0)); then
-    step "documentation" "$VENV_PYTHON" -m sphinx -q -E -W --keep-going -D run_code=0 docs docs/_build/quick
-    # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
-    step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m "default_flags and not slow"
-    set -- -m "not default_flags and not slow"
+if (($#)); then
+    step "${types[@]}"
+    exec "${tests[@]}" "$@"
 fi
-exec "${tests[@]}" "$@"
+# Two checks of one core each beside tests on another; what they say follows the tests.
+said=$(mktemp)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$said"' EXIT
+{
+    step "${types[@]}"
+    step "documentation" "$VENV_PYTHON" -m sphinx -q -E -W --keep-going -D run_code=0 docs docs/_build/quick
+} >"$said" 2>&1 &
+# Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
+step "pytest, default XLA flags" env XLA_FLAGS= "$VENV_PYTHON" -m pytest -m "default_flags and not slow"
+status=0
+wait $! || status=$?
+cat "$said"
+((status == 0)) || exit "$status"
+"${tests[@]}" -m "not default_flags and not slow"

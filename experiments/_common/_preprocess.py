@@ -66,7 +66,8 @@ def fit(images: np.ndarray, steps: Steps) -> Preprocessing:
     """Fits `steps` on training images (n, h, w, c).
 
     Costs one pass over the images for each of standardisation and ZCA, and for d = h·w·c one
-    (d, d) matrix in float64, 2nd² FLOPs and the eigendecomposition of it.
+    (d, d) matrix in float64, 2nd² FLOPs and the eigendecomposition of it; of n < d images their
+    singular value decomposition, O(n²d), in its place.
     """
     if not len(images):
         raise ValueError("Preprocessing needs at least one training image.")
@@ -77,16 +78,32 @@ def fit(images: np.ndarray, steps: Steps) -> Preprocessing:
     fitted = Preprocessing(steps.layer_norm, mean, std, None)
     if steps.zca_reg is None:
         return fitted
-    d = int(np.prod(images.shape[1:]))
+    values, vectors = _second_moments(fitted, images)
+    d = len(vectors)
+    ridge = steps.zca_reg * values.sum() / d
+    double = np.finfo(np.float64)
+    floor = max(d * double.eps * (values.max() + ridge), double.tiny)
+
+    def scales(values):
+        return np.where(values + ridge > floor, 1 / np.sqrt(np.maximum(values + ridge, floor)), 0.0)
+
+    others = scales(0.0)  # directions that `vectors` leave out have no variance
+    whitening = (vectors * (scales(values) - others)) @ vectors.T + others * np.eye(d)
+    return Preprocessing(steps.layer_norm, mean, std, whitening)
+
+
+def _second_moments(fitted: Preprocessing, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of xᵀx/n, of fewer images than numbers by their own SVD."""
+    n, d = len(images), int(np.prod(images.shape[1:]))
+    if n < d:
+        rows = np.concatenate([rows for _, rows in fitted.normalised(images)])
+        _, singular, vectors = np.linalg.svd(rows / np.sqrt(n), full_matrices=False)
+        return singular**2, vectors.T
     second = np.zeros((d, d))
     for _, rows in fitted.normalised(images):
         second += rows.T @ rows
-    values, vectors = np.linalg.eigh(second / len(images))
-    values = np.maximum(values, 0.0)  # rounding: the matrix has no negative eigenvalue
-    regularised = values + steps.zca_reg * values.mean()
-    kept = regularised > d * np.finfo(np.float64).eps * regularised.max(initial=0.0)
-    scales = np.where(kept, 1 / np.sqrt(np.where(kept, regularised, 1.0)), 0.0)
-    return Preprocessing(steps.layer_norm, mean, std, (vectors * scales) @ vectors.T)
+    values, vectors = np.linalg.eigh(second / n)
+    return np.maximum(values, 0.0), vectors  # rounding: the matrix has no negative eigenvalue
 
 
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
