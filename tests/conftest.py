@@ -40,6 +40,8 @@ from small_map import x64 as x64
 
 from ntk_sketch.numerics import _precision
 
+one_context = quick_xla.one_context()
+
 TESTS = Path(__file__).parent
 #: Folders and files with arithmetic of their own that adds axes and mixes dtypes as it pleases.
 LOOSE = ("experiments", "nt")
@@ -69,3 +71,4 @@ def few_programs():
     """
     yield
     jax.clear_caches()
+    one_context.cache_clear()

@@ -25,3 +25,14 @@ def _starts(flags: str) -> bool:
     command = [sys.executable, "-c", "import jax; jax.devices()"]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
+def one_context():
+    """Programs are lowered in one context, of which JAX makes a new one for each, in milliseconds.
+
+    To be emptied (`cache_clear`) now and then: it holds what programs name.
+    """
+    from jax._src.interpreters import mlir
+
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+    return mlir.make_ir_context

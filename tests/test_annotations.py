@@ -34,7 +34,7 @@ NAMES += " or cheaper_way or finite_times or a_sample_is or streamed_once or tes
 NAMES += " or brute_force or test_streamed or eigenvectors"
 NAMES = f"({NAMES} or test_keys)"
 NAMES += " and not (Errors or ABRelu or LeakyRelu or stabilised"  # Errors: of wrong types
-NAMES += " or wide or branches or blocks)"
+NAMES += " or wide or branches or blocks or 2048 or unbiased or of_kernels_alone)"
 
 
 def test_annotations_are_true():
