@@ -4,12 +4,12 @@ import functools
 
 import equinox as eqx
 import jax
-from jax import numpy as jnp
 
 from .._typing import Array, Inputs
 from ..features._variances import Variances
 from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
+from ..numerics._precision import on_device
 from ..stax._shapes import output_shape
 from ._ends import enter, output
 from ._pairs import warn_of_pairs
@@ -32,7 +32,7 @@ def exact_diagonals(
     transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
     warn_of_pairs(model.build().rule, offsets, tuple(x.shape), dtype, stacklevel=2)
     variances = variances_at_output(
-        transform, jnp.asarray(x), offsets, get, dtype, kwargs, mask_constant
+        transform, on_device(x), offsets, get, dtype, kwargs, mask_constant
     )
     _, nngp, ntk = variances.diagonals()
     return nngp, ntk

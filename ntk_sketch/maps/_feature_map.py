@@ -13,6 +13,7 @@ from .._typing import Array, Inputs, Shape
 from ..features._features import Features
 from ..features._hidden import joined
 from ..numerics._cost import Cost, product_cost
+from ..numerics._precision import on_device
 from ._batches import batch_within, usual_budget
 from ._checks import checked_call_arguments
 from ._diagonals import exact_diagonals
@@ -82,7 +83,7 @@ class FeatureMap(Parts):
         kwargs = self._call_arguments(kwargs)
         static = (self._input_offsets, self.get, self.dtype)
         return _features(
-            self.transform, self.views, jnp.asarray(x), *static, kwargs, self._mask_constant
+            self.transform, self.views, on_device(x), *static, kwargs, self._mask_constant
         )
 
     def _call_arguments(self, kwargs: dict) -> dict:

@@ -16,7 +16,7 @@ from ..identity._example_keys import landmark_keys
 from ..methods import Method
 from ..methods._widths import warn_of_widths
 from ..numerics._compiling import fitting_jit, is_tracing
-from ..numerics._precision import promoted
+from ..numerics._precision import on_device, promoted
 from ..stax import Layer
 from ..stax._whole_network import rule_under
 from ._checks import (
@@ -128,9 +128,8 @@ def feature_map(
     warn_of_pairs(model.rule, offsets, shape, dtype, stacklevel=2)
     entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets, mask_constant=constant)
     if rule.looks_at_data(own) and not abstract:
-        with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
-            x_in_dtype = jnp.asarray(x).astype(dtype)
-            features = _entered(x_in_dtype, "ntk" in get, offsets, constant, str(given))
+        with _of_numbers(x):  # numbers even while a map is made under jit
+            features = _entered(on_device(x, dtype), "ntk" in get, offsets, constant, str(given))
     else:
         features = eqx.filter_eval_shape(entering, jax.ShapeDtypeStruct(shape, dtype))
     with _of_numbers((features, rule, key, kwargs)):

@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 from jax.core import Tracer
 
 from .._arguments import root_mean_squares
 from ..activations import DualActivation
-from ..numerics._precision import USE_FLOAT64, float64
+from ..numerics._precision import USE_FLOAT64, float64, on_device
 from ..stax import Layer
 from ._diagonals import variance_program, variances_at_output
 from ._pairs import are_many, bytes_of_pairs
@@ -80,6 +79,6 @@ def _is_dual(node) -> bool:
 def _diagonals_by(program, x: np.ndarray, get: tuple[str, ...], dtype: str) -> np.ndarray:
     """`k(x, x)`, and `Θ(x, x)` if it was asked for, of every position: (n, numbers)."""
     transform, offsets = program
-    variances = variances_at_output(transform, jnp.asarray(x), offsets, get, dtype, {})
+    variances = variances_at_output(transform, on_device(x), offsets, get, dtype, {})
     kernels = [k for k in variances.diagonals()[1:] if k is not None]
     return np.concatenate([np.asarray(k).reshape(len(x), -1) for k in kernels], axis=1)

@@ -8,15 +8,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax import numpy as jnp
 from jax.core import Tracer
 
 #: For programs that make a map and run a few times, so that most of the time goes to compilation.
 #: Only loops suffer: matrix products and convolutions are library calls at any level.
 _QUICKLY: dict[str, Any] = {"xla_llvm_disable_expensive_passes": True}
 
-#: The same, for versions of XLA that have it (JAX 0.12 does not).
+#: The same, for versions of XLA that have it; others (that of JAX 0.12) refuse to compile with it.
 _OLDER_QUICKLY: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+
+#: What XLA said of these, if it refused them.
+_refused: list[str] = []
 
 #: For programs that compute features batch by batch. They compile faster than at XLA's default,
 #: level 3, and run about as fast.
@@ -29,20 +31,9 @@ def _levels_are_ours() -> bool:
     return not chosen and jax.__version_info__ >= (0, 6)
 
 
-@functools.cache
-def _quickly() -> dict[str, Any]:
-    """The options that this version of XLA knows; it refuses all others."""
-    program = jax.jit(lambda: np.zeros((), np.float32)).lower()
-    try:
-        program.compile(compiler_options=_OLDER_QUICKLY)
-    except jax.errors.JaxRuntimeError:
-        return _QUICKLY
-    return _QUICKLY | _OLDER_QUICKLY
-
-
 def is_tracing() -> bool:
     """Whether another function is being traced, so that what is computed from numbers is too."""
-    return isinstance(jnp.zeros(()), Tracer)
+    return isinstance(jax.device_put(np.float32(0)), Tracer)  # no program is compiled for it
 
 
 def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]:
@@ -62,17 +53,24 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
         return usual
 
     @functools.cache
-    def quick() -> Callable[..., Any]:
-        options: dict[str, Any] = {
-            "compiler_options": {"xla_backend_optimization_level": level, **_quickly()}
-        }
-        return eqx.filter_jit(usual, **options)
+    def quick(older: bool) -> Callable[..., Any]:
+        options = {"xla_backend_optimization_level": level, **_QUICKLY}
+        jit: Callable[..., Any] = eqx.filter_jit  # whose annotations know no options of a compiler
+        return jit(usual, compiler_options=options | (_OLDER_QUICKLY if older else {}))
 
     @functools.wraps(fn)
     def call(*args):
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
-        as_usual = traced or is_tracing() or jax.default_backend() != "cpu"
-        return usual(*args) if as_usual else quick()(*args)
+        if traced or is_tracing() or jax.default_backend() != "cpu":
+            return usual(*args)
+        if not _refused:
+            try:
+                return quick(True)(*args)
+            except jax.errors.JaxRuntimeError as error:
+                if not any(option in str(error) for option in _OLDER_QUICKLY):
+                    raise
+                _refused.append(str(error))
+        return quick(False)(*args)
 
     return call
 

@@ -1,5 +1,6 @@
 """XLA's optimisation levels: set only on a CPU, and only if the user chose none."""
 
+import counting
 import equinox as eqx
 import jax
 import numpy as np
@@ -58,11 +59,29 @@ def test_fitting_programs(flags, backend, expected, level, monkeypatch):
 
 def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
     """JAX 0.12 lost one, and refuses to compile with it."""
-    _compiling._quickly.cache_clear()
     monkeypatch.setattr(_compiling, "_OLDER_QUICKLY", {"xla_no_such_option": True})
+    monkeypatch.setattr(_compiling, "_refused", [])
     monkeypatch.setenv("XLA_FLAGS", "")
-    try:
-        assert _compiling._quickly() == _compiling._QUICKLY
-        assert _compiling.fitting_jit(lambda x: x + 1)(np.float32(1)) == 2
-    finally:
-        _compiling._quickly.cache_clear()
+    assert _compiling.fitting_jit(lambda x: x + 1)(np.float32(1)) == 2
+    assert len(_compiling._refused) == (jax.__version_info__ >= (0, 6))
+
+
+def test_other_errors_of_a_program_are_raised(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+
+    def fails(x):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    refused = list(_compiling._refused)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
+        _compiling.fitting_jit(fails)(np.float32(1))
+    assert _compiling._refused == refused
+
+
+def test_whether_a_function_is_traced():
+    found = []
+    jax.jit(lambda x: found.append(_compiling.is_tracing()) or x)(1.0)
+    with counting.compiled() as programs:
+        found.append(_compiling.is_tracing())
+    assert found == [True, False]
+    assert programs.count == 0
