@@ -197,6 +197,5 @@ def _number(x) -> np.ndarray:
 
 
 def _everywhere(x, shape: tuple[int, ...], dtype):
-    if jnp.shape(x) == shape:
-        return x
-    return lax.broadcast(x if isinstance(x, Array) else np.asarray(x, dtype), shape)
+    x = x if isinstance(x, Array) else np.asarray(x, dtype)
+    return x if jnp.shape(x) == shape else lax.broadcast(x, shape)

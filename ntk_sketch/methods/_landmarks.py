@@ -103,11 +103,12 @@ def landmarks_at(
     together = index
     if others is not None:
         together = tuple(np.concatenate(pair) for pair in zip(index, others, strict=True))
-    found = _at(dual, features, together, len(index[0]), precision, bases)
-    own, other, applied, (z, z_ntk) = found
+    together = tuple(axis.astype(np.int32) for axis in together)  # also without 64 bits
     with float64():
-        grams, accurate = _accurate(*promoted((dual, own, other)))
-    grams, accurate, seen_as_applied = jax.tree.map(in_place, (grams, accurate, applied))
+        duals = rounded(dual, features.nngp[0].dtype), promoted(dual)
+        found = _at(duals, features, together, len(index[0]), precision, bases)
+    own, (z, z_ntk), *kernels = found
+    grams, accurate, seen_as_applied = jax.tree.map(in_place, kernels)
     for kernel in jax.tree.leaves((grams, seen_as_applied)):
         check_kernel(kernel, dual, values_of(own.q))
     seen, seen_ntk = (
@@ -146,33 +147,38 @@ def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
 
 
 @functools.partial(fitting_jit, level=0)
-def _at(dual, features: HiddenFeatures, index, count: int, precision: Precision, bases):
-    """The landmarks' `Vectors`, those of the other positions, the kernels between both as the map
-    computes them, and the landmarks' vectors in columns. Landmarks are the first `count` positions.
+def _at(duals, features: HiddenFeatures, index, count: int, precision: Precision, bases):
+    """Landmarks, which are the first `count` positions, and other positions, in one program, under
+    `float64()`. `duals` are the kernels in the dtype of the map and in float64.
+
+    Returns:
+        The landmarks' `Vectors`, and these in columns; in float64 both Gram matrices of the
+        landmarks and both kernels of the other positions with them; and the latter as the map
+        computes them.
     """
-    found = vectors_at(features, index)
-    own = jax.tree.map(lambda rows: rows[:count], found)
+    own, other = _divided(vectors_at(features, index), count)
     z, z_ntk = (
         rows if basis is None else matmul(matmul(rows, basis, "full"), basis.T, "full")
         for rows, basis in zip((own.z, own.z_ntk), bases, strict=True)
     )
     own = Vectors(z, own.q, own.independent, z_ntk)
-    other = jax.tree.map(lambda rows: rows[count:], found)
     columns = own.z.T, None if own.z_ntk is None else own.z_ntk.T
-    if count == len(index[0]):
-        return own, None, (None, None), columns
-    return own, other, _kernels(dual, other, own, precision), columns
+    alone = count == len(index[0])
+    applied = (None, None) if alone else _kernels(duals[0], other, own, precision)
+    fixed, other = jax.tree.map(lambda rows: rows.astype(jnp.float64), values_of((own, other)))
+    if alone:
+        return own, columns, _grams(duals[1], fixed), (None, None), applied
+    rows = jax.tree.map(lambda *sets: jnp.concatenate(sets), fixed, other)
+    grams, seen = _divided(_kernels(duals[1], rows, fixed, "full", fixed.independent), count)
+    return own, columns, grams, seen, applied
 
 
-@functools.partial(fitting_jit, level=0)
-def _accurate(dual, own: Vectors, other: Vectors | None):
-    """Both Gram matrices of landmarks, and both kernels of other positions with them."""
-    if other is None:
-        return _grams(dual, own), (None, None)
-    m = len(own.q)
-    rows = jax.tree.map(lambda *sets: jnp.concatenate(sets), own, other)
-    kernels = _kernels(dual, rows, own, "full", own.independent)
-    return jax.tree.map(lambda k: k[:m], kernels), jax.tree.map(lambda k: k[m:], kernels)
+def _divided(tree: Any, count: int) -> tuple[Any, Any]:
+    """The first `count` rows, and the others."""
+    return tuple(
+        jax.tree.map(lambda rows, part=part: rows[part], tree)
+        for part in (slice(count), slice(count, None))
+    )
 
 
 def _grams(dual, own: Vectors):
@@ -214,6 +220,13 @@ def vectors_at(features: HiddenFeatures, index: tuple[Inputs, ...]) -> Vectors:
 
 
 _vectors_at = functools.partial(fitting_jit, level=0)(vectors_at)
+
+
+def rounded(tree: Any, dtype) -> Any:
+    """The tree with its floating-point arrays in another dtype, as arrays of JAX."""
+    return jax.tree.map(
+        lambda leaf: on_device(leaf, dtype) if eqx.is_inexact_array(leaf) else leaf, tree
+    )
 
 
 def promoted(tree: Any) -> Any:

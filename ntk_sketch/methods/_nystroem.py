@@ -23,7 +23,7 @@ from ._network import Network, Scope, checked_scope
 from ._principal import PrincipalProjection, principal_projection
 from ._product_sampling import product_positions
 from ._products import ProductLandmarks, product_landmarks
-from ._sampling import SAMPLINGS, Sampling, Survey, sample_positions, surveyed
+from ._sampling import OF_KERNELS, SAMPLINGS, Sampling, Survey, sample_positions, surveyed
 from ._schedule import Schedule, ranks, shares, widths
 
 #: Share of residual features at the last nonlinearity before positions are flattened.
@@ -234,7 +234,7 @@ class Nystroem(Method):
         rng, rng_landmarks, rng_residual = generator(key).spawn(3)
         # Landmarks are chosen by values, so that they stay fixed under differentiation.
         fixed_dual, fixed = values_of((dual, features))
-        survey = surveyed(fixed_dual, fixed)
+        survey = surveyed(fixed_dual, fixed, whole=self.sampling in OF_KERNELS)
         positions = survey.usable
         landmarks, residual = self.shares(dual, len(positions), share)
         chosen = positions

@@ -1,7 +1,6 @@
 """Choosing the positions of a sample that become landmarks."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
@@ -28,6 +27,9 @@ from ..numerics._precision import USE_FLOAT64, float64, matmul
 Sampling: TypeAlias = Literal["leverage", "pivoted", "diagonal", "uniform"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
+#: Those that look at kernel values of pairs of positions.
+OF_KERNELS: tuple[str, ...] = ("leverage", "pivoted")
+
 #: Leverage scores and pivots are computed for this many positions, or 16 per landmark if more.
 _POOL = 4096
 
@@ -49,22 +51,31 @@ class Survey:
         diagonal: of the kernel (N,), `k_σ(x, x)`.
         usable: flat indices of the positions that can be landmarks: those with variance above 0
             (for a whole net, a kernel above 0), one of several equal ones.
+        kernel: of all positions (N, N), in the dtype of the features, or `None`.
     """
 
     q: np.ndarray
     diagonal: np.ndarray
     usable: np.ndarray
+    kernel: Inputs | None = None
 
 
-def surveyed(dual: DualKernels, features: HiddenFeatures) -> Survey:
-    """The survey of a sample before a nonlinearity, with equal positions found by `distinct`."""
-    d, dtype = features.nngp_vectors().dimension, features.nngp[0].dtype
-    projections = np.random.default_rng(0).normal(size=(d, 3)).astype(dtype)
-    directions, q, diagonal = map(np.asarray, _survey(dual, features, projections))
+def surveyed(dual: DualKernels, features: HiddenFeatures, *, whole: bool = False) -> Survey:
+    """The survey of a sample before a nonlinearity, with equal positions found by `distinct`.
+
+    Args:
+        whole: compute the kernel of all positions, if they are few, in the same program.
+    """
+    vectors, dtype = features.nngp_vectors(), features.nngp[0].dtype
+    whole = whole and features.nngp[0].shape[0] * math.prod(vectors.space) <= _ROWS
+    projections = np.random.default_rng(0).normal(size=(vectors.dimension, 3)).astype(dtype)
+    *found, kernel = _survey(dual, features, projections, whole)
+    directions, q, diagonal = map(np.asarray, found)
     smallest = jnp.finfo(q.dtype).tiny
     zeros = dual.sees_zero & (diagonal > smallest / jnp.finfo(q.dtype).eps)
     usable = np.flatnonzero((q > 0) | zeros)
-    return Survey(q, diagonal.astype(np.float64), usable[distinct(directions[usable], q[usable])])
+    usable = usable[distinct(directions[usable], q[usable])]
+    return Survey(q, diagonal.astype(np.float64), usable, kernel)
 
 
 def distinct(directions: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -85,17 +96,23 @@ def distinct(directions: np.ndarray, q: np.ndarray) -> np.ndarray:
     return kept
 
 
-@functools.partial(fitting_jit, level=0)
+@fitting_jit
 def _survey(
-    dual: DualKernels, features: HiddenFeatures, matrix: Inputs
-) -> tuple[Array, Array, Array]:
+    dual: DualKernels, features: HiddenFeatures, matrix: Inputs, whole: bool
+) -> tuple[Array, Array, Array, Array | None]:
     """For every position: its direction times `matrix` (N, 3), its variance (N,) and the kernel's
-    diagonal (N,).
+    diagonal (N,); with `whole` the kernel of all positions (N, N).
     """
     variances, vectors = features.variances, features.nngp_vectors()
     q = variances.diagonal(variances.same).reshape(-1)
     projected = vectors.project(matrix).reshape(len(q), 3)
-    return projected / jnp.sqrt(jnp.where(q > 0, q, 1))[:, None], q, dual(q, q, q)[0]
+    directions = projected / jnp.sqrt(jnp.where(q > 0, q, 1))[:, None]
+    kernel = None
+    if whole:
+        everywhere = np.arange(len(q))
+        index = np.unravel_index(everywhere, (features.nngp[0].shape[0], *vectors.space))
+        kernel = _kernel_between(dual, features, everywhere, index, everywhere, index)
+    return directions, q, dual(q, q, q)[0], kernel
 
 
 def sample_positions(
@@ -177,8 +194,8 @@ def weighted_sample(items: np.ndarray, weights: np.ndarray, count: int, rng) -> 
 def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray, count: int):
     """`k_σ` between positions of `pool`, as a function of row and column indices.
 
-    It is computed in blocks of one shape, so that equal layers share one program. Values are in
-    float64 on the host, or on a GPU in the dtype of the features.
+    Unless the survey holds it, it is computed in blocks of one shape, so that equal layers share
+    one program. Values are in float64 on the host, or on a GPU in the dtype of the features.
     """
     space = features.nngp_vectors().space
     height = max(_ROWS, count)
@@ -189,6 +206,9 @@ def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray,
 
     def strips(rows: np.ndarray, columns: np.ndarray) -> Iterator[Inputs]:
         """All columns of `height` rows at a time."""
+        if survey.kernel is not None:
+            yield in_place(survey.kernel)[np.ix_(pool[rows], pool[columns])]
+            return
         for top in range(0, len(rows), height):
             down, blocks = rows[top : top + height], []
             for left in range(0, len(columns), count):
@@ -205,8 +225,7 @@ def _kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray,
     return kernel
 
 
-@fitting_jit
-def _block(
+def _kernel_between(
     dual: DualKernels, features: HiddenFeatures, flat, index, flat_other, index_other
 ) -> Array:
     """`k_σ` between two sets of positions, with the exact variance where both are the same."""
@@ -215,6 +234,9 @@ def _block(
     covariance = matmul(vectors.at(index), vectors.at(index_other).T, "full")
     covariance = jnp.where(flat[:, None] == flat_other[None, :], own[index][:, None], covariance)
     return dual(covariance, same[index][:, None], same[index_other][None, :])[0]
+
+
+_block = fitting_jit(_kernel_between)
 
 
 def ridge_leverage_scores(

@@ -209,7 +209,7 @@ def test_a_layer_in_six_places_is_compiled_once():
         return programs.count
 
     shared = stax.Gelu()
-    assert programs_of([stax.Gelu() for _ in range(6)]) == programs_of([shared] * 6)
+    assert programs_of([stax.Gelu() for _ in range(6)]) == programs_of([shared] * 6) <= 12
 
 
 def test_gradient_with_respect_to_a_number():

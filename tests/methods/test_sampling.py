@@ -240,14 +240,17 @@ def test_rounding_hardly_parts_a_pair():
     assert 500 <= len(usable(dense(0.3), np.concatenate([x, copies]))) <= 502
 
 
-def test_kernel_in_blocks(monkeypatch):
-    """Any rows and columns, more of them than fit a block."""
-    monkeypatch.setattr(_sampling, "_ROWS", 8)
+@pytest.mark.parametrize("rows_of_a_block", [8, 40])
+def test_kernel_in_blocks(rows_of_a_block, monkeypatch):
+    """Any rows and columns: more of them than fit a block, or with the whole kernel at hand."""
+    monkeypatch.setattr(_sampling, "_ROWS", rows_of_a_block)
     model = stax.serial(stax.Dense(4, 1.1, 0.2), stax.Relu(), stax.Dense(1))
     x = np.random.default_rng(0).normal(size=(40, 3))
     [(dual, features)] = entering(model, x)
     pool = np.random.default_rng(1).permutation(40)[:30]
-    kernel = _sampling._kernel_of(dual, features, surveyed(dual, features), pool, 7)
+    survey = surveyed(dual, features, whole=True)
+    assert (survey.kernel is None) == (rows_of_a_block < 40)
+    kernel = _sampling._kernel_of(dual, features, survey, pool, 7)
     rows, columns = np.arange(3, 25), np.arange(29, 10, -1)
     exact = np.array(stax.serial(stax.Dense(4, 1.1, 0.2), stax.Relu())[2](x, None, "nngp"))
     exact = exact[np.ix_(pool[rows], pool[columns])]
@@ -257,16 +260,18 @@ def test_kernel_in_blocks(monkeypatch):
 # ------------------------------------------------------------------ the three distributions
 
 
-def test_a_position_with_itself_has_its_exact_variance():
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_position_with_itself_has_its_exact_variance(whole):
     """Features that lost energy know less of it."""
     x = np.random.default_rng(0).normal(size=(9, 5))
     [(dual, features)] = entering(dense(0.2), x)
     lossy = features.map(lambda block: 0.5 * block)
-    survey = surveyed(dual, lossy)
+    survey, unchanged = (surveyed(dual, f, whole=whole) for f in (lossy, features))
     everywhere = np.arange(len(survey.usable))
     kernel = _sampling._kernel_of(dual, lossy, survey, survey.usable, 4)(everywhere, everywhere)
     np.testing.assert_allclose(np.diag(kernel), survey.diagonal[survey.usable], rtol=1e-12)
-    exact = _sampling._kernel_of(dual, features, survey, survey.usable, 4)(everywhere, everywhere)
+    exact = _sampling._kernel_of(dual, features, unchanged, survey.usable, 4)
+    exact = exact(everywhere, everywhere)
     np.testing.assert_allclose(np.diag(exact), np.diag(kernel), rtol=1e-12)
     assert not np.any(np.isclose(exact, kernel, rtol=1e-3) & ~np.eye(len(kernel), dtype=bool))
 
