@@ -9,6 +9,7 @@ from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.features._band import band_products, columns
 from ntk_sketch.features._variances import Variances, input_variances
 from ntk_sketch.maps._ends import enter
 from ntk_sketch.methods import Method
@@ -216,6 +217,29 @@ def test_negative_offsets_are_mirror_images(wanted):
     np.testing.assert_allclose(selected.same, expected.same, rtol=1e-14)
     assert np.any(np.asarray(expected.same))
     assert selected.offsets == wanted
+
+
+def test_offsets_that_are_missing_are_zero():
+    band = np.arange(1.0, 7.0).reshape(1, 2, 3)
+    np.testing.assert_array_equal(
+        columns(jnp.asarray(band), 1, (0, 1), (2, 3)), np.zeros((1, 2, 3))
+    )
+    some = np.stack([np.zeros(3), [4.0, 5, 6], np.zeros(3)])[None]
+    np.testing.assert_array_equal(columns(jnp.asarray(band), 1, (0, 1), (5, 1, 7)), some)
+
+
+@pytest.mark.parametrize("last", [(0, 1), (1, 3), (-2, -1), (-1, 0, 2), (0, 9)])
+def test_products_of_neighbours(last):
+    """`<x_s, x_{s+δ}>` of two axes, one of which is longer than a tile."""
+    x = np.random.default_rng(0).normal(size=(1, 3, 40, 2))
+    found = band_products(jnp.asarray(x), ((-1, 0), last))
+    for i, a in enumerate((-1, 0)):
+        for j, b in enumerate(last):
+            expected = np.zeros((3, 40))
+            for s, t in np.ndindex(3, 40):
+                if 0 <= s + a < 3 and 0 <= t + b < 40:
+                    expected[s, t] = x[0, s, t] @ x[0, s + a, t + b]
+            np.testing.assert_allclose(found[0, i, j], expected, atol=1e-13)
 
 
 def test_bands_have_no_redundant_half():

@@ -21,6 +21,7 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
 from ntk_sketch.identity._function import digest_of_function
+from ntk_sketch.identity._specification import Specification
 from ntk_sketch.maps import _checks
 
 KEY = jax.random.key(0)
@@ -99,6 +100,9 @@ def test_what_differs_is_not_equal():
         stax.Relu(), ns.Nystroem(4)
     )
     assert DualActivation(stax.LeakyRelu(0.1)) != DualActivation(stax.LeakyRelu(0.2))
+    shapes = [(2, 3), (3, 2)]  # of the same numbers
+    first, second = (Specification.of(dict, {"rhs": np.ones(shape)}) for shape in shapes)
+    assert first != second
 
 
 def test_calls_that_mean_the_same_are_equal():
@@ -300,6 +304,7 @@ def test_fingerprints_tell_maps_apart():
 
 
 SLOPE = 0.3
+TABLE = np.array([0.1, 0.2])
 
 
 def scaled(factor):
@@ -315,7 +320,7 @@ def composed(inner):
 
 
 def test_digests_of_functions_that_differ(monkeypatch):
-    """By a constant, a name, a default, a global number, or what they close over."""
+    """By a constant, a name, a default, a global number or array, or what they close over."""
 
     def chosen(u, slope=0.1):
         return jnp.where(u > 0, u, slope * u)
@@ -343,6 +348,13 @@ def test_digests_of_functions_that_differ(monkeypatch):
     assert digest_of_function(scaled(1.0)) == digest_of_function(scaled(1.0))
     monkeypatch.setitem(globals(), "SLOPE", 0.4)
     assert digest_of_function(functions[4]) != digests[4]
+
+    def of_table(u):
+        return jnp.tanh(u) * TABLE.sum()
+
+    before = digest_of_function(of_table)
+    monkeypatch.setitem(globals(), "TABLE", np.array([0.1, 0.3]))
+    assert digest_of_function(of_table) != before
     assert digest_of_function(str.upper) != digest_of_function(str.lower)
 
 

@@ -17,7 +17,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.interop.sklearn import NTKClassifier, NTKFeatures, NTKRegressor, _learning, _ridge
+from ntk_sketch.interop.sklearn._posterior import Posterior, Sample
 from ntk_sketch.numerics._precision import float64
+from ntk_sketch.solvers import GramState
 
 SMALL = {"n_components": 8, "depth": 1, "random_state": 0}
 RIDGE = {"n_components": 50, "depth": 1, "random_state": 0, "alpha": 0.01}
@@ -116,6 +118,35 @@ def test_predictive_deviations_are_those_of_errors(table, fitted):
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.6
     far = fitted.predict(50 * x[200:], return_std=True)[1]
     assert far.min() > 3 * std.max()  # where there are no examples
+
+
+def test_variances_of_weighted_rows():
+    """Scaled by the errors of rows that are left out with their weights, by refitting."""
+    rng = np.random.default_rng(0)
+    z, y, weights = rng.normal(size=(25, 4)), rng.normal(size=(25, 2)), rng.uniform(0.5, 6, 25)
+    missing, penalty = rng.uniform(0.1, 1, 25), 0.7
+
+    def fitted(keep):
+        z_mean, y_mean = (np.average(part[keep], 0, weights[keep]) for part in (z, y))
+        weighted = (weights[keep, None] * (z[keep] - z_mean)).T
+        inverse = np.linalg.inv(weighted @ (z[keep] - z_mean) + penalty * np.eye(4))
+        return z_mean, y_mean, inverse, inverse @ weighted @ (y[keep] - y_mean)
+
+    scale = 0.0
+    for i in range(25):
+        keep = np.arange(25) != i
+        z_mean, y_mean, inverse, w = fitted(keep)
+        row = z[i] - z_mean
+        error = y[i] - y_mean - row @ w
+        leverage = row @ inverse @ row + 1 / weights[keep].sum()  # of a row that is not fitted
+        said = penalty / weights[i] + penalty * leverage + missing[i]
+        scale = scale + error**2 / said / 25
+    state = GramState.init(4, 2).update(z, y, sample_weight=weights)
+    posterior = Posterior(state, penalty, True, Sample(z, missing, y, weights))
+    z_mean, _, inverse, _ = fitted(np.full(25, True))
+    leverages = np.einsum("ni,ij,nj->n", z - z_mean, inverse, z - z_mean) + 1 / weights.sum()
+    expected = (penalty * (1 + leverages) + missing)[:, None] * scale
+    np.testing.assert_allclose(posterior.variances(z, missing), expected, rtol=1e-4)
 
 
 def test_labels_and_probabilities(table):

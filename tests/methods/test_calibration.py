@@ -9,6 +9,7 @@ from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.methods import _calibration
 from ntk_sketch.methods._calibration import _transform
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -95,6 +96,22 @@ def test_unchanged_where_positions_are_few(n):
     assert np.array_equal(fitted.ntk, plain.ntk) == (n == 24)
 
 
+def test_halves_are_of_different_examples(monkeypatch):
+    """Not only of different positions, which in one example are much alike."""
+    inner, seen = _calibration._features_and_kernels, []
+
+    def watched(expansion, dual, features, index):
+        seen.append(index[0])
+        return inner(expansion, dual, features, index)
+
+    monkeypatch.setattr(_calibration, "_features_and_kernels", watched)
+    net = stax.serial(stax.Conv(1, (2,), padding="SAME"), stax.Relu(), stax.GlobalAvgPool())
+    x = np.random.default_rng(0).normal(size=(40, 6, 2))
+    ns.feature_map(net, x, ns.Nystroem(8, sampling="uniform"), key=jax.random.key(0))
+    ((first, second),) = (np.split(examples, 2) for examples in seen)
+    assert not set(first) & set(second)
+
+
 # ------------------------------------------------------------------ the fit itself
 
 
@@ -109,6 +126,19 @@ def test_fit_undoes_a_transformation():
     change = np.linalg.norm(t @ t.T - np.eye(5))
     assert np.linalg.norm(root @ root - t @ t.T) < 1e-3 * change
     np.testing.assert_allclose(_transform(a, b, a @ b.T, ridge=1e-4), np.eye(5), atol=1e-12)
+
+
+def test_derivative_of_the_fit():
+    """Of a root whose eigenvalues are apart."""
+    rng = np.random.default_rng(0)
+    a, b, change = (rng.normal(size=(30, 3)) for _ in range(3))
+    kernel = a @ np.diag([1.0, 2.0, 5.0]) @ b.T
+
+    def fitted(t):
+        return _transform(a + t * change, b - t * change, kernel, ridge=1e-3)
+
+    _, found = jax.jvp(fitted, (0.0,), (1.0,))
+    np.testing.assert_allclose(found, (fitted(1e-5) - fitted(-1e-5)) / 2e-5, atol=1e-7)
 
 
 def test_strong_regularisation_changes_nothing():

@@ -291,6 +291,28 @@ def test_short_patches_are_formed():
     assert counts == [9 * 113, 114]
 
 
+@pytest.mark.usefixtures("compressed")
+def test_a_lower_precision_applies_roots_first():
+    """Roots in the projections would multiply what was multiplied by them already."""
+    x = images(6, 4).astype(np.float32)
+    net = stax.serial(conv((2, 2)), stax.Relu(), conv((2, 2)), conv((1, 1)), stax.Flatten())
+    full, lower = (
+        np.asarray(ns.feature_map(net, x, method, key=KEY, get="nngp").kernel_fn(x))
+        for method in (ns.Nystroem(8), ns.Nystroem(8, precision="tensorfloat32"))
+    )
+    assert np.linalg.norm(lower - full) < 0.01 * np.linalg.norm(full)
+
+
+@pytest.mark.usefixtures("compressed")
+def test_vectors_of_unshared_weights_are_no_patches():
+    """Those of different positions are orthogonal: few directions would lose most of them."""
+    x = jax.ShapeDtypeStruct((2, 6, 2), np.float32)
+    local = stax.ConvLocal(4, (2,), padding="SAME")
+    model = stax.serial(stax.FanOut(2), stax.parallel(local, local), stax.FanInSum())
+    made = ns.feature_map(model, x, ns.RandomFeatures(4), key=KEY, get="nngp")
+    assert made.n_features["nngp"] == 2 * 6 * 2 * 2  # branches, positions, taps, channels
+
+
 def test_shapes_alone_are_refused_where_directions_are_sought():
     x = jax.ShapeDtypeStruct((2, 8, 8, 300), np.float32)
     model = stax.serial(conv(), conv())

@@ -176,9 +176,11 @@ def test_kernel_without_a_network():
 
 
 def test_share_of_the_width():
-    """`floor(residual · width)` random features, the rest landmarks; none of them by default."""
+    """`floor(residual · width)` random features, the rest landmarks; none of them by default, or
+    if all positions can be landmarks.
+    """
     x = np.random.default_rng(0).normal(size=(30, 4))
-    shares = ((None, 10, 0), (0.0, 7, 0), (0.5, 7, 3), (0.9, 10, 9), (0.05, 10, 0))
+    shares = ((None, 10, 0), (0.0, 7, 0), (0.5, 7, 3), (0.9, 10, 9), (0.05, 10, 0), (0.5, 30, 0))
     for residual, width, count in shares:
         feature_map = ns.feature_map(
             model("Relu"), x, ns.Nystroem(width, residual=residual), key=jax.random.key(0)

@@ -78,6 +78,8 @@ def test_of_kernels_alone(name, derivative):
     bound = largest[:, None] * error + error[:, None] * largest
     assert np.all(np.abs(products - right_products) <= bound)
     assert np.all(bound[..., :5] < 1e-7)
+    if name == "Relu":  # every other one is 0, not what rounding makes of it
+        assert not found.values[:, 2:][:, derivative ^ 1 :: 2].any()
     np.testing.assert_allclose(found.second_moment, right.second_moment, rtol=1e-10)
 
 

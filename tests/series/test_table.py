@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from ntk_sketch import stax
 from ntk_sketch.activations._dual import DualActivation
 from ntk_sketch.series import HermiteTable, _table, hermite_coefficients
+from ntk_sketch.series._spline import LogSpline
 
 DEGREE = 16
 
@@ -48,6 +49,14 @@ def test_ends_shapes_and_gradients():
     )
     np.testing.assert_allclose(slope[1], (values[2] - values[0]) / (2 * step), atol=1e-6)
     assert np.isfinite(slope).all()
+
+
+def test_tangents_beyond_the_ends():
+    """Of a cubic polynomial in log r, which the spline is."""
+    u = np.linspace(0, 8, 9)
+    spline = LogSpline(1.0, np.exp(8.0), u**3 + u, beyond="linear")
+    found = spline(jnp.exp(jnp.array([-2.0, 3.5, 10.0])))
+    np.testing.assert_allclose(found, [-2.0, 3.5**3 + 3.5, 520 + 2 * 193], rtol=1e-5)
 
 
 def test_a_coarse_table_says_so():

@@ -117,6 +117,18 @@ def test_units_of_targets_that_come_block_by_block(make_map, make_data, on_host,
         check_same([ours], [theirs], on_host)
 
 
+def test_units_of_targets_that_are_zero_at_first(make_map, make_data, on_host):
+    """A whole block of zeros says nothing of the unit; squares keep their digits."""
+    (x, y), feature_map, scale = make_data(2500), make_map(), 1e-25
+    y = scale * y.astype(np.float64)
+    y[:2100] = 0
+    batches = lambda: ((x[i : i + 500], y[i : i + 500]) for i in range(0, 2500, 500))  # noqa: E731
+    found = accumulate(feature_map, batches, batch_size=256)
+    norm = found.target_norm.to_host() * (found.units().scale / scale) ** 2
+    centred = y / scale - found.units().shift / scale
+    np.testing.assert_allclose(norm, np.sum(centred**2, axis=0), rtol=1e-6)
+
+
 def test_accumulate_is_ridge(make_map, make_data):
     feature_map, (x, y) = make_map(), make_data(N)
     state = accumulate(feature_map, Loader(x[:90], y[:90]), batch_size=16)

@@ -465,6 +465,14 @@ def test_sums_of_another_device(begun, monkeypatch):
         go_on()
 
 
+def test_other_weights_than_before(make_map, make_data, tmp_path):
+    feature_map, (x, y), weights = make_map(), make_data(300), np.ones(300)
+    accumulate(feature_map, x, y, sample_weight=weights, **options(tmp_path / "run"))
+    weights[130] = 2.0
+    with pytest.raises(ValueError, match="examples 128 to 191 are not those of the run before"):
+        accumulate(feature_map, x, y, sample_weight=weights, **options(tmp_path / "run"))
+
+
 def test_more_examples_than_a_finished_run(make_map, make_data, tmp_path):
     (x, y), path = make_data(640), tmp_path / "run"
     accumulate(make_map(), [(x[:320], y[:320])], **options(path))

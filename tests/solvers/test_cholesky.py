@@ -222,6 +222,21 @@ def test_what_drowns_in_rounding_is_left_to_the_spectrum(fit_intercept):
     )
 
 
+@pytest.mark.parametrize("times", [1.5, 4.0])
+def test_a_regulariser_has_to_stand_out_of_negative_eigenvalues(times):
+    """As for the spectrum: by twice their size, which is that of the rounding."""
+    rng = np.random.default_rng(1)
+    z = (rng.normal(size=(400, 5)) @ rng.normal(size=(5, 20))).astype(np.float32)
+    state = GramState.init(20, 1).update(z, z[:, :1])
+    lowest = float(np.linalg.eigvalsh(state.gram.to_host())[0])
+    assert lowest < 0
+    factors = PrimalFactors(NormalEquations.of(state))
+    assert factors.stands_out(-times * lowest) == (times > 2)
+    assert factors.rank(-times * lowest) == PrimalSpectrum(NormalEquations.of(state)).rank(
+        -times * lowest
+    )
+
+
 @pytest.mark.parametrize("fit_intercept", [False, True])
 @pytest.mark.parametrize("kind", [PrimalSpectrum, PrimalFactors, DualSpectrum, DualFactors])
 @pytest.mark.parametrize("weighted", [False, True])

@@ -82,6 +82,16 @@ def test_merge_is_one_pass():
             assert np.all(np.abs(got - _in_units(whole)[name]) <= bound), name
 
 
+def test_a_state_of_no_examples_changes_nothing(make_map, make_data):
+    """It takes the other's shift, without which targets of a large mean would lose digits."""
+    x, y = make_data(60)
+    state, empty = accumulate(make_map(), x, y.astype(np.float64) + 1e6), GramState.init(20, 3)
+    for merged in (empty.merge(state), state.merge(empty)):
+        np.testing.assert_array_equal(merged.units().shift, state.units().shift)
+        for ours, theirs in zip(merged.in_float64(), state.in_float64(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_padded_rows_count_for_nothing():
     z, y = _data(n=40)
     padded = GramState.init(12, 3).update(

@@ -1,6 +1,7 @@
 """Regressions with weights of the examples, against copies of them, refitting and scikit-learn."""
 
 import re
+import warnings
 
 import jax
 import numpy as np
@@ -208,6 +209,32 @@ def test_landmarks_do_not_count(make_map, make_data, n, fit_intercept):
     state = accumulate(feature_map, x, y, sample_weight=weights)
     options |= {"select": GCV(x, y, weights)}
     np.testing.assert_allclose(solve(feature_map, state, **options).scores, gcv.scores, rtol=RTOL)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("select", ["loo", "gcv"])
+def test_landmarks_of_weight_0_are_not_missed(make_map, make_data, select):
+    """The 40 other examples are enough to estimate an error from, without a warning."""
+    (x, y), weights = make_data(50, np.float64), np.ones(50)
+    weights[::5] = 0  # those that the map has seen
+    others, small = weights > 0, make_map(6, 20, np.float64)
+    options = {"diag_reg": VALUES, "select": select}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ridge(_Landmarks(small, x), x, y, sample_weight=weights, **options)
+    alone = ridge(small, x[others], y[others], **options)
+    np.testing.assert_allclose(found.scores, alone.scores, rtol=RTOL)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_batch_may_have_tiny_weights_alone(make_map, make_data):
+    """They are refused only where all are tiny, whose sums would not be numbers of float32."""
+    (x, y), weights = make_data(40, np.float64), np.repeat([1e-14, 1.0], 20)
+    batches = [(x[s], y[s], weights[s]) for s in (slice(0, 20), slice(20, 40))]
+    found = ridge(make_map(6, 20, np.float64), batches, diag_reg=0.1)
+    _close(found, ridge(make_map(6, 20, np.float64), x, y, sample_weight=weights, diag_reg=0.1))
+    with pytest.raises(ValueError, match="outside of 1e-12"):
+        ridge(make_map(6, 20, np.float64), batches[:1], diag_reg=0.1)
 
 
 @pytest.mark.usefixtures("x64")

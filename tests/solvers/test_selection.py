@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ntk_sketch.solvers import GCV, HoldOut, LeaveOneOut, Validation, accumulate, ridge, solve
+from ntk_sketch.solvers._loss import loss_of
 from ntk_sketch.streaming._feature_stream import FeatureStream
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -193,6 +194,23 @@ def test_wrong_classes_among_others(make_map, make_data, n):
     by_hand = ridge(feature_map, x[order], y[order], diag_reg=VALUES, select=validation).scores
     np.testing.assert_allclose(scores, by_hand, rtol=1e-12)
     assert np.all(scores * len(validation.x) % 1 < 1e-9)  # counts
+
+
+def test_predictions_that_are_no_numbers_are_not_right():
+    """Whatever class the comparison with NaN chooses."""
+    targets = np.array([[1.0, 0.0]] * 4)
+    residuals = np.array([[np.nan, 0.0], [0.0, np.inf], [0.0, 0.0], [1.0, -1.0]])
+    losses = loss_of("zero_one", 2)(residuals, targets)
+    np.testing.assert_array_equal(losses, [np.inf, np.inf, 0, 1])
+
+
+def test_one_example_or_group_at_least_is_fitted(make_data):
+    """Where the share held out rounds to all of them."""
+    x, y = make_data(6)
+    held = HoldOut(0.95, key=jax.random.key(0))
+    for groups, count in ((None, 1), (np.arange(6) // 2, 2)):
+        fitted, others = held.split(x, y, groups)
+        assert (len(fitted), len(others.x)) == (count, 6 - count)
 
 
 @pytest.mark.parametrize("select", ["gcv", "loo"])

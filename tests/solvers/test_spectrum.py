@@ -27,3 +27,13 @@ def test_targets_along_dropped_directions_stay_residuals():
     residuals = spectrum.units.of(expected)
     np.testing.assert_allclose(spectrum.vectors @ coefficients, residuals, atol=1e-9)
     np.testing.assert_allclose(np.sort(diagonal), [0, 0, 0, 1, 1, 1])
+
+
+def test_what_is_rounding_of_the_features_is_no_direction_of_its_own():
+    """An example that others combine to, but for two units in the last place of float32."""
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(8, 200))
+    z[7] = (z[0] - z[1]) * (1 + 2e-7 * rng.choice([-1, 1], 200))
+    y = np.arange(8.0)[:, None]
+    assert DualSpectrum(DualEquations.of(z.astype(np.float32), y)).rank(0.0) == 7
+    assert DualSpectrum(DualEquations.of(z, y)).rank(0.0) == 8

@@ -38,6 +38,19 @@ def test_units_of_targets(make_map, make_data, monkeypatch, n, on_host, factor):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
 
+def test_states_of_huge_targets_merge(make_map, make_data):
+    """The inverse of their unit is a normal number of float32, in which states are merged."""
+    feature_map, (x, y) = make_map(), make_data(40)
+    y = 5e37 * y.astype(np.float64)
+    y[20:] += 1e38
+    first, second = (accumulate(feature_map, x[s], y[s]) for s in (slice(0, 20), slice(20, 40)))
+    found = first.merge(second)
+    t = found.units().of(y)
+    expected = np.asarray(feature_map(x).ntk, np.float64).T @ t
+    largest = np.abs(t).max()
+    np.testing.assert_allclose(found.cross.to_host(), expected, rtol=0, atol=1e-4 * largest)
+
+
 @pytest.mark.parametrize("n", [15, 300], ids=["dual", "primal"])
 def test_selectors_as_objects_are_those_by_name(make_map, make_data, n):
     feature_map = make_map()

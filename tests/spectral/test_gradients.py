@@ -97,6 +97,21 @@ def test_error_falls_with_probes():
     assert abs(slope + 0.5) < 3 * (1 / (2 * keys)) ** 0.5 / (logs @ logs) ** 0.5
 
 
+def test_standard_errors():
+    """Of a matrix of two rows, whose forms are 2 log 3 or 0: their mean says how many are which."""
+    a, k = np.array([[2.0, 1.0], [1.0, 2.0]]), 6
+
+    def of(scale):
+        options = {"size": 2, "interval": (0.5, 4.0), "tolerance": 1e-9, "probes": k}
+        found = log_determinant(lambda v: scale * (a @ v), key=KEY, **options)
+        return found.value, found.standard_error
+
+    value, error = jax.jit(of)(1.0)
+    share = float(value) / (2 * np.log(3))
+    assert 0 < share < 1
+    assert error == pytest.approx(2 * np.log(3) * (share * (1 - share) / (k - 1)) ** 0.5, rel=1e-6)
+
+
 def test_shift_and_other_functions():
     """The shift is differentiated too; of a trace, by its series; of an array."""
 

@@ -12,6 +12,8 @@ from ntk_sketch.solvers import GramState
 from ntk_sketch.spectral import _chebyshev, log_determinant, trace_of_function
 from ntk_sketch.spectral._lanczos import Lanczos
 from ntk_sketch.spectral._matfree import lanczos_forms
+from ntk_sketch.spectral._operator import Operator
+from ntk_sketch.spectral._plan import pilot
 from ntk_sketch.spectral._series import log_series
 
 KEY = jax.random.key(0)
@@ -92,6 +94,26 @@ def test_kernels():
         assert abs(found.value - truth) < 4 * found.standard_error + found.truncation_bound
     with pytest.raises(ValueError, match="or use method='lanczos'"):
         log_determinant(kernel, key=KEY, shift=1e-8)
+
+
+def test_bracket_where_the_krylov_space_ends():
+    """Two steps are exact for two eigenvalues; further ones are rounding and do not count."""
+    values = np.repeat([1.0, 3.0], 6)
+    v = np.random.default_rng(2).normal(size=(12, 1))
+    lanczos = Lanczos(lambda v: values[:, None] * v, v)
+    lanczos.extend(5)
+    expected = np.log(3) * np.sum(v[6:] ** 2)
+    np.testing.assert_allclose(lanczos.bracket(np.log, 0.5), [expected, expected], rtol=1e-12)
+
+
+def test_the_interval_holds_all_eigenvalues():
+    """Of a spectrum without gaps, whose ends ten steps do not reach."""
+    values = np.linspace(1, 2, 300)
+    operator = Operator(scipy.sparse.linalg.aslinearoperator(np.diag(values)), None, 0.0)
+    v = np.random.default_rng(0).normal(size=(300, 1))
+    low, high = pilot(operator, np.log, v, -np.inf, None, True).interval
+    assert 0.5 < low <= 1
+    assert 2 <= high < 2.5
 
 
 def test_lanczos_where_the_krylov_space_ends():

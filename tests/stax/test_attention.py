@@ -9,7 +9,9 @@ from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.maps._diagonals import exact_diagonals
 from ntk_sketch.methods import Method
+from ntk_sketch.stax._embedding import Embedding
 
 pytestmark = pytest.mark.usefixtures("float64")
 KEY = jax.random.key(0)
@@ -171,6 +173,30 @@ def test_refusals():
     for layer in (attention(), attention(**SQUARE_ROOT)):
         with pytest.raises(NotImplementedError, match=r"shape \(n, 4\) have no positions"):
             made(stax.serial(layer), x[:, 0])
+
+
+def test_dropout_before_square_root_scaling():
+    """Covariances of two passes stay those without it, after a sum over their products too."""
+    x, layers = inputs(2, 3, 4), [stax.Dense(6, 1.2, 0.1), attention(**SQUARE_ROOT)]
+    with_it = stax.serial(layers[0], stax.Dropout(0.6, "train"), layers[1])
+    found, expected = (
+        exact_diagonals(model.specification, x, ("nngp", "ntk"), "float64")
+        for model in (with_it, stax.serial(*layers))
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_decays_in_float32_have_roots():
+    """Their rounding makes eigenvalues slightly negative."""
+
+    def slow(distance):
+        return jnp.exp(-0.01 * distance.astype(jnp.float32))
+
+    embedding = Embedding("SUM", 2, slow, None, 1.0, True)
+    embedded = embedding.of((8,), 3, "attention", root=True)
+    assert np.linalg.eigvalsh(embedded.covariance)[0] < -1e-9
+    np.testing.assert_allclose(embedded.root @ embedded.root.T, embedded.covariance, atol=1e-6)
 
 
 def test_bytes_are_said_beforehand(monkeypatch):

@@ -13,6 +13,7 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.solvers import HoldOut, accumulate, ridge
 from ntk_sketch.streaming import FeatureCache, _stored, stream
+from ntk_sketch.streaming._row_formats import row_format
 
 N = 150
 VALUES = [1e-3, 1e-1]
@@ -84,6 +85,14 @@ def test_rounded_as_promised(map_and_data, tmp_path, dtype):
         assert len(file.get_tensor("keys")) == N
 
 
+def test_constant_features_keep_their_number():
+    """As those of dead directions of ReLU."""
+    z = np.stack([np.zeros(5), np.full(5, 0.3), np.arange(5)], axis=1).astype(np.float32)
+    levels = row_format(3, "uint8", 8)
+    found = levels.decoded(levels.encoded(z), np.arange(5))
+    np.testing.assert_array_equal(found[:, :2], z[:, :2])
+
+
 def test_files_are_whole_or_not_there(map_and_data, tmp_path, monkeypatch):
     feature_map, x, _ = map_and_data
     path = tmp_path / "z"
@@ -120,6 +129,8 @@ def test_refused(map_and_data, make_map, tmp_path):
     _all(feature_map, x[:100], cache=path)
     with pytest.raises(ValueError, match=r"example 128 .*is not among the 100 whose features"):
         _all(feature_map, np.concatenate([x[:100], x[:28], x[120:]]), cache=path)
+    with pytest.raises(ValueError, match=r"example 0 .*is not among the 100 whose features"):
+        _all(feature_map, np.concatenate([x + i for i in (1, 2, 3)]), cache=path, batch_size=450)
     for call, message in [
         (lambda: stream(feature_map, x, cache=path, get="nngp"), "kernel: ntk there, nngp here"),
         (lambda: stream(make_map(6, 21), x, cache=path), "features: 20 there, 21 here"),
