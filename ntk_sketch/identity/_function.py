@@ -17,10 +17,11 @@ KNOWN_BY_NAME = ("ntk_sketch.", "neural_tangents.", "jax.", "numpy.")
 
 
 def digest_of_function(function: Any) -> str:
-    """Of its code, constants, defaults, and the numbers and functions that it closes over.
+    """Of its code, constants, defaults, and the numbers and functions that it closes over; of an
+    object that is called, its class and its attributes.
 
-    Of global names and objects, only numbers and arrays count by their values. The digest differs
-    between versions of Python.
+    Of global names, only numbers and arrays count by their values. The digest differs between
+    versions of Python.
     """
     return hashlib.sha256(repr(_described(function, ())).encode()).hexdigest()[:16]
 
@@ -51,8 +52,14 @@ def _described(value: Any, inside: tuple) -> Any:
         return path
     if isinstance(value, types.FunctionType):
         return inner(_parts(value))
-    wrapped = getattr(value, "__wrapped__", getattr(value, "__func__", None))  # jitted; a method
-    return path if wrapped is None else inner(wrapped)
+    if isinstance(value, types.MethodType):
+        return inner(value.__func__), inner(value.__self__)
+    if hasattr(value, "__wrapped__"):  # jitted
+        return inner(value.__wrapped__)
+    if named is value or not hasattr(value, "__dict__"):  # a class, a function in C
+        return path
+    call = type(value).__call__ if callable(value) else None
+    return path, inner(call), inner(vars(value))
 
 
 def _is_array(value: Any) -> bool:
@@ -68,10 +75,16 @@ def _parts(function: types.FunctionType) -> tuple:
     code = function.__code__
     constants = [c for c in code.co_consts if c is None or c != function.__doc__]
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    known = {name: function.__globals__.get(name) for name in code.co_names}
+    known = {name: function.__globals__.get(name) for name in _names(code)}
     numbers = {n: v for n, v in known.items() if isinstance(v, int | float) or _is_array(v)}
     defaults = function.__defaults__, function.__kwdefaults__
     return code.co_code, code.co_names, constants, defaults, cells, numbers
+
+
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    """Global names and attributes in the code, and in functions and comprehensions inside it."""
+    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return sum(inner, code.co_names)
 
 
 def _is_filled(cell: types.CellType) -> bool:

@@ -19,9 +19,6 @@ from ._adding import merged
 from ._gram_state import GramState
 from ._host_sums import HostSums
 from ._reference import pairs_of_features
-from ._targets import Units
-
-_LEAST_EXPONENT = -100  # of `exponent_of`
 
 
 def specs(state: GramState, every: P, gram: P) -> GramState:
@@ -35,13 +32,6 @@ def stacked_specs(state: GramState) -> GramState:
     """Of states along a first axis, one for each row of devices; columns of the Gram matrix are
     split among those of a row."""
     return specs(state, P(ROWS), P(ROWS, None, COLUMNS))
-
-
-def empty_state(n_features: int, n_outputs: int | None, dtype: Any, weighted: bool) -> GramState:
-    """Of no examples, whose units are smaller than all others."""
-    state = GramState.init(n_features, n_outputs, dtype, weighted)
-    k = state.target_sum.high.shape[0]
-    return state.with_units(Units(np.zeros(k), _LEAST_EXPONENT))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

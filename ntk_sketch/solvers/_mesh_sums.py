@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from jaxtyping import Array, Float
 from ..numerics._precision import float64
 from ..numerics._two_sum import Pair
 from ..parallel._mesh import AXES, COLUMNS, ROWS, shard_map, split_rows
-from ._adding import merged, with_block
+from ._adding import with_block, with_exponent
 from ._gram_state import GramState
 from ._merging import merged_rows, stacked_specs
 from ._running_sums import FLOAT64_FEATURES, RunningSums
@@ -128,11 +127,7 @@ def _zeros(one: GramState, rows: int, shardings: Any) -> GramState:
     return jax.jit(zeros, out_shardings=shardings)()
 
 
-@jax.jit
-@jax.vmap
-def _rescaled(state: GramState, exponent: Array) -> GramState:
-    none = jax.tree.map(jnp.zeros_like, state)
-    return merged(state, dataclasses.replace(none, target_exponent=exponent))
+_rescaled = jax.jit(jax.vmap(with_exponent))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._typing import Inputs
-from ._adding import merged, with_block
+from ._adding import with_block, with_exponent
 from ._gram_state import GramState
 from ._host_sums import HostSums
 from ._reference import of_features, pairs_of_features, reference_of
@@ -215,11 +214,7 @@ class OnDevice(RunningSums):
         return not self._state.target_norm.to_host().any()
 
     def _rescale(self, growth: int) -> None:
-        assert self.units is not None
-        larger = self._state.with_units(self.units._replace(exponent=self.units.exponent + growth))
-        none = jax.tree.map(jnp.zeros_like, self._state)
-        none = dataclasses.replace(none, target_exponent=larger.target_exponent)
-        self._state = merged(self._state, none)
+        self._state = _rescaled(self._state, self._state.target_exponent + np.int32(growth))
 
     def _add(self, z: Sequence[Array], t: Float[np.ndarray, "n k"], sample_weight: Any) -> None:
         block = (*z, *[jnp.zeros_like(z[0])] * (self._batches - len(z)))
@@ -250,3 +245,4 @@ def _with_block(state: GramState, batches: tuple[Array, ...], t: Any, weights: A
 
 
 _with_block_in_place = jax.jit(_with_block, donate_argnums=0)
+_rescaled = jax.jit(with_exponent)

@@ -19,7 +19,7 @@ from ..streaming._feature_stream import FeatureStream
 from ..streaming._sample_weights import check_scale
 from ._checks import check_range
 from ._gram_state import GramState
-from ._merging import empty_state, over_processes
+from ._merging import over_processes
 from ._mesh_sums import OnMesh
 from ._origin import origin_of
 from ._run import Run
@@ -142,7 +142,7 @@ def gram_of_stream(
             with contextlib.nullcontext() if run is None else run.block(block):
                 sums.add([part.z for part in block], _targets(block), _weights(block))
     if devices.processes is not None:  # others may have examples
-        return sums.state() if sums.n else empty_state(spec.shape[1], k, dtype, weighted)
+        return sums.state() if sums.n else GramState.init(spec.shape[1], k, dtype, weighted)
     _check_any(sums.n)
     return _checked(sums.state())
 

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jax import numpy as jnp
 from jaxtyping import Float
 
 _PART = 1 << 20  # numbers
+
+#: 2^±LARGEST_EXPONENT, and squares of targets in such units, are normal numbers of float32.
+LARGEST_EXPONENT = 100
 
 
 class Units(NamedTuple):
@@ -32,10 +36,12 @@ class Units(NamedTuple):
 def centred_units(
     y: Float[np.ndarray, "n k"], dtype, sample_weight: Float[np.ndarray, " n"] | None = None
 ) -> Units:
-    """Units in which these targets have the (weighted) mean 0 (to the digits of a pair of `dtype`)
-    and are of order 1."""
+    """Units in which these targets have the (weighted) mean 0 (to the digits of a pair of `dtype`;
+    means near its smallest numbers stay) and are of order 1."""
     total = len(y) if sample_weight is None else np.sum(sample_weight)
     mean = np.sum([part.sum(axis=0) for part in _parts(y, sample_weight)], axis=0) / total
+    numbers = jnp.finfo(dtype)
+    mean[np.abs(mean) < numbers.tiny / numbers.eps] = 0  # a pair would lose its digits
     high = mean.astype(dtype).astype(np.float64)
     shift = high + (mean - high).astype(dtype)
     return Units(shift, max(exponent_of(part - shift) for part in _parts(y)))
@@ -54,8 +60,7 @@ def scaled_units(y: Float[np.ndarray, "n k"]) -> Units:
 
 def exponent_of(y: Float[np.ndarray, ...]) -> int:
     """Of the power of two that brings these numbers to order 1."""
-    # 2^±exponent and t² are normal numbers of float32
-    return int(np.clip(np.frexp(np.abs(y).max())[1], -100, 100))
+    return int(np.clip(np.frexp(np.abs(y).max())[1], -LARGEST_EXPONENT, LARGEST_EXPONENT))
 
 
 def _parts(

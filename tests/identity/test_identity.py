@@ -319,6 +319,19 @@ def composed(inner):
     return lambda u: inner(inner(u))
 
 
+class Scaled:
+    """An object that is called, and one with a method that is."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, u):
+        return self.factor * u
+
+    def applied(self, u):
+        return self.factor * u
+
+
 def test_digests_of_functions_that_differ(monkeypatch):
     """By a constant, a name, a default, a global number or array, or what they close over."""
 
@@ -335,6 +348,9 @@ def test_digests_of_functions_that_differ(monkeypatch):
         lambda u: jnp.tanh(u),
         lambda u: SLOPE * u,
         lambda u: scaled(SLOPE)(u),
+        lambda u: [SLOPE * v for v in (lambda w: (w, SLOPE - w))(u)],
+        *map(Scaled, (6.0, 7.0)),
+        *(Scaled(factor).applied for factor in (6.0, 7.0)),
         *map(scaled, (1.0, 2.0)),
         *(with_own_table(np.full(3, value)) for value in (1.0, 2.0)),
         *(functools.partial(chosen, slope=slope) for slope in (0.5, 0.6)),
@@ -347,7 +363,8 @@ def test_digests_of_functions_that_differ(monkeypatch):
     assert digest_of_function(chosen) != digest_of_function(steeper)
     assert digest_of_function(scaled(1.0)) == digest_of_function(scaled(1.0))
     monkeypatch.setitem(globals(), "SLOPE", 0.4)
-    assert digest_of_function(functions[4]) != digests[4]
+    for place in (4, 6):
+        assert digest_of_function(functions[place]) != digests[place]
 
     def of_table(u):
         return jnp.tanh(u) * TABLE.sum()

@@ -7,7 +7,16 @@ import pytest
 from jax import numpy as jnp
 from marks import others_slow
 
-from ntk_sketch.solvers import GCV, LeaveOneOut, Validation, _sums, accumulate, ridge, solve
+from ntk_sketch.solvers import (
+    GCV,
+    GramState,
+    LeaveOneOut,
+    Validation,
+    _sums,
+    accumulate,
+    ridge,
+    solve,
+)
 
 VALUES = [1e-4, 1e-2, 1.0]
 
@@ -49,6 +58,40 @@ def test_states_of_huge_targets_merge(make_map, make_data):
     expected = np.asarray(feature_map(x).ntk, np.float64).T @ t
     largest = np.abs(t).max()
     np.testing.assert_allclose(found.cross.to_host(), expected, rtol=0, atol=1e-4 * largest)
+
+
+def _close(found, feature_map, x, y, tolerance=1e-5):
+    """Cross products and squares of targets, relative to the largest, in the units found."""
+    t = found.units().of(y.astype(np.float64))
+    cross = np.asarray(feature_map(x).ntk, np.float64).T @ t
+    atol = tolerance * np.abs(cross).max()
+    np.testing.assert_allclose(found.cross.to_host(), cross, rtol=0, atol=atol)
+    np.testing.assert_allclose(found.target_norm.to_host(), np.sum(t**2, axis=0), rtol=tolerance)
+    assert np.abs(t).max() > 1e-10, "their squares are rounding of float32"
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-20, 1e20])
+def test_states_of_tiny_targets_merge(make_map, make_data, scale):
+    """Distances between their means are numbers below the normal ones of float32."""
+    feature_map, (x, y) = make_map(), make_data(40)
+    y = scale * y.astype(np.float64)
+    first, second = (accumulate(feature_map, x[s], y[s]) for s in (slice(0, 20), slice(20, 40)))
+    _close(first.merge(second), feature_map, x, y)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("value", [None, 0.0, 1.0])
+def test_targets_without_spread_have_no_say_in_units(make_map, make_data, scale, value):
+    """Those of no examples at all, of zeros, and of equal numbers whose mean is taken away."""
+    feature_map, (x, y) = make_map(), make_data(40)
+    y = scale * y.astype(np.float64)
+    state, seen = accumulate(feature_map, x[20:], y[20:]), slice(20, 40)
+    other = GramState.init(20, 3)
+    if value is not None:
+        y[:20], seen = value * scale, slice(0, 40)
+        other = accumulate(feature_map, x[:20], y[:20])
+    for found in (state.merge(other), other.merge(state)):
+        _close(found, feature_map, x[seen], y[seen])
 
 
 @pytest.mark.parametrize("n", [15, 300], ids=["dual", "primal"])
