@@ -39,7 +39,7 @@ if (($#)); then
     step "${types[@]}"
     exec "${tests[@]}" "$@"
 fi
-# Two checks of one core each beside tests on another; what they say follows the tests.
+# Two checks of one core beside the first tests; what they say follows.
 said=$(mktemp)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$said"' EXIT
 {
@@ -47,7 +47,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$said"' EXIT
     step "documentation" "$VENV_PYTHON" -m sphinx -q -E -W --keep-going -D run_code=0 docs docs/_build/quick
 } >"$said" 2>&1 &
 # Empty flags are kept by tests/conftest.py: the tests of rounding as XLA compiles for users.
-step "pytest, default XLA flags" env XLA_FLAGS= "$VENV_PYTHON" -m pytest -m "default_flags and not slow"
+step "pytest, default XLA flags" env XLA_FLAGS= "${tests[@]}" -m "default_flags and not slow"
 status=0
 wait $! || status=$?
 cat "$said"

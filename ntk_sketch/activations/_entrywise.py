@@ -96,7 +96,7 @@ def of_one_entry(fn: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Formul
     return Formula(arguments, tuple(reversed(kept)), results, dtypes)
 
 
-def entrywise(fn: Callable[..., Any], of_one: Formula | None = None) -> Callable[..., list[Array]]:
+def entrywise(fn: Callable[..., Any], of_one: Formula | None = None) -> Callable[..., list[Any]]:
     """`fn` with vectorised `atan2`, `asin` and `acos` of float32 numbers.
 
     Derivatives are those of `fn` itself.

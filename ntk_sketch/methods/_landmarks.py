@@ -17,7 +17,7 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._linalg import eigh, in_float64, in_place
 from ..numerics._precision import Precision, float64, matmul, on_device
 from ._roots import Values
-from ._sampling import check_kernel
+from ._survey import check_kernel
 
 #: The largest number of positions at which the rounding of kernel values is measured.
 HELD_OUT = 256

@@ -23,8 +23,9 @@ from ._network import Network, Scope, checked_scope
 from ._principal import PrincipalProjection, principal_projection
 from ._product_sampling import product_positions
 from ._products import ProductLandmarks, product_landmarks
-from ._sampling import OF_KERNELS, SAMPLINGS, Sampling, Survey, sample_positions, surveyed
+from ._sampling import OF_KERNELS, SAMPLINGS, Sampling, sample_positions
 from ._schedule import Schedule, ranks, shares, widths
+from ._survey import Survey, surveyed
 
 #: Share of residual features at the last nonlinearity before positions are flattened.
 _BEFORE_FLATTEN = 0.5

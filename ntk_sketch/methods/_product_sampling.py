@@ -13,7 +13,8 @@ from ..numerics._compiling import fitting_jit
 from ..numerics._linalg import in_place
 from ._landmarks import HELD_OUT
 from ._products import kernels, vectors_at
-from ._sampling import Kernel, Sampling, distinct, sampled
+from ._sampling import Sampling, sampled
+from ._survey import Kernel, distinct
 
 
 def product_positions(

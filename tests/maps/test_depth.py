@@ -11,7 +11,6 @@ import time
 import jax
 import numpy as np
 import pytest
-from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -28,23 +27,55 @@ METHODS = {
 }
 
 
-def processor_seconds(method, depth):
-    """A dense ReLU network of `depth` hidden layers, from the layers to features of 16 examples."""
-    x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+def dense(depth):
+    return [stax.Dense(4, 1.3, 0.1), stax.Relu()] * depth
+
+
+def convolutions(depth):
+    """Of one position, whose products are those of dense layers."""
+    return [*([stax.Conv(4, (1, 1), None, "VALID", 1.3, 0.1), stax.Relu()] * depth), stax.Flatten()]
+
+
+def features(feature_map, x):
+    return feature_map(x).ntk
+
+
+def regression(feature_map, x):
+    solution = ns.ridge(feature_map, x, x.reshape(len(x), -1)[:, :1], diag_reg=0.1)
+    return solution.predict(x[:8]).sum() + feature_map.kernel_fn(x, None, "ntk").sum()
+
+
+TABLE = {
+    "features of dense layers": (dense, (4,), features),
+    "regression and kernel of dense layers": (dense, (4,), regression),
+    "features of 1x1 convolutions": (convolutions, (2, 2, 4), features),
+}
+
+
+def processor_seconds(name, method, depth):
+    """A ReLU network of `depth` hidden layers, from the layers to what is made for 16 examples."""
+    layers, shape, make = TABLE[name]
+    x = np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)
     started = time.process_time()
-    layers = [stax.Dense(4, 1.3, 0.1), stax.Relu()] * depth
-    feature_map = ns.feature_map(
-        stax.serial(*layers, stax.Dense(1)), x, METHODS[method], key=jax.random.key(0)
-    )
-    features = jax.block_until_ready(feature_map(x).ntk)
-    assert np.isfinite(features).all()
+    model = stax.serial(*layers(depth), stax.Dense(1))
+    feature_map = ns.feature_map(model, x, METHODS[method], key=jax.random.key(0))
+    assert np.isfinite(jax.block_until_ready(make(feature_map, x))).all()
     return time.process_time() - started
+
+
+def rows():
+    for name in TABLE:
+        for method in METHODS:
+            if name == "features of 1x1 convolutions" and method == "whole network":
+                continue  # of vectors alone
+            quick = name == "features of dense layers" and method == "nystroem"
+            yield pytest.param(name, method, marks=() if quick else pytest.mark.slow)
 
 
 @pytest.mark.default_flags
 @pytest.mark.skipif(bool(os.environ["XLA_FLAGS"]), reason="it is XLA's fusion that is watched")
-@pytest.mark.parametrize("method", others_slow(METHODS, "nystroem"))
-def test_seconds_grow_linearly_with_depth(method):
-    processor_seconds(method, 2)  # what is compiled once for all depths
-    shallow = processor_seconds(method, 4)
-    assert processor_seconds(method, 32) <= 1.25 * 32 / 4 * shallow
+@pytest.mark.parametrize(("name", "method"), rows())
+def test_seconds_grow_linearly_with_depth(name, method):
+    processor_seconds(name, method, 2)  # what is compiled once for all depths
+    shallow = processor_seconds(name, method, 4)
+    assert processor_seconds(name, method, 32) <= 1.25 * 32 / 4 * shallow

@@ -16,8 +16,10 @@ from ntk_sketch import stax
 from ntk_sketch.methods._expansion import expansion
 from ntk_sketch.methods._landmarks import landmarks_at, promoted
 from ntk_sketch.methods._roots import LARGEST_NOISE, inverse_root
-from ntk_sketch.methods._sampling import surveyed
+from ntk_sketch.methods._survey import surveyed
 from ntk_sketch.numerics._precision import float64
+
+pytestmark = pytest.mark.default_flags
 
 KEY = jax.random.key(0)
 
@@ -68,7 +70,6 @@ def test_awkward_images_in_float32(residual, bias):
     assert np.isfinite(jax.grad(value)(x)).all()
 
 
-@pytest.mark.default_flags
 @pytest.mark.parametrize("name", ["Relu", "Gelu"])
 def test_diagonal_where_landmarks_are_dependent(name, record_property):
     """In float32, with a Gram matrix of numerically low rank, variances at landmarks stay."""

@@ -13,15 +13,15 @@ from scipy import stats
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.methods import _sampling
+from ntk_sketch.methods import _survey
 from ntk_sketch.methods._sampling import (
     SAMPLINGS,
     ridge_leverage_scores,
     sample_positions,
     sampled,
-    surveyed,
     weighted_sample,
 )
+from ntk_sketch.methods._survey import kernel_of, surveyed
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -243,14 +243,14 @@ def test_rounding_hardly_parts_a_pair():
 @pytest.mark.parametrize("rows_of_a_block", [8, 40])
 def test_kernel_in_blocks(rows_of_a_block, monkeypatch):
     """Any rows and columns: more of them than fit a block, or with the whole kernel at hand."""
-    monkeypatch.setattr(_sampling, "_ROWS", rows_of_a_block)
+    monkeypatch.setattr(_survey, "_ROWS", rows_of_a_block)
     model = stax.serial(stax.Dense(4, 1.1, 0.2), stax.Relu(), stax.Dense(1))
     x = np.random.default_rng(0).normal(size=(40, 3))
     [(dual, features)] = entering(model, x)
     pool = np.random.default_rng(1).permutation(40)[:30]
     survey = surveyed(dual, features, whole=True)
     assert (survey.kernel is None) == (rows_of_a_block < 40)
-    kernel = _sampling._kernel_of(dual, features, survey, pool, 7)
+    kernel = kernel_of(dual, features, survey, pool, 7)
     rows, columns = np.arange(3, 25), np.arange(29, 10, -1)
     exact = np.array(stax.serial(stax.Dense(4, 1.1, 0.2), stax.Relu())[2](x, None, "nngp"))
     exact = exact[np.ix_(pool[rows], pool[columns])]
@@ -268,9 +268,9 @@ def test_a_position_with_itself_has_its_exact_variance(whole):
     lossy = features.map(lambda block: 0.5 * block)
     survey, unchanged = (surveyed(dual, f, whole=whole) for f in (lossy, features))
     everywhere = np.arange(len(survey.usable))
-    kernel = _sampling._kernel_of(dual, lossy, survey, survey.usable, 4)(everywhere, everywhere)
+    kernel = kernel_of(dual, lossy, survey, survey.usable, 4)(everywhere, everywhere)
     np.testing.assert_allclose(np.diag(kernel), survey.diagonal[survey.usable], rtol=1e-12)
-    exact = _sampling._kernel_of(dual, features, unchanged, survey.usable, 4)
+    exact = kernel_of(dual, features, unchanged, survey.usable, 4)
     exact = exact(everywhere, everywhere)
     np.testing.assert_allclose(np.diag(exact), np.diag(kernel), rtol=1e-12)
     assert not np.any(np.isclose(exact, kernel, rtol=1e-3) & ~np.eye(len(kernel), dtype=bool))

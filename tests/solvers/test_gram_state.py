@@ -138,6 +138,7 @@ def test_merge_refuses_other_shapes():
         GramState.init(12, 3).merge(GramState.init(13, 3))
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("kind", ["white", "mean", "relu", "graded"])
 def test_rounding_error_is_an_upper_estimate(kind):
     """Above the error measured in float64, and not a thousand times above."""

@@ -81,6 +81,7 @@ def test_interpolant_with_an_intercept_has_a_score(make_map, make_data):
         assert at_zero == pytest.approx(near, rel=1e-4)
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("n", [12, 300])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_large_mean_costs_no_digits(make_map, make_data, n, dtype):

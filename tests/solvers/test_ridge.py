@@ -55,6 +55,7 @@ def test_closed_form_in_float64(make_map, make_data, n, get, absolute):
     )
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("n", [12, 300])
 def test_closed_form_in_float32(make_map, make_data, n):
     feature_map = make_map()
@@ -225,6 +226,7 @@ def test_rank_deficient_without_regulariser(features_type, make_data, n):
     np.testing.assert_allclose(solution.weights, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.default_flags
 def test_regulariser_below_rounding_error_is_reported(features_type, make_data):
     x, y = make_data(300)
     feature_map = lambda x: features_type(None, jnp.tanh(jnp.concatenate([x @ m for m in mix], 1)))  # noqa: E731
