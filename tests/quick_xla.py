@@ -30,9 +30,21 @@ def _starts(flags: str) -> bool:
 def one_context():
     """Programs are lowered in one context, of which JAX makes a new one for each, in milliseconds.
 
-    To be emptied (`cache_clear`) now and then: it holds what programs name.
+    To be emptied (`cache_clear`) now and then: it holds what programs name. What is compiled while
+    another program is lowered has a context of its own.
     """
     from jax._src.interpreters import mlir
+    from jax._src.lib.mlir import ir
 
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
-    return mlir.make_ir_context
+    make = mlir.make_ir_context
+    shared = functools.cache(make)
+
+    def context():
+        try:
+            inside = ir.Context.current
+        except ValueError:
+            inside = None
+        return shared() if inside is None else make()
+
+    mlir.make_ir_context = context
+    return shared

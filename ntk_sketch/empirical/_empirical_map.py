@@ -16,7 +16,7 @@ from ..identity._fingerprint import Fingerprint, fingerprint
 from ..identity._structure import once_per_structure
 from ..maps._batches import usual_budget
 from ..numerics._cost import Cost, product_cost
-from ..numerics._precision import promoted
+from ..numerics._precision import canonical, promoted
 from ..storage._saved import save
 from ._at_once import pieces_within, shapes
 from ._axes import Axes
@@ -152,7 +152,7 @@ class EmpiricalFeatureMap(eqx.Module):
             dtype: of the inputs; None: JAX's default.
         """
         budget = self._budget() if memory_bytes is None else memory_bytes
-        of_one = _bytes_of_example(self, str(jnp.zeros((), dtype).dtype))
+        of_one = _bytes_of_example(self, str(canonical(dtype)))
         return 1 << (pieces_within(budget, of_one, _LARGEST_BATCH).bit_length() - 1)
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
@@ -162,7 +162,7 @@ class EmpiricalFeatureMap(eqx.Module):
             shape: of the batch, (n, *input_shape).
             dtype: of the inputs; None: JAX's default.
         """
-        x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
+        x = jax.ShapeDtypeStruct(tuple(shape), canonical(dtype))
         checked_inputs(x, shape=self.input_shape)
         return product_cost(lambda x: _features.__wrapped__(self, x), x)
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
-from jax import numpy as jnp
 
 from .._arguments import checked_inputs
 from .._typing import Array, Inputs, Shape
 from ..features._features import Features
 from ..features._hidden import joined
 from ..numerics._cost import Cost, product_cost
-from ..numerics._precision import on_device
+from ..numerics._precision import canonical, on_device
 from ._batches import batch_within, usual_budget
 from ._checks import checked_call_arguments
 from ._diagonals import exact_diagonals
@@ -235,7 +234,7 @@ class FeatureMap(Parts):
         """
         if memory_bytes is None:
             memory_bytes = usual_budget(self.transform)
-        return batch_within(memory_bytes, self, jnp.zeros((), dtype).dtype)
+        return batch_within(memory_bytes, self, canonical(dtype))
 
     def cost(self, shape: Shape, dtype=None) -> Cost:
         """FLOPs and bytes of the features of one batch: a namedtuple `(flops, bytes)` of integers.
@@ -261,7 +260,7 @@ class FeatureMap(Parts):
         """
         if not isinstance(shape, Sequence):
             raise TypeError(f"shape is that of a batch, such as x.shape; got {shape!r}.")
-        x = jax.ShapeDtypeStruct(tuple(shape), jnp.zeros((), dtype).dtype)
+        x = jax.ShapeDtypeStruct(tuple(shape), canonical(dtype))
         checked_inputs(x, shape=self.input_shape)
         return product_cost(lambda x: self._program(self.transform, x), x)
 

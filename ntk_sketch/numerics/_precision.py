@@ -31,6 +31,11 @@ def promoted(a, b) -> jnp.dtype:
         return jnp.promote_types(a, b)
 
 
+def canonical(dtype=None) -> np.dtype:
+    """The dtype in which JAX holds numbers of this one; `None`: its default for floats."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(float if dtype is None else dtype))
+
+
 def on_device(value, dtype=None) -> jax.Array:
     """An array on the default device; an array that is on a device already stays there.
 

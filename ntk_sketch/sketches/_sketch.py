@@ -4,6 +4,7 @@ import equinox as eqx
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
+from ..numerics._precision import canonical
 
 
 class Sketch(eqx.Module):
@@ -35,7 +36,7 @@ class Sketch(eqx.Module):
 
 def checked_dtype(dtype) -> jnp.dtype:
     """The dtype of a sketch, checked to be real and floating; `None`: JAX's default."""
-    dtype = jnp.zeros((), dtype).dtype
+    dtype = canonical(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be real and floating, got {dtype}; sketches are real.")
     return dtype

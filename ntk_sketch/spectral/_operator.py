@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from .._arguments import as_array, checked_integer
 from ..numerics._linalg import product as float64_product
+from ..numerics._precision import canonical
 from ..solvers._gram_state import GramState
 from ._feature_gram import FeatureGram
 
@@ -98,7 +99,7 @@ class Operator:
 
     def _set_function(self, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self.dtype = np.dtype(jnp.zeros(()).dtype)
+        self.dtype = canonical()
         v = jnp.ones(self.size, self.dtype)
         image = function(v)
         if getattr(image, "shape", None) != v.shape:
