@@ -24,9 +24,13 @@ def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: O
 
 
 def through_patches(operator: PatchOperator | None, variances: Any, out) -> Any:
-    """Covariances after patches: sums over equal entries of two patches."""
+    """Covariances after patches: sums over equal entries of two patches, stored."""
     if operator is None:
-        return jax.tree.map(stored, variances.select(out))
-    if isinstance(operator, Windows):
-        return through_convolution(variances, operator, out)
-    return through_map(variances, operator_sources(operator, variances.space), out)
+        after = variances.select(out)
+    elif isinstance(operator, Windows):
+        after = through_convolution(variances, operator, out)
+        if operator.size > 1:  # sums over windows, which are stored as they are
+            return after
+    else:
+        after = through_map(variances, operator_sources(operator, variances.space), out)
+    return jax.tree.map(stored, after)

@@ -74,7 +74,7 @@ def rows():
 
 @pytest.mark.default_flags
 @pytest.mark.skipif(bool(os.environ["XLA_FLAGS"]), reason="it is XLA's fusion that is watched")
-@pytest.mark.parametrize(("name", "method"), rows())
+@pytest.mark.parametrize(("name", "method"), list(rows()))
 def test_seconds_grow_linearly_with_depth(name, method):
     processor_seconds(name, method, 2)  # what is compiled once for all depths
     shallow = processor_seconds(name, method, 4)
