@@ -33,7 +33,7 @@ class LandmarkExpansion(eqx.Module):
         roots: of the NNGP features.
         filters_ntk, roots_ntk, mixing_ntk: the same for the NTK features, with `[Z_ψ, Sᵀ]`, or
             `None`.
-        examples: sorted indices of the examples that landmarks come from.
+        examples: sorted index (m,) of the example that each landmark comes from.
         function: `σ` and `σ'` at random directions, or `None` without residual features.
         normalize: whether residual features have their exact norm at every position.
         asked: how many features were asked for, or `None` for as many as there are positions.

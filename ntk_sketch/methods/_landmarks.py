@@ -48,7 +48,7 @@ class Landmarks(eqx.Module):
         gram: `k_σ(Z, Z)` (m, m) in float64, of NumPy or on a GPU.
         z_ntk: NTK vectors `Z_ψ` (d_ψ, m), or `None`.
         gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m) in float64, or `None`.
-        examples: sorted indices of the examples that landmarks come from.
+        examples: sorted index (m,) of the example that each landmark comes from.
         seen, seen_ntk: values of both kernels at other positions, to measure rounding, or `None`.
         traced, traced_ntk: both Gram matrices as JAX differentiates them, or `None`.
         bases: orthonormal columns (d, r) that span `z`, and `z_ntk`, if products with them cost
@@ -123,7 +123,7 @@ def landmarks_at(
         gram=grams[0],
         z_ntk=z_ntk,
         gram_ntk=grams[1],
-        examples=np.unique(index[0]),
+        examples=np.sort(index[0]),
         seen=seen,
         seen_ntk=seen_ntk,
         traced=traced,

@@ -110,7 +110,7 @@ class ProductLandmarks(eqx.Module):
     Attributes:
         filters: `Z_i` (d, m) of each branch, and `Z_ψi` or `None` if `Θ = 0`.
         q: variances of the landmarks (m,).
-        examples: sorted indices of the examples that landmarks come from.
+        examples: sorted index (m,) of the example that each landmark comes from.
         asked: how many features were asked for, or `None` for as many as there are positions.
         name: of the layer, for errors.
     """
@@ -207,7 +207,7 @@ def product_landmarks(
         return fitted_roots(in_place(grams[at]), dtype, None, rcond, measured, traced[at])
 
     filters = tuple((b.z.T, None if b.z_ntk is None else b.z_ntk.T) for b in own)
-    examples = on_device(np.unique(index[0]))
+    examples = on_device(np.sort(index[0]))
     return ProductLandmarks(
         filters, q, roots(0), roots(1) if ntk else None, examples, precision, asked, name
     )

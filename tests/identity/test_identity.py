@@ -150,25 +150,38 @@ def test_numbers_of_any_kind(name, method):
         np.testing.assert_allclose(features.ntk, found[0].ntk, rtol=1e-5, atol=1e-6)
 
 
-def test_the_same_architecture_with_other_numbers_compiles_nothing():
+def gelu_net(w_std=1.3, b_std=0.1):
+    blocks = (stax.serial(stax.Dense(4, w_std, b_std), stax.Gelu()) for _ in range(6))
+    return stax.serial(*blocks, stax.Dense(1, w_std))
+
+
+def two_convolutions(w_std=1.3, b_std=0.1):
+    conv = functools.partial(stax.Conv, 4, (3, 3), W_std=w_std, b_std=b_std, padding="SAME")
+    layers = (conv(), stax.Relu(), stax.AvgPool((2, 2)), conv(), stax.Gelu(), stax.GlobalAvgPool())
+    return stax.serial(*layers, stax.Dense(1, w_std))
+
+
+#: (method, model, shape of an example).
+COMPILED_ONCE = {
+    "random": (METHODS["random"], small_net, (6, 6, 2)),
+    "leverage score": (METHODS["leverage score"], small_net, (6, 6, 2)),
+    "poly sketch": (METHODS["poly sketch"], two_convolutions, (6, 6, 2)),
+    "gegenbauer": (METHODS["gegenbauer"], two_convolutions, (6, 6, 2)),
+    "nystroem": (ns.Nystroem(8), gelu_net, (5,)),
+    "nystroem, convolutions": (ns.Nystroem(8), two_convolutions, (6, 6, 2)),
+}
+
+
+@pytest.mark.parametrize("name", others_slow(COMPILED_ONCE, "random", "nystroem"))
+def test_the_same_architecture_with_other_numbers_compiles_nothing(name):
     """Where arrays keep their shapes: Gram matrices of full rank; tables of series may not."""
-    x, other_key = inputs(60, 5), jax.random.key(1)
-
-    def gelu_net(w_std, b_std):
-        blocks = (stax.serial(stax.Dense(4, w_std, b_std), stax.Gelu()) for _ in range(6))
-        return stax.serial(*blocks, stax.Dense(1, w_std))
-
-    for method, make in (
-        (METHODS["random"], lambda: small_net()),
-        (METHODS["leverage score"], lambda: small_net()),
-        (ns.Nystroem(8), lambda: gelu_net(1.3, 0.1)),
-    ):
-        sample = x if method.looks_at_data else inputs(6, 6, 6, 2)
-        ns.feature_map(make(), sample, method, key=KEY)(sample)
-        other = gelu_net(1.1, 0.2) if method.looks_at_data else small_net(0.3, 1.1, np.float32(0.2))
-        with compiled() as programs:
-            ns.feature_map(other, sample, method, key=other_key)(sample)
-        assert programs.count == 0, method
+    method, net, shape = COMPILED_ONCE[name]
+    sample = inputs(60 if method.looks_at_data else 6, *shape)
+    ns.feature_map(net(), sample, method, key=KEY)(sample)
+    other, other_key = net(w_std=1.1, b_std=np.float32(0.2)), jax.random.key(1)
+    with compiled() as programs:
+        ns.feature_map(other, sample, method, key=other_key)(sample)
+    assert programs.count == 0
 
 
 def test_neural_tangents_checks_equal_models_once(monkeypatch):
