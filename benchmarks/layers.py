@@ -165,7 +165,8 @@ def error(layer: str, method: str, width: int, seeds: int) -> float | None:
     exact = np.asarray(jax.jit(lambda a, b: model[2](a, b, "ntk", **pairs))(x[rows], x[columns]))
     squares = []
     for seed in range(seeds):
-        key, options = jax.random.key(seed), at(columns, graphs)
+        key = jax.random.key(seed)
+        options: dict[str, Any] = at(columns, graphs)
         feature_map = ns.feature_map(
             model, x[columns], METHODS[method](width), key=key, get="ntk", **options
         )

@@ -13,6 +13,7 @@ from benchmarks import (
     depth,
     empirical,
     exact_time,
+    layers,
     log_determinant,
     prediction,
     scaling,
@@ -21,6 +22,7 @@ from benchmarks import (
 from benchmarks import rows as many_rows
 from experiments._common import data
 from experiments._common.data._tfds import Unavailable
+from ntk_sketch import stax
 
 
 @pytest.fixture
@@ -57,6 +59,24 @@ def test_decompositions(tmp_path, capsys):
     assert 0 < max(one["residual"], other["residual"]) < 1e-12
     median = np.median(found["root"]["seconds"])
     assert f"p =     40: root {median:37.2f} s" in capsys.readouterr().out
+
+
+def test_layers(tmp_path, capsys):
+    """Every cell that is no "no" has a number, and every layer of the table a network."""
+    assert list(layers.NETS) == list(stax.supported())
+    assert set(layers.METHODS) == set(stax.supported()["Relu"])
+    name = "Elementwise (given kernels alone)"
+    assert layers.main([*f"--width 8 --out {tmp_path} --layers".split(), name]) == 0
+    found = written(tmp_path, "layers")["results"]
+    assert found[name].pop("Exact") < 1e-5
+    assert {method for method, error in found[name].items() if error is None} == {
+        method for method, cell in stax.supported()[name].items() if cell.startswith("no")
+    }
+    assert all(0 < error < 1 for error in found[name].values() if error is not None)
+    assert name in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        layers.main(["--layers", "Rely"])
+    assert "Relu" in capsys.readouterr().err
 
 
 @pytest.mark.slow
