@@ -19,8 +19,6 @@ from ntk_sketch.methods._roots import LARGEST_NOISE, inverse_root
 from ntk_sketch.methods._survey import surveyed
 from ntk_sketch.numerics._precision import float64
 
-pytestmark = pytest.mark.default_flags
-
 KEY = jax.random.key(0)
 
 
@@ -45,6 +43,7 @@ def awkward_images():
     return x.astype(np.float32)
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize(
     ("residual", "bias"), [pytest.param(0.0, 0.1, marks=pytest.mark.slow), (0.5, None)]
 )
@@ -70,6 +69,7 @@ def test_awkward_images_in_float32(residual, bias):
     assert np.isfinite(jax.grad(value)(x)).all()
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("name", ["Relu", "Gelu"])
 def test_diagonal_where_landmarks_are_dependent(name, record_property):
     """In float32, with a Gram matrix of numerically low rank, variances at landmarks stay."""
@@ -122,6 +122,7 @@ def relu_net(layers):
     return stax.serial(*parts, stax.Dense(1, 1.5, 0.5))
 
 
+@pytest.mark.default_flags
 def test_noise_of_each_feature(record_property):
     """What the expansion says of its features is their error at positions never seen."""
     [(dual, features)] = entering(relu_net(1), line(600).astype(np.float32))
@@ -146,6 +147,7 @@ def test_noise_of_each_feature(record_property):
         assert np.all((ratio > 1 / 3) & (ratio < 3))
 
 
+@pytest.mark.default_flags
 def test_wide_one_dimensional_inputs(record_property):
     """A regression on two sines in float32: its training error falls as the width grows, to less
     than a tenth of the variance. (NT's own kernel in float32 has negative eigenvalues here.)
@@ -170,6 +172,7 @@ def test_wide_one_dimensional_inputs(record_property):
     assert max(errors[2:]) < 0.1
 
 
+@pytest.mark.default_flags
 def test_exact_in_float32():
     """The diagonal too, on images of noise; no position is a landmark of others here."""
     x = np.random.default_rng(0).normal(size=(4, 7, 7, 1)).astype(np.float32)
@@ -237,6 +240,7 @@ def test_precision(kind, method, record_property):
         assert 8 * deviation["bfloat16", name] > deviation["tensorfloat32", name]
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_inverse_root_of_a_singular_matrix(dtype):
     """As many columns as the rank, and the pseudo-inverse."""
@@ -247,6 +251,7 @@ def test_inverse_root_of_a_singular_matrix(dtype):
     np.testing.assert_allclose(root @ root.T, np.linalg.pinv(a @ a.T), atol=100 * eps)
 
 
+@pytest.mark.default_flags
 def test_landmarks_miss_nothing_of_themselves():
     """What residual features say there is rounding, whose root is not: it is left out."""
     x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
