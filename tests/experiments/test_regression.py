@@ -71,6 +71,7 @@ def test_exact_kernels_predict_as_neural_tangents(monkeypatch):
     np.testing.assert_allclose(found.mean, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
     monkeypatch.setattr(_ours, "DEPTHS", (1,))
