@@ -48,7 +48,8 @@ def surveyed(dual: DualKernels, features: HiddenFeatures, *, whole: bool = False
     vectors, dtype = features.nngp_vectors(), features.nngp[0].dtype
     whole = whole and features.nngp[0].shape[0] * math.prod(vectors.space) <= _ROWS
     projections = np.random.default_rng(0).normal(size=(vectors.dimension, 3)).astype(dtype)
-    *found, kernel = _survey(dual, features, projections, whole)
+    program = _survey_of_pairs if whole else _survey
+    *found, kernel = program(dual, features, projections, whole)
     directions, q, diagonal = map(np.asarray, found)
     smallest = jnp.finfo(q.dtype).tiny
     zeros = dual.sees_zero & (diagonal > smallest / jnp.finfo(q.dtype).eps)
@@ -75,8 +76,7 @@ def distinct(directions: np.ndarray, q: np.ndarray) -> np.ndarray:
     return kept
 
 
-@fitting_jit
-def _survey(
+def _of_positions(
     dual: DualKernels, features: HiddenFeatures, matrix: Inputs, whole: bool
 ) -> tuple[Array, Array, Array, Array | None]:
     """For every position: its direction times `matrix` (N, 3), its variance (N,) and the kernel's
@@ -92,6 +92,10 @@ def _survey(
         index = np.unravel_index(everywhere, (features.nngp[0].shape[0], *vectors.space))
         kernel = _kernel_between(dual, features, everywhere, index, everywhere, index)
     return directions, q, dual(q, q, q)[0], kernel
+
+
+_survey = fitting_jit(_of_positions, level=0)
+_survey_of_pairs = fitting_jit(_of_positions)
 
 
 def kernel_of(dual, features: HiddenFeatures, survey: Survey, pool: np.ndarray, count: int):
