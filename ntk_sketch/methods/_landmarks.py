@@ -15,7 +15,7 @@ from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
 from ..numerics._linalg import eigh, in_float64, in_place
-from ..numerics._precision import Precision, float64, matmul, on_device
+from ..numerics._precision import Precision, float64, matmul, on_device, x64
 from ._roots import Values
 from ._survey import check_kernel
 
@@ -104,9 +104,10 @@ def landmarks_at(
     if others is not None:
         together = tuple(np.concatenate(pair) for pair in zip(index, others, strict=True))
     together = tuple(axis.astype(np.int32) for axis in together)  # also without 64 bits
+    wide = bool(jax.config.read("jax_enable_x64"))
     with float64():
         duals = rounded(dual, features.nngp[0].dtype), promoted(dual)
-        found = _at(duals, features, together, len(index[0]), precision, bases)
+        found = _at(duals, features, together, len(index[0]), precision, bases, wide)
     own, (z, z_ntk), *kernels = found
     grams, accurate, seen_as_applied = jax.tree.map(in_place, kernels)
     for kernel in jax.tree.leaves((grams, seen_as_applied)):
@@ -147,9 +148,10 @@ def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
 
 
 @functools.partial(fitting_jit, level=0)
-def _at(duals, features: HiddenFeatures, index, count: int, precision: Precision, bases):
+def _at(duals, features: HiddenFeatures, index, count: int, precision: Precision, bases, wide):
     """Landmarks, which are the first `count` positions, and other positions, in one program, under
-    `float64()`. `duals` are the kernels in the dtype of the map and in float64.
+    `float64()`. `duals` are the kernels in the dtype of the map and in float64; `wide` is whether
+    JAX has 64 bits where the map is made.
 
     Returns:
         The landmarks' `Vectors`, and these in columns; in float64 both Gram matrices of the
@@ -164,7 +166,8 @@ def _at(duals, features: HiddenFeatures, index, count: int, precision: Precision
     own = Vectors(z, own.q, own.independent, z_ntk)
     columns = own.z.T, None if own.z_ntk is None else own.z_ntk.T
     alone = count == len(index[0])
-    applied = (None, None) if alone else _kernels(duals[0], other, own, precision)
+    with x64(wide):  # a formula's constants as the map has them
+        applied = (None, None) if alone else _kernels(duals[0], other, own, precision)
     fixed, other = jax.tree.map(lambda rows: rows.astype(jnp.float64), values_of((own, other)))
     if alone:
         return own, columns, _grams(duals[1], fixed), (None, None), applied
