@@ -156,5 +156,7 @@ def _correction(numpy: Any, a: Any, b: Any, kernel: Any, ridge: float) -> Any:
         shift = numpy.maximum(ridge * numpy.trace(gram) / len(gram), numpy.finfo(gram.dtype).tiny)
         return numpy.linalg.solve(gram + shift * numpy.eye(len(gram), dtype=gram.dtype), z.T)
 
-    missed = pseudo_inverse(a) @ (kernel - a @ b.T) @ pseudo_inverse(b).T
+    left, right = pseudo_inverse(a), pseudo_inverse(b)
+    # A Bᵀ is never formed: it is as large as the kernel
+    missed = left @ kernel @ right.T - (left @ a) @ (right @ b).T
     return (missed + missed.T) / 2
