@@ -231,6 +231,16 @@ UNSUPPORTED = {
         stax.GlobalAvgPool(channel_axis=1),
         stax.GlobalSumPool(batch_axis=2),
         stax.Flatten(batch_axis_out=1),
+        stax.Aggregate(1, batch_axis=1, channel_axis=3),
+        stax.Aggregate(2, batch_axis=0, channel_axis=1),
+        stax.ImageResize((-1, -1, 6, 6), "linear", batch_axis=0, channel_axis=1),
+        stax.Index(stax.Slice[:, 1:], batch_axis=2, channel_axis=3),
+        stax.DotGeneral(
+            rhs=(1.0, 2, 3, 4),
+            dimension_numbers=(((2,), (0,)), ((), ())),
+            batch_axis=0,
+            channel_axis=1,
+        ),
     ],
     "dimension_numbers": [
         stax.Conv(2, (2, 2), dimension_numbers=("NCHW", "HWIO", "NHWC")),

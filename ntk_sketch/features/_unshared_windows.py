@@ -74,7 +74,7 @@ class UnsharedWindows:
 
     def constants_at(self, index: tuple[Inputs, ...], dtype) -> Float[Array, "m places"]:
         """The constant coordinates of the output positions `index` = (example, *position)."""
-        place = jnp.zeros(index[0].shape, int)
+        place = jnp.zeros_like(index[0])
         for at, size in zip(index[1:], self.output_space(self.space), strict=True):
             place = place * size + at
         return jax.nn.one_hot(place, self.places, dtype=dtype)

@@ -105,13 +105,22 @@ class Serial(Combinator):
         return self.plan(offsets, shape, method, kwargs)[1][0]
 
     def fit(self, features, *, method, offsets, key, **kwargs):
-        _, needed = self.plan(offsets, finite_shape(features), method, kwargs)
-        keys = _split(key, len(self.layers))
         walk = Walk(features, kwargs)
+        self.walked(walk, method, offsets, key, kwargs)
+        return SerialTransform(tuple(walk.transforms))
+
+    def walked(self, walk: "Walk", method, offsets, key, kwargs: dict) -> None:
+        """Fits one layer after the other, and adds their transforms to the walk."""
+        _, needed = self.plan(offsets, finite_shape(walk.shapes), method, kwargs)
+        keys = _split(key, len(self.layers))
         for index, (own, wanted, layer_key) in enumerate(
             zip(self.methods(method), needed[1:], keys, strict=True)
         ):
             with self.at(index) as rule:
+                if isinstance(rule, Serial):
+                    with walk.nested():
+                        rule.walked(walk, own, wanted, layer_key, taken(rule, kwargs))
+                    continue
                 used = rule.own_method(own)
                 if rule.forms_patches and compresses(used, walk.shapes):
                     given = walk.given(used.looks_at_data)
@@ -125,7 +134,6 @@ class Serial(Combinator):
                     **taken(rule, kwargs),
                 )
                 walk.add(transform)
-        return SerialTransform(tuple(walk.transforms))
 
     def series(self, series):
         for index in range(len(self.layers)):
@@ -184,6 +192,15 @@ class Walk:
         self.shapes = shapes_after(transform, self.shapes, **self.kwargs)
         self.transforms.append(transform)
         self._ahead.append(transform)
+
+    @contextlib.contextmanager
+    def nested(self):
+        """What is added inside becomes one transform, that of a net in the net. Its layers see the
+        sample as far as it is computed, and no layer is applied to it twice.
+        """
+        before, self.transforms = self.transforms, []
+        yield
+        self.transforms = [*before, SerialTransform(tuple(self.transforms))]
 
 
 def serial(layer, *layers):

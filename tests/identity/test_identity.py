@@ -10,6 +10,7 @@ import cloudpickle
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import joblib
 import neural_tangents as nt
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ COMPILED_ONCE = {
 def test_the_same_architecture_with_other_numbers_compiles_nothing(name):
     """Where arrays keep their shapes: Gram matrices of full rank; tables of series may not."""
     method, net, shape = COMPILED_ONCE[name]
-    sample = inputs(60 if method.looks_at_data else 6, *shape)
+    sample = inputs(200 if method.looks_at_data else 6, *shape)
     ns.feature_map(net(), sample, method, key=KEY)(sample)
     other, other_key = net(w_std=1.1, b_std=np.float32(0.2)), jax.random.key(1)
     with compiled() as programs:
@@ -212,8 +213,9 @@ def test_neural_tangents_checks_equal_models_once(monkeypatch):
 
 
 def test_a_layer_in_six_places_is_compiled_once():
-    """Six layers with one nonlinearity each compile no more than six uses of one object."""
-    x = inputs(40, 5)
+    """Six layers with one nonlinearity each compile no more than six uses of one object. Of
+    examples enough to calibrate with."""
+    x = inputs(100, 5)
     method = ns.Nystroem(8)
 
     def programs_of(layers):
@@ -266,12 +268,15 @@ def test_copies_of_maps(method):
         np.testing.assert_array_equal(other.exact_kernel_fn(x, None, "ntk"), exact)
 
 
-def test_copies_of_solutions():
+def test_copies_of_solutions(tmp_path):
     x = inputs(30, 4)
     net = stax.serial(stax.Dense(4), stax.Relu(), stax.Dense(1))
     feature_map = ns.feature_map(net, x, METHODS["nystroem"], key=KEY)
     solution = ns.ridge(feature_map, x, x[:, 0], diag_reg=[1e-2, 1e-1], select="gcv")
-    for other in (pickle.loads(pickle.dumps(solution)), copy.deepcopy(solution)):
+    joblib.dump(solution, tmp_path / "solution")
+    copies = [pickle.loads(pickle.dumps(solution)), cloudpickle.loads(cloudpickle.dumps(solution))]
+    copies += [copy.deepcopy(solution), joblib.load(tmp_path / "solution")]
+    for other in copies:
         assert bool(eqx.tree_equal(other, solution))
         np.testing.assert_array_equal(other.predict(x), solution.predict(x))
 
@@ -288,6 +293,16 @@ def test_a_function_that_cannot_be_imported_is_named():
     net = stax.serial(stax.Dense(4), triple, stax.Dense(1))
     with pytest.raises(TypeError):
         _ = ns.feature_map(net, inputs(4, 3), METHODS["random"], key=KEY).specification
+
+
+def test_functions_of_users_are_written_by_their_import_path():
+    net = stax.serial(stax.Dense(4), NONLINEARITIES["Elementwise"](), stax.Dense(1))
+    x = inputs(4, 3)
+    feature_map = ns.feature_map(net, x, METHODS["random"], key=KEY)
+    text = json.dumps(feature_map.specification)
+    assert "architectures:_erf_dual" in text
+    other = ns.FeatureMap.from_specification(json.loads(text), feature_map.arrays)
+    np.testing.assert_array_equal(other(x).ntk, feature_map(x).ntk)
 
 
 def test_functions_of_jax_are_written_by_their_public_names():

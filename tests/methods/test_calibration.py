@@ -128,6 +128,21 @@ def test_fit_undoes_a_transformation():
     np.testing.assert_allclose(_transform(a, b, a @ b.T, ridge=1e-4), np.eye(5), atol=1e-12)
 
 
+def test_the_fit_is_the_symmetric_part_of_the_minimiser():
+    """Over all matrices. The minimiser over symmetric ones solves a Sylvester equation."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 4)) * [3, 1, 1, 1], rng.normal(size=(30, 4)) * [1, 1, 1, 3]
+    missed = a @ (0.1 * rng.normal(size=(4, 4))) @ b.T
+    every = np.linalg.pinv(a) @ missed @ np.linalg.pinv(b).T
+    root = _transform(a, b, a @ b.T + missed, ridge=1e-12)
+    np.testing.assert_allclose(root @ root - np.eye(4), (every + every.T) / 2, atol=1e-10)
+
+    gram_a, gram_b, right = a.T @ a, b.T @ b, a.T @ missed @ b
+    system = np.kron(gram_a, gram_b) + np.kron(gram_b, gram_a)
+    symmetric = np.linalg.solve(system, (right + right.T).ravel()).reshape(4, 4)
+    assert np.linalg.norm(symmetric - (every + every.T) / 2) > 0.1 * np.linalg.norm(symmetric)
+
+
 def test_derivative_of_the_fit():
     """Of a root whose eigenvalues are apart."""
     rng = np.random.default_rng(0)

@@ -147,9 +147,11 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"sampling must be one of leverage, .*got 'best'"):
             ns.Nystroem(4, sampling="best")  # pyright: ignore[reportArgumentType]
 
-    def test_precision(self):
-        with pytest.raises(ValueError, match=r"precision must be one of full, .*got 'float16'"):
-            ns.Nystroem(4, precision="float16")  # pyright: ignore[reportArgumentType]
+    @pytest.mark.parametrize("precision", ["float16", "float32"])
+    def test_precision(self, precision):
+        """float32 would mean full precision whatever the dtype."""
+        with pytest.raises(ValueError, match=rf"precision must be one of full, .*got '{precision}'"):
+            ns.Nystroem(4, precision=precision)
 
     @pytest.mark.parametrize(
         ("width", "error"), [(0, ValueError), ((4, -1), ValueError), (1.5, TypeError)]

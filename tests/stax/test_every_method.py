@@ -20,7 +20,8 @@ METHODS = {
 }
 
 #: Between them: FanInProd, Index, DotGeneral, Aggregate, GlobalSelfAttention, ExpNormalized,
-#: ConvLocal, ConvTranspose, ImageResize, branches, pools, and everything before a `Flatten`.
+#: ConvLocal, ConvTranspose, ImageResize, branches and what joins them, repeated layers, pools (also
+#: of sums), and everything before a `Flatten`.
 ROWS = (
     "product",
     "selected positions",
@@ -31,6 +32,10 @@ ROWS = (
     "upsampled",
     "transposed, circular",
     "wide residual",
+    "sum pool",
+    "concatenated channels",
+    "concatenated positions",
+    "repeat",
 )
 #: Samples are those of a function.
 SERIES = [name for name in METHODS if name != "LeverageScore"]
