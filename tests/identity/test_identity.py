@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import json
 import pickle
 
@@ -219,9 +220,8 @@ def test_a_layer_in_six_places_is_compiled_once():
     method = ns.Nystroem(8)
 
     def programs_of(layers):
-        net = stax.serial(
-            *(stax.serial(stax.Dense(8, 1.3, 0.1), own) for own in layers), stax.Dense(1)
-        )
+        blocks = ((stax.Dense(8, 1.3, 0.1), own) for own in layers)
+        net = stax.serial(*itertools.chain(*blocks), stax.Dense(1))
         jax.clear_caches()
         with compiled() as programs:
             ns.feature_map(net, x, method, key=KEY)(x)

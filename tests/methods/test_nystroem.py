@@ -150,7 +150,9 @@ class TestErrors:
     @pytest.mark.parametrize("precision", ["float16", "float32"])
     def test_precision(self, precision):
         """float32 would mean full precision whatever the dtype."""
-        with pytest.raises(ValueError, match=rf"precision must be one of full, .*got '{precision}'"):
+        with pytest.raises(
+            ValueError, match=rf"precision must be one of full, .*got '{precision}'"
+        ):
             ns.Nystroem(4, precision=precision)
 
     @pytest.mark.parametrize(

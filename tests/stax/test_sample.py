@@ -1,5 +1,7 @@
 """A sample that a layer transforms in parts."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -48,18 +50,32 @@ def test_shapes_and_values_are_traced_together():
     assert len(traced) == 1
 
 
-def test_nested_nets_compile_as_many_programs():
-    """Entering a nested net is no program of its own, but for a split of the key."""
+def nested(depth):
+    model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1), stax.Relu(), stax.Dense(1))
+    for _ in range(depth):
+        model = stax.serial(model)
+    return model
+
+
+def in_blocks(blocks):
+    layers = [[stax.Dense(1), stax.Relu()] for _ in range(3)]
+    if blocks:
+        layers = [[stax.serial(*block)] for block in layers]
+    return stax.serial(*itertools.chain(*layers), stax.Dense(1))
+
+
+@pytest.mark.parametrize(("make", "flat", "other"), [(nested, 0, 3), (in_blocks, False, True)])
+def test_nested_nets_compile_as_many_programs(make, flat, other):
+    """Entering a nested net is no program of its own, but for a split of the key; the sample is
+    taken through its layers once.
+    """
     x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 
-    def programs(nesting):
-        model = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1), stax.Relu(), stax.Dense(1))
-        for _ in range(nesting):
-            model = stax.serial(model)
+    def programs(model):
         jax.clear_caches()
         with compiled() as found:
             ns.feature_map(model, x, ns.Nystroem(4), key=jax.random.key(0))
         return found.count
 
-    programs(0)  # what happens once in a process
-    assert programs(3) <= programs(0) + 1
+    programs(make(flat))  # what happens once in a process
+    assert programs(make(other)) <= programs(make(flat)) + 1
