@@ -574,6 +574,19 @@ ARCHITECTURES = {
         ),
         (2, 3, 2),
     ),
+    "locally connected, behind linear layers": Architecture(
+        lambda: stax.serial(
+            stax.Dense(4, 1.1, 0.3),
+            stax.ConvLocal(4, (2, 1), None, "SAME", 1.3, 0.1),
+            stax.Relu(),
+            conv((2, 2)),
+            stax.ConvLocal(4, (1, 2), None, "SAME", 0.9, 0.2),
+            stax.Relu(),
+            stax.Flatten(),
+            stax.Dense(1),
+        ),
+        (3, 2, 2),
+    ),
     "selected positions": Architecture(
         lambda: stax.serial(
             conv((2, 2)),

@@ -5,6 +5,8 @@ import math
 import warnings
 from typing import Any
 
+import equinox as eqx
+
 from .._typing import Offsets
 from ..features._hidden import Affine, HiddenFeatures
 from ..features._patch_operator import PatchOperator
@@ -162,7 +164,9 @@ class LocalWeights(Weights):
         affine = self.affine(features.channels)
         unshared = UnsharedWindows(windows, features.space)
         affine = as_leaves(dataclasses.replace(affine, operator=unshared))
-        self._check_size(features.applied().replace(pending=affine))
+        self._check_size(
+            eqx.filter_eval_shape(lambda f: f.applied().replace(pending=affine), features)
+        )
         return LocalTransform(affine, windows, self.channels, offsets)
 
     def _own(self, offsets: Offsets) -> Offsets:

@@ -132,14 +132,20 @@ REAL = {
     "Sin": lambda v: stax.Sin(v, v, v),
     "LayerNorm": lambda v: stax.LayerNorm(-1, v),
     "Dropout": lambda v: stax.Dropout(v),
+    "ConvLocal": lambda v: stax.ConvLocal(2, (2, 2), W_std=v, b_std=v),
+    "ConvTranspose": lambda v: stax.ConvTranspose(2, (2, 2), W_std=v, b_std=v),
+    "GlobalSelfAttention": lambda v: stax.GlobalSelfAttention(
+        2, 2, 2, 1, W_key_std=v, W_value_std=v, W_query_std=v, W_out_std=v, b_std=v
+    ),
 }
+REAL_METHODS = {"random": METHODS["random"], "nystroem": ns.Nystroem(3), "exact": ns.Exact()}
 
 
 @pytest.mark.parametrize("name", others_slow(REAL, "Dense", "Polynomial"))
-@pytest.mark.parametrize("method", others_slow(["random", "nystroem"], "nystroem"))
+@pytest.mark.parametrize("method", others_slow(REAL_METHODS, "nystroem"))
 def test_numbers_of_any_kind(name, method):
     """Python, NumPy and JAX scalars, in every constructor that takes a real number."""
-    method, x = ns.Nystroem(3) if method == "nystroem" else METHODS[method], inputs(6, 4, 4, 2)
+    method, x = REAL_METHODS[method], inputs(6, 4, 4, 2)
     found = []
     for value in (0.5, np.float32(0.5), jnp.asarray(0.5)):
         layer = REAL[name](value)
@@ -150,6 +156,40 @@ def test_numbers_of_any_kind(name, method):
         model[2](x, None, "ntk")
     for features in found[1:]:
         np.testing.assert_allclose(features.ntk, found[0].ntk, rtol=1e-5, atol=1e-6)
+
+
+def joined(join):
+    return stax.serial(stax.FanOut(2), stax.parallel(stax.Dense(2), stax.Dense(2)), join)
+
+
+WHOLE = {
+    "Dense": lambda v: stax.Dense(v, parameterization="standard", s=(v, v)),
+    "Conv": lambda v: stax.Conv(v, (v, v), (v, v)),
+    "ConvTranspose": lambda v: stax.ConvTranspose(v, (v, v), (v, v)),
+    "AvgPool": lambda v: stax.AvgPool((v, v), (v, v)),
+    "Monomial": lambda v: stax.Monomial(v),
+    "Hermite": lambda v: stax.serial(stax.LayerNorm(), stax.Hermite(v)),
+    "ElementwiseNumerical": lambda v: stax.ElementwiseNumerical(jnp.sin, v),
+    "repeat": lambda v: stax.repeat(stax.Dense(3), v),
+    "FanInConcat": lambda v: joined(stax.FanInConcat(v)),
+    "LayerNorm": lambda v: stax.LayerNorm((v, 3)),
+    "GlobalSelfAttention": lambda v: stax.GlobalSelfAttention(v, v, v, v),
+    "ImageResize": lambda v: stax.ImageResize((-1, v, v, -1), "linear"),
+    "Index": lambda v: stax.Index(stax.Slice[:, v:]),
+}
+
+
+@pytest.mark.parametrize("name", others_slow(WHOLE, "Conv", "Monomial"))
+def test_integers_of_any_kind(name):
+    """Of Python, NumPy and JAX, in every constructor that takes one."""
+    x, found = inputs(4, 4, 4, 2), []
+    for value in (2, np.int64(2), jnp.asarray(2)):
+        layers = (WHOLE[name](value), stax.Dense(2), stax.Relu(), stax.Flatten(), stax.Dense(1))
+        model = stax.serial(stax.Dense(3), *layers)
+        found.append(ns.feature_map(model, x, METHODS["random"], key=KEY)(x))
+        model[2](x, None, "ntk")
+    for features in found[1:]:
+        np.testing.assert_array_equal(features.ntk, found[0].ntk)
 
 
 def gelu_net(w_std=1.3, b_std=0.1):

@@ -268,6 +268,17 @@ def test_call_time_arguments_that_no_layer_takes():
         made("random")(X, rhs=2.0)
 
 
+def test_locally_connected_behind_linear_layers():
+    """Whose products are still to come where features are shapes alone."""
+    make, shape, *_ = ARCHITECTURES["locally connected, behind linear layers"]
+    x = inputs(3, *shape)
+    of_data, of_shapes = (
+        ns.feature_map(make(), sample, METHODS["random"], key=KEY)
+        for sample in (x, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    )
+    np.testing.assert_array_equal(of_shapes(x).ntk, of_data(x).ntk)
+
+
 def test_many_weights_of_their_own_are_warned_about():
     """Behind 64 x 64 positions a feature is 0.9 MiB for each of 3 x 9 inputs."""
     model = stax.serial(stax.ConvLocal(1, (7, 7), padding="SAME"), stax.Relu())
