@@ -14,7 +14,7 @@ from jax.experimental import sparse
 from marks import others_slow
 
 import ntk_sketch as ns  # first: makes neural_tangents importable
-from ntk_sketch import series, sketches, stax
+from ntk_sketch import _arguments, series, sketches, stax
 from ntk_sketch.solvers import accumulate
 from ntk_sketch.streaming import stream
 
@@ -55,6 +55,7 @@ SAME = {
     "has __array__": Framed,
     "nested lists": lambda a: a.tolist(),
     "tuple of lists": lambda a: tuple(a.tolist()),
+    "list of vectors": list,
     "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
     "long double": lambda a: a.astype(np.longdouble),
     "JAX": jnp.asarray,
@@ -105,6 +106,7 @@ REFUSED = {
     "counts": (np.ones((3, 5), int), TypeError, "standardise counts"),
     "one example": (X[0], ValueError, r"One example is x\[None\]"),
     "overflow": (1e20 * X, ValueError, "squares overflow float32: scale"),
+    "overflow below 0": (-1e20 * np.abs(X), ValueError, "squares overflow float32: scale"),
     "NaN": (np.full((3, 5), np.nan, "f"), ValueError, "15 entries .* row 0.*mask_constant"),
 }
 
@@ -126,6 +128,15 @@ def test_refused_everywhere(feature_map, x, error, message):
             call()
 
 
+def test_rows_are_counted_over_all_chunks(monkeypatch):
+    monkeypatch.setattr(_arguments, "_CHUNK", 2 * X.shape[1])
+    x = X.copy()
+    x[7, 1], x[31, :2] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"3 entries .* row 7"):
+        _arguments.check_finite(x, "x")
+    assert _arguments.check_finite(X, "x") == np.abs(X).max()
+
+
 @pytest.mark.parametrize("seed", [0, 7, None, np.int64(3), np.random.default_rng(0)])
 def test_key_is_not_a_seed(feature_map, seed):
     calls = [
@@ -138,6 +149,8 @@ def test_key_is_not_a_seed(feature_map, seed):
             call()
     with pytest.raises(TypeError, match=r"one key, got keys of shape \(2,\)"):
         ns.feature_map(model(), X, METHOD, key=jax.random.split(KEY))
+    with pytest.raises(TypeError, match=r"key must be a key of jax\.random"):
+        ns.feature_map(model(), X, METHOD, key=jax.random.split(jax.random.PRNGKey(0)))
     raw = ns.feature_map(model(), X, METHOD, key=jax.random.PRNGKey(0))
     np.testing.assert_array_equal(raw(X).ntk, feature_map(X).ntk)
 
@@ -158,6 +171,15 @@ def test_columns_that_float32_cannot_tell_apart(feature_map):
         warnings.simplefilter("error")
         ns.feature_map(model(), x, METHOD, key=KEY)
         ns.feature_map(model(), np.ones((4, 5)), METHOD, key=KEY)  # constant columns lose nothing
+
+
+@pytest.mark.parametrize(("step", "lost"), [(3e3, True), (8e3, False)])
+def test_steps_of_a_thousandth_of_the_range(step, lost):
+    """Float32 resolves 203 at 1.7e9: 1 / 580 of one range, and 1 / 1500 of the other."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _arguments.warn_of_lost_variation(1.7e9 + step * np.arange(40.0)[:, None])
+    assert len(caught) == lost
 
 
 # ---- models and functions ------------------------------------------------------------------------

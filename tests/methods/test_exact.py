@@ -9,6 +9,9 @@ from architectures import ARCHITECTURES, GRAPHS
 from marks import also_by_default, others_slow
 
 import ntk_sketch as ns
+from ntk_sketch.features import HiddenFeatures
+from ntk_sketch.methods._exact import _all_and_some
+from ntk_sketch.methods._landmarks import HELD_OUT
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -19,6 +22,19 @@ def relative(close, exact):
 
 def exact_kernel(model, x1, x2, **options):
     return jax.jit(lambda a, b: model[2](a, b, ("nngp", "ntk"), **options))(x1, x2)
+
+
+def test_rounding_is_measured_all_over_the_sample():
+    """At some of the unmasked positions, which are all landmarks, in their order."""
+    mask = np.zeros((30, 20), bool)
+    mask[:, 15:] = True
+    features = HiddenFeatures(nngp=(np.zeros((30, 20, 2)),), ntk=(), mask=mask)
+    index, some = _all_and_some(features, jax.random.key(0))
+    np.testing.assert_array_equal(index, np.nonzero(~mask))
+    places = np.ravel_multi_index(some, mask.shape)
+    assert len(set(places)) == HELD_OUT < 450
+    assert not mask[some].any()
+    assert set(some[0]) == set(range(30))
 
 
 def test_table_is_large_enough():

@@ -204,6 +204,14 @@ def test_exact_in_float32():
         assert relative(close, exact) < 1e-4
 
 
+def test_exact_leaves_out_what_is_noise():
+    [(dual, features)] = entering(relu_net(1), line(64).astype(np.float32))
+    made = ns.Exact().expand(dual, features, key=KEY)
+    for roots in (made.roots, made.roots_ntk):
+        assert len(roots.noise) == roots.landmarks.shape[1] < 64
+        assert roots.noise.max() <= LARGEST_NOISE
+
+
 # ------------------------------------------------------------------ precision
 
 

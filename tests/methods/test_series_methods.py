@@ -6,13 +6,20 @@ import jax
 import numpy as np
 import pytest
 from architectures import NONLINEARITIES
+from entering import entering
 from jax import numpy as jnp
 from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.features import HiddenFeatures
-from ntk_sketch.methods._harmonics import _most_energetic, harmonic_features
+from ntk_sketch.methods._harmonics import (
+    Directions,
+    HarmonicFeatures,
+    _most_energetic,
+    harmonic_features,
+)
+from ntk_sketch.methods._poly_sketch import Powers
 from ntk_sketch.series import (
     gegenbauer_from_powers,
     gegenbauer_polynomials,
@@ -105,6 +112,37 @@ def test_poly_sketch_of_vectors_longer_than_its_width(d, leaves):
         ("nngp", "ntk"), truncated(layer.rule.dual, x, 5, 0.9, 0.7), strict=True
     ):
         assert deviations(getattr(kernels, kind), expected) < 4
+
+
+def powers_of(model, x, degree):
+    [(_, features)] = entering(model, x)
+    return Powers.draw(features, 8, degree, "full", jax.random.key(0)), features
+
+
+def test_the_first_power_is_a_projection():
+    """Not the vector itself padded with zeros, which would leave products with ψ few numbers."""
+    x = inputs()
+    powers, features = powers_of(stax.serial(stax.Dense(1), stax.Relu()), x, 3)
+    radius = jnp.linalg.norm(x, axis=1) / 2
+    found, _ = powers(features, None, radius)
+    np.testing.assert_allclose(found[:, 1], x / 2 @ powers.w / radius[:, None], rtol=1e-12)
+
+
+def test_a_bias_is_spread_over_the_leaves():
+    """With signs of its own in each, and the norm that it has."""
+    x = inputs(16)
+    powers, features = powers_of(stax.serial(stax.Dense(1, 0.9, 0.7), stax.Relu()), x, 3)
+    leaves = powers._leaves(features.nngp_vectors())
+    assert leaves.shape == (4, 3, 16)
+    bias = leaves - 0.9 * x[:, None] / 4
+    np.testing.assert_allclose(np.abs(bias), 0.7 / 4, rtol=1e-12)
+    assert len(np.unique(np.sign(bias[0]), axis=0)) == 3
+
+
+def test_leaves_behind_a_convolution_are_independent():
+    model = stax.serial(stax.Conv(1, (2,)), stax.Relu())
+    powers, _ = powers_of(model, np.random.default_rng(0).normal(size=(3, 5, 2)), 3)
+    assert len(np.unique(np.split(powers.w, 3, axis=1), axis=0)) == 3
 
 
 @pytest.mark.slow
@@ -249,6 +287,28 @@ def test_what_is_exact_is_what_pays():
     energy[1, 0] = 0.4  # nothing left after it, but for what the degree leaves out
     energy[2, 0] = 0
     assert _most_energetic(energy, sizes, 40) == ([(0, 0), (0, 1), (1, 0)], 0)
+    assert _most_energetic(energy, sizes, 12) == ([(0, 0), (0, 1), (1, 0)], 0)  # all are used
+
+
+def test_what_is_exact_is_not_sampled():
+    """Of each component alone: there are several of a degree where σ is not homogeneous."""
+    method = ns.Gegenbauer(6, 40, scope="network")
+    key = jax.random.key(0)
+    made = ns.feature_map(net(stax.Gelu()), inputs(3), method, key=key, get="nngp")
+    leaves = jax.tree.leaves(made, is_leaf=lambda value: isinstance(value, HarmonicFeatures))
+    for part in [leaf for leaf in leaves if isinstance(leaf, HarmonicFeatures)]:
+        assert any(i for _, i in part.exact)
+        exact = np.all(np.asarray(part.sampled.signs) == 0, axis=-1)
+        assert set(map(tuple, np.argwhere(exact))) == set(part.exact)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_directions_on_a_sphere_of_more_dimensions(d):
+    """Vectors of two numbers are on the sphere of three: directions lose their last coordinate."""
+    features = HiddenFeatures(nngp=(inputs(d),), ntk=())
+    drawn = Directions.draw(features, 3, "full", jax.random.key(0))
+    assert drawn.dimension == 3
+    np.testing.assert_allclose(drawn.w @ drawn.w.T, np.eye(d), atol=1e-9)
 
 
 @pytest.mark.parametrize("make", [ns.PolySketch, ns.Gegenbauer])

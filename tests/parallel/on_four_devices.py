@@ -197,6 +197,14 @@ def test_one_device_that_is_not_the_default(make_map, given):
         assert int(one.merge(other).n_examples) == 2 * N
 
 
+def test_the_default_device_needs_no_mesh():
+    first, _, third, _ = jax.devices()
+    for default, other in ((first, third), (third, first)):
+        with jax.default_device(default):
+            assert Devices.of(Mesh([default], ("data",))).mesh is None
+            assert Devices.of(Mesh([other], ("data",))).mesh.devices == [[other]]
+
+
 @pytest.mark.skipif(not hasattr(jax.sharding, "AxisType"), reason="all axes are of one type")
 def test_axes_of_an_explicit_type(make_map, make_data):
     x, y = make_data(N)

@@ -1,5 +1,6 @@
 """Several processes on this machine, joined by `jax.distributed`, work on one regression."""
 
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
+from ntk_sketch.parallel._devices import Devices
+from ntk_sketch.parallel._led import Led
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
@@ -96,6 +100,39 @@ def test_two_are_as_one(both, case):
     assert case in ("held out", "conjugate gradients") or first["n"] >= N
     assert first["predictions"] < 1e-6
     assert first["scores"] < 1e-6
+
+
+class Alone:
+    """A process that exchanges with itself."""
+
+    together = contextlib.nullcontext
+
+    def gathered(self, value):
+        return [value]
+
+    def gathered_arrays(self, array):
+        return [array]
+
+    def summed(self, numbers):
+        return numbers
+
+
+def test_numbers_that_machines_round_differently():
+    """All take those of the first process."""
+
+    class Rounding(Alone):
+        def gathered_arrays(self, array):
+            return [np.nextafter(array, 1), array]
+
+    found = Devices(processes=Rounding()).common(np.zeros(3))
+    np.testing.assert_array_equal(found, np.full(3, np.nextafter(0, 1)))
+
+
+def test_each_map_is_the_one_that_is_asked_for():
+    led, v = Led([lambda v: 2 * v, lambda v: 3 * v], Devices(processes=Alone())), np.ones((4, 1))
+    double, triple = led.found(lambda twice, thrice: (twice(v), thrice(v)))
+    np.testing.assert_array_equal(double, 2 * v)
+    np.testing.assert_array_equal(triple, 3 * v)
 
 
 def test_arrays_are_as_batches(both):

@@ -62,6 +62,11 @@ CASES = {
         ValueError,
         "at least two examples",
     ),
+    "one example of weight > 0 with an intercept": (
+        {"sample_weight": np.eye(N)[2], "fit_intercept": True},
+        ValueError,
+        "at least two examples, got 1",
+    ),
     "x overflows when squared": ({"x": X * 1e20}, ValueError, "squares overflow float32: scale"),
     "lengths differ": ({"y": Y[:5]}, ValueError, "8 examples but 5 rows of y"),
     "y has three axes": ({"y": Y[..., None]}, ValueError, r"\(n,\) or \(n, outputs\)"),
@@ -110,15 +115,18 @@ CASES = {
 
 @pytest.mark.parametrize(("change", "error", "message"), CASES.values(), ids=CASES.keys())
 def test_before_any_feature(features_type, change, error, message):
+    computed = []
+
     def feature_map(x):
-        if not isinstance(x, jax.core.Tracer):  # examples are traced for the shape
-            raise AssertionError("features were computed before the inputs were checked")
+        jax.debug.callback(lambda: computed.append(True))
         return features_type(None, x)
 
     given = {"x": X, "y": Y, **change}
     x, y = given.pop("x"), given.pop("y")
     with pytest.raises(error, match=message):
         ridge(feature_map, x, y, **given)
+    jax.effects_barrier()
+    assert not computed
 
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1, "a fifth", None])
