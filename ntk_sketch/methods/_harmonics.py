@@ -41,15 +41,25 @@ class Directions(eqx.Module):
         cls, features: HiddenFeatures, m: int, precision: Precision, key: PRNGKey
     ) -> "Directions":
         """Draws m directions for the vectors φ of these features."""
+        return cls.of(_on_sphere(features, m, key), features, precision)
+
+    @classmethod
+    def of(cls, w: Array, features: HiddenFeatures, precision: Precision) -> "Directions":
+        """Of the columns `w` (dimension, m), of norm √dimension."""
         d = features.nngp_vectors().dimension
-        dimension = max(d, 3)  # in fewer, the sphere has no Gegenbauer polynomials: add zeros
-        w = orthogonal_directions(key, dimension, m, features.nngp[0].dtype, chi_norms=False)
-        return cls(w[:d] * dimension**-0.5, dimension, precision)
+        return cls(w[:d] * len(w) ** -0.5, len(w), precision)
 
     def __call__(self, features: HiddenFeatures, s: Array | None, radius: Array):
         """`<w, φ / r>` (..., m), and ψ projected on `s`."""
         t, v = features.project(self.w, s, self.precision)
         return t * unit_scale(radius)[..., None], v
+
+
+def _on_sphere(features: HiddenFeatures, m: int, key: PRNGKey) -> Array:
+    """Columns (dimension, m) of norm √dimension."""
+    # in fewer than 3 dimensions, the sphere has no Gegenbauer polynomials: φ has zeros there
+    dimension = max(features.nngp_vectors().dimension, 3)
+    return orthogonal_directions(key, dimension, m, features.nngp[0].dtype, chi_norms=False)
 
 
 class Polynomials(eqx.Module):
@@ -89,8 +99,9 @@ class Harmonics(eqx.Module):
     @classmethod
     def draw(cls, features: HiddenFeatures, degree: int, count: int, precision, key: PRNGKey):
         many = 1 if degree == 0 else _OVERSAMPLING * count
-        directions = Directions.draw(features, many, precision, key)
-        w = np.asarray(directions.w, np.float64)
+        on_sphere = _on_sphere(features, many, key)
+        directions = Directions.of(on_sphere, features, precision)
+        w = np.asarray(on_sphere, np.float64)  # with the coordinates that φ does not have
         w = w / np.linalg.norm(w, axis=0)
         *_, p = orthonormal_sequence(np.clip(w.T @ w, -1, 1), directions.dimension, degree)
         values, vectors = np.linalg.eigh(p * count**-0.5)

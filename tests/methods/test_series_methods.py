@@ -222,11 +222,12 @@ def sphere(n, d):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def test_networks_of_low_degree_are_exact():
+@pytest.mark.parametrize("d", [1, 2, 4])
+def test_networks_of_low_degree_are_exact(d):
     """All harmonics up to the degree of a polynomial net fit in: the kernel, at every norm."""
     act = stax.Polynomial([0.3, 1.0, -0.2, 0.1])
     model = stax.serial(stax.Dense(4, 0.9, 0.2), act, stax.Dense(1, 1.1, 0.1))
-    x = 1.5 * jax.random.normal(jax.random.key(1), (20, 4))
+    x = 1.5 * jax.random.normal(jax.random.key(1), (20, d))
     exact = model[2](x, None, ("nngp", "ntk"))
     feature_map = ns.feature_map(
         model, x, ns.Gegenbauer(3, 200, scope="network"), key=jax.random.key(0)
