@@ -64,7 +64,10 @@ def in_blocks(blocks):
     return stax.serial(*itertools.chain(*layers), stax.Dense(1))
 
 
-@pytest.mark.parametrize(("make", "flat", "other"), [(nested, 0, 3), (in_blocks, False, True)])
+@pytest.mark.parametrize(
+    ("make", "flat", "other"),
+    [pytest.param(nested, 0, 3, marks=pytest.mark.slow), (in_blocks, False, True)],
+)
 def test_nested_nets_compile_as_many_programs(make, flat, other):
     """Entering a nested net is no program of its own, but for a split of the key; the sample is
     taken through its layers once.
