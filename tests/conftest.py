@@ -16,6 +16,7 @@ workers and the commands that tests start compile much alike.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -41,6 +42,8 @@ from small_map import x64 as x64
 from ntk_sketch.numerics import _precision
 
 one_context = quick_xla.one_context()
+# JAX makes millions of objects that live for long; by default they are searched again and again.
+gc.set_threshold(100_000, 20, 20)
 
 TESTS = Path(__file__).parent
 #: Folders and files with arithmetic of their own that adds axes and mixes dtypes as it pleases.
