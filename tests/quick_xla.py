@@ -31,12 +31,16 @@ def one_context():
     """Programs are lowered in one context, of which JAX makes a new one for each, in milliseconds.
 
     To be emptied (`cache_clear`) now and then: it holds what programs name. What is compiled while
-    another program is lowered has a context of its own.
+    another program is lowered has a context of its own. Nothing is changed where JAX no longer has
+    these private names.
     """
-    from jax._src.interpreters import mlir
-    from jax._src.lib.mlir import ir
+    try:
+        from jax._src.interpreters import mlir
+        from jax._src.lib.mlir import ir
 
-    make = mlir.make_ir_context
+        make = mlir.make_ir_context
+    except (ImportError, AttributeError):
+        return functools.cache(lambda: None)
     shared = functools.cache(make)
 
     def context():

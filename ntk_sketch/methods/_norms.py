@@ -27,22 +27,35 @@ def with_norm(
     return jnp.where(usable, z * jnp.sqrt(jnp.where(usable, squared_norm[..., None], 1) / own), 0)
 
 
+#: Below this share of the whole squared norm, a vector that vanishes at some points is near one.
+_SMALL = 0.03
+
+
 @jax.custom_jvp
 def with_small_norm(
-    z: Float[Array, "*positions m"], squared_norm: Float[Array, "*positions"]
+    z: Float[Array, "*positions m"],
+    squared_norm: Float[Array, "*positions"],
+    whole: Float[Array, "*positions"],
 ) -> Float[Array, "*positions m"]:
-    """`with_norm` for norms that vanish at single points, with the derivatives of `z` itself.
+    """`with_norm` for a part of a vector of squared norm `whole`; the part vanishes at some points.
 
-    The expected squared norm of `z` over its draws is the given one, so that derivatives of `z` are
-    unbiased. The rescaling is not differentiated: near points where the norm vanishes, its factor
-    and the derivative of that factor are unbounded.
+    Near such a point the factor and its derivative are unbounded, and the derivative is that of
+    `z` itself: the expected squared norm of `z` over its draws is the given one, so that it is
+    right on average. Elsewhere it is that of `with_norm`, which keeps derivatives of neighbouring
+    vectors alike. (Differentiated as `z` everywhere, derivatives with respect to `W_std` of nets
+    with three hidden layers are more than ten times as noisy. With derivatives of `with_norm` down
+    to a share of 0.01, those with respect to inputs are up to four times as far off near landmarks,
+    and at 0.03 a third further than with none.)
     """
     return with_norm(z, squared_norm)
 
 
 @with_small_norm.defjvp
 def _(primals, tangents):
-    return with_norm(*primals), tangents[0]
+    z, squared_norm, whole = primals
+    value, change = jax.jvp(with_norm, (z, squared_norm), tangents[:2])
+    near = (squared_norm < _SMALL * whole)[..., None]
+    return value, jnp.where(near, tangents[0], change)
 
 
 def with_exact_norms(

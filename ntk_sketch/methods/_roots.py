@@ -61,8 +61,8 @@ class Roots(eqx.Module):
         """The features, with their last product left pending (`Rooted`).
 
         With `squared_norm`, residual features are rescaled so that `[k M, (g - k P) / √m₂]` has
-        these squared norms. At a landmark they are 0, but their derivative is not: it is that of
-        `(g - k P) / √m₂`.
+        these squared norms. At a landmark they are 0, but their derivative is not: there and nearby
+        it is that of `(g - k P) / √m₂`.
         """
         z = Rooted(k, self.landmarks)
         if self.projection is not None and g is not None:
@@ -71,7 +71,8 @@ class Roots(eqx.Module):
             if squared_norm is not None:
                 left = squared_norm - jnp.sum(z**2, axis=-1)
                 rounding = _ROUNDING * jnp.finfo(z.dtype).eps * squared_norm
-                missed = with_small_norm(missed, jnp.where(left > rounding, left, 0.0))
+                left = jnp.where(left > rounding, left, 0.0)
+                missed = with_small_norm(missed, left, squared_norm)
             z = jnp.concatenate([z, missed], axis=-1)
         return z if self.fit is None else Rooted(formed(z), self.fit)
 

@@ -12,7 +12,7 @@ NORMS = np.array([4.0, 4.0, 0.0, -1e-9, 4.0], np.float32)  # rounding may leave 
 SCALED = np.array([[1.2, 1.6], [0, 0], [0, 0], [0, 0], [1.2, 1.6]])
 
 
-@pytest.mark.parametrize("rescale", [with_norm, with_small_norm])
+@pytest.mark.parametrize("rescale", [with_norm, lambda z, s: with_small_norm(z, s, 9 * s)])
 def test_norms(rescale):
     np.testing.assert_allclose(rescale(Z, NORMS), SCALED, rtol=1e-6)
     assert np.isnan(rescale(np.full((1, 2), np.nan, np.float32), NORMS[:1])).all()
@@ -32,9 +32,15 @@ def test_derivatives_are_finite():
 
 def test_a_small_norm_has_the_derivatives_of_the_vector():
     tangent = jnp.ones_like(Z)
-    value, derivative = jax.jvp(with_small_norm, (Z, NORMS), (tangent, jnp.ones_like(NORMS)))
+    primals, tangents = (Z, NORMS, 100 * abs(NORMS)), (tangent, jnp.ones_like(NORMS))
+    value, derivative = jax.jvp(with_small_norm, primals, (*tangents, jnp.zeros_like(NORMS)))
     np.testing.assert_allclose(value, SCALED, rtol=1e-6)
-    np.testing.assert_array_equal(derivative, tangent)
+    np.testing.assert_array_equal(derivative[NORMS != 0], tangent[NORMS != 0])
+    # A part that is not small: as any other vector.
+    primals = (Z, NORMS, 20 * abs(NORMS))
+    _, derivative = jax.jvp(with_small_norm, primals, (*tangents, jnp.zeros_like(NORMS)))
+    _, expected = jax.jvp(with_norm, (Z, NORMS), tangents)
+    np.testing.assert_array_equal(derivative[NORMS > 0], expected[NORMS > 0])
 
 
 def test_roots():

@@ -14,7 +14,7 @@ from marks import others_slow
 import ntk_sketch as ns
 
 METHODS = {
-    "LeverageScore": ns.LeverageScore(256),
+    "LeverageScore": ns.LeverageScore(512),
     "PolySketch": ns.PolySketch(4, 256),
     "Gegenbauer": ns.Gegenbauer(4, 256),
 }
@@ -40,15 +40,15 @@ ROWS = (
 #: Samples are those of a function.
 SERIES = [name for name in METHODS if name != "LeverageScore"]
 CASES = {f"{row}-{method}": (row, method) for row in ROWS for method in METHODS}
-#: Not told by one key: over five at this width NTK errors from 0.16 to 0.45, at 1,024 up to 0.14.
-del CASES["repeat-LeverageScore"]
 CASES |= {f"kernels alone-{method}": ("kernels alone", method) for method in SERIES}
 KEPT = ("graph-LeverageScore",)
+#: Errors of weighted samples vary by key: of a deep net at a width of 256 from 0.16 to 0.45.
+KEYS = {"LeverageScore": 4}
 
 
 @pytest.mark.parametrize("case", others_slow(CASES, *KEPT))
 def test_both_kernels(case, record_property):
-    """Of one key, at a width of 256."""
+    """The root mean square over keys."""
     row, method = CASES[case]
     architecture = ARCHITECTURES[row]
     model, options = architecture.model(), dict(architecture.nt_options)
@@ -59,8 +59,12 @@ def test_both_kernels(case, record_property):
         given, options = {"pattern": graphs}, {"pattern": (graphs[:3], graphs[3:])}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # of NT
         exact = model[2](x[:3], x[3:], ("nngp", "ntk"), **options)
-    z = ns.feature_map(model, x, METHODS[method], key=jax.random.key(0), **given)(x, **given)
-    for name, found, right in zip(("nngp", "ntk"), (z.nngp, z.ntk), exact, strict=True):
-        error = np.linalg.norm(found[:3] @ found[3:].T - right) / np.linalg.norm(right)
-        record_property(name, float(error))
-        assert error < 0.4
+    errors = []
+    for key in jax.random.split(jax.random.key(0), KEYS.get(method, 1)):
+        z = ns.feature_map(model, x, METHODS[method], key=key, **given)(x, **given)
+        for found, right in zip((z.nngp, z.ntk), exact, strict=True):
+            missed = np.linalg.norm(found[:3] @ found[3:].T - right)
+            errors.append(missed / np.linalg.norm(right))
+    found = np.sqrt(np.mean(np.reshape(errors, (-1, 2)) ** 2, axis=0))
+    record_property("nngp, ntk", [float(error) for error in found])
+    assert (found < 0.4).all()
