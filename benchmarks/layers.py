@@ -7,6 +7,7 @@ different networks. `Exact()` is measured on the sample, where it has to be exac
 """
 
 import functools
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from jax.scipy.special import erf
 import ntk_sketch as ns
 from experiments._common._arguments import count, option, settings_from
 from experiments._common._command import exit_code
+from experiments._common._record import environment
 from experiments._common._study import finish
 from ntk_sketch import stax
 
@@ -184,10 +186,24 @@ class Settings:
     out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
 
 
+def _begun(settings: Settings) -> dict[str, Any]:
+    """Results of a run with these settings on this code that did not come to its end."""
+    path = settings.out / "layers.json"
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text("utf-8"))
+    same = record["environment"] == environment() and record["settings"] == {
+        "width": settings.width,
+        "seeds": settings.seeds,
+        "layers": list(settings.layers),
+    }
+    return record["results"] if same and len(record["results"]) < len(settings.layers) else {}
+
+
 def run(settings: Settings) -> dict[str, Any]:
-    """Measures, prints, writes and returns the record."""
-    results, record = {}, {}
-    for layer in settings.layers:
+    """Measures, prints, writes and returns the record; goes on where a run was interrupted."""
+    results, record = _begun(settings), {}
+    for layer in settings.layers[len(results) :]:
         results[layer] = {
             method: error(layer, method, settings.width, settings.seeds) for method in METHODS
         }

@@ -79,6 +79,27 @@ def test_layers(tmp_path, capsys):
     assert "Relu" in capsys.readouterr().err
 
 
+def test_layers_go_on_where_they_were_interrupted(tmp_path, monkeypatch):
+    asked, broken = [], "Relu"
+
+    def error(layer, method, width, seeds):
+        if layer == broken:
+            raise KeyboardInterrupt
+        asked.append(layer)
+        return 0.5
+
+    monkeypatch.setattr(layers, "error", error)
+    words = f"--width 8 --out {tmp_path} --layers Dense Relu Erf".split()
+    assert layers.main(words) == 130
+    broken = None
+    assert layers.main(words) == 0
+    assert list(dict.fromkeys(asked)) == ["Dense", "Relu", "Erf"]
+    assert len(asked) == 3 * len(layers.METHODS)
+    assert list(written(tmp_path, "layers")["results"]) == ["Dense", "Relu", "Erf"]
+    assert layers.main(words) == 0  # a whole record is measured anew
+    assert len(asked) == 6 * len(layers.METHODS)
+
+
 @pytest.mark.slow
 def test_prediction(tmp_path, capsys):
     record = prediction.run(prediction.Settings(8, 3, tmp_path))
