@@ -200,6 +200,18 @@ def test_model_is_not_a_layer(model):
         ns.feature_map(model, images(3, 5), METHOD, key=KEY)
 
 
+def test_an_unpacked_model():
+    init_fn, apply_fn, kernel_fn = dense()
+    with pytest.raises(TypeError, match=r"If you unpacked a model, give what `stax.serial`"):
+        ns.feature_map((init_fn, apply_fn, kernel_fn), images(3, 5), METHOD, key=KEY)
+
+
+@pytest.mark.parametrize("make", [stax.serial, stax.parallel, lambda f: stax.repeat(f, 2)])
+def test_a_layer_that_was_not_called(make):
+    with pytest.raises(TypeError, match=r"got the function Relu, .*: call it, `Relu\(\.\.\.\)`"):
+        make(stax.Relu)
+
+
 def test_several_outputs():
     model = stax.serial(stax.FanOut(2), stax.parallel(stax.Dense(1), stax.Dense(1)))
     refuse(ValueError, "several outputs; join them", model)
@@ -208,9 +220,11 @@ def test_several_outputs():
 def test_kernels_that_the_map_does_not_have(no_work):
     no_work()
     feature_map = ns.feature_map(dense(), images(3, 5), METHOD, key=KEY, get="nngp")
-    for get in ("ntk", ("nngp", "ntk"), "cov1"):
+    for get in ("ntk", ("nngp", "ntk")):
         with pytest.raises(ValueError, match=r"this feature map has \('nngp',\)"):
             feature_map.kernel_fn(images(3, 5), None, get)
+    with pytest.raises(ValueError, match=r"get='cov1'; known kernels are nngp, ntk"):
+        feature_map.kernel_fn(images(3, 5), None, "cov1")
 
 
 def test_kernel_of_positions(no_work):

@@ -7,6 +7,7 @@ from jax import numpy as jnp
 
 from .._nt import nt
 from .._typing import Array, Inputs
+from ..maps._checks import checked_get
 from ..maps._kernel import named
 
 
@@ -14,7 +15,7 @@ def kernel_of_features(
     feature_map: Any, x1: Inputs, x2: Inputs | None, get: str | Sequence[str] | None
 ):
     """See `EmpiricalFeatureMap.kernel_fn`."""
-    names = feature_map.get if get is None else (get,) if isinstance(get, str) else tuple(get)
+    names = feature_map.get if get is None else checked_get(get)
     missing = [name for name in names if name not in feature_map.get]
     if missing:
         raise ValueError(

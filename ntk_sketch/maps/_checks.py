@@ -16,6 +16,14 @@ from ..stax._shapes import output_shape
 
 def check_model(model) -> None:
     if not isinstance(model, Layer):
+        if isinstance(model, tuple) and len(model) == 3 and all(map(callable, model)):
+            raise TypeError(
+                "model must be a Layer of ntk_sketch.stax, got a tuple of three functions. If you"
+                " unpacked a model, give what `stax.serial` returned: `model = stax.serial(...)`,"
+                " then `init_fn, apply_fn, kernel_fn = model`. A triple of neural_tangents has no"
+                " features: build it with `from ntk_sketch import stax`, or give it a rule by"
+                " `stax.layer(triple, rule)`."
+            )
         raise TypeError(
             f"model must be a Layer of ntk_sketch.stax, got {type(model).__name__}. Build it with"
             " `from ntk_sketch import stax` in place of `from neural_tangents import stax`, or give"

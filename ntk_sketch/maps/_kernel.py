@@ -8,6 +8,7 @@ from typing import Any
 from jax import numpy as jnp
 
 from .._typing import Inputs
+from ._checks import checked_get
 
 
 def kernel_of_features(
@@ -19,7 +20,7 @@ def kernel_of_features(
     **kwargs,
 ):
     """See `FeatureMap.kernel_fn`."""
-    names = feature_map.get if get is None else (get,) if isinstance(get, str) else tuple(get)
+    names = feature_map.get if get is None else checked_get(get)
     missing = [name for name in names if name not in feature_map.get]
     if missing:
         raise ValueError(

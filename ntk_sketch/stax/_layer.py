@@ -144,6 +144,12 @@ def register(
 def _registered(constructor, rule: Any, module: str | None, note: str = "") -> Callable[..., Layer]:
     @functools.wraps(constructor)
     def new_constructor(*args, **kwargs):
+        for given in (*args, *kwargs.values()):
+            if hasattr(given, "plain"):
+                raise TypeError(
+                    f"{constructor.__name__} got the function {given.__name__}, which makes layers,"
+                    f" in place of a layer: call it, `{given.__name__}(...)`."
+                )
         arguments = bound_arguments(constructor, args, kwargs)
         call, name = bound(constructor, arguments), _call_name(constructor.__name__, args, kwargs)
         specified = jax.tree.map(
