@@ -42,7 +42,7 @@ from small_map import x64 as x64
 from ntk_sketch.numerics import _precision
 
 one_context = quick_xla.one_context()
-# JAX makes millions of objects that live for long; by default they are searched again and again.
+# Hundreds of thousands of objects live for long here; by default they are searched very often.
 gc.set_threshold(100_000, 20, 20)
 
 TESTS = Path(__file__).parent
