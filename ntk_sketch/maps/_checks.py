@@ -21,7 +21,8 @@ def check_model(model) -> None:
                 "model must be a Layer of ntk_sketch.stax, got a tuple of three functions. If you"
                 " unpacked a model, give what `stax.serial` returned: `model = stax.serial(...)`,"
                 " then `init_fn, apply_fn, kernel_fn = model`. A triple of neural_tangents has no"
-                " features: build it with `from ntk_sketch import stax`, or give it a rule by"
+                " features: build it with `from ntk_sketch import stax` in place of"
+                " `from neural_tangents import stax`, or give it a rule by"
                 " `stax.layer(triple, rule)`."
             )
         raise TypeError(
