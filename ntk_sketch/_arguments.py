@@ -12,6 +12,7 @@ whether they are pixels, counts or labels.
 import functools
 import numbers
 import operator
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,13 @@ def as_array(x: Any, name: str = "x", wanted: str = "(n, ...)") -> Any:
     if listed and x and all(hasattr(entry, "shape") and np.ndim(entry) > 1 for entry in x):
         raise TypeError(
             f"{name} is a {kind} of {len(x)} arrays; needed: one array {wanted}. Join them with"
-            " np.concatenate; networks of several inputs have no features."
+            " np.concatenate, or where batches are taken give pairs, list(zip(xs, ys)); networks of"
+            " several inputs have no features."
+        )
+    if isinstance(x, str | os.PathLike):
+        raise TypeError(
+            f"{name} must be one array {wanted}, got {kind} {str(x)!r}. Of a file give its array:"
+            f" np.load({str(x)!r}, mmap_mode='r') does not read it into memory."
         )
     if not listed and not hasattr(x, "__array__"):
         raise TypeError(f"{name} must be one array {wanted}, got {kind}.")

@@ -1,8 +1,11 @@
 """Bad input to feature maps: what was given, what is needed, what to do, before any work."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -74,6 +77,14 @@ class TestExamples:
             images(2, 4, 4, 3),
             method,
         )
+        # Channels first, and a layer behind that divides by the number of positions.
+        refuse(
+            ValueError,
+            r"In layer Conv\(4, \(5, 5\)\).*leave outputs of shape .*np\.moveaxis\(x, 1, -1\)",
+            stax.serial(stax.Conv(4, (5, 5)), stax.Relu(), stax.Flatten(), stax.Dense(1)),
+            images(2, 3, 8, 8),
+            method,
+        )
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_not_finite(self, method, value):
@@ -101,6 +112,11 @@ class TestExamples:
     def test_not_an_array(self, method):
         for x in (None, "images", {"x": 1}, dense()):
             with pytest.raises(TypeError, match=r"x must be one array|x has dtype object"):
+                ns.feature_map(dense(), x, method, key=KEY)
+        for x in ("rows.npy", Path("rows.npy")):
+            with pytest.raises(
+                TypeError, match=r"got \w+ 'rows\.npy'.*np\.load\('rows\.npy', mmap"
+            ):
                 ns.feature_map(dense(), x, method, key=KEY)
 
 
@@ -210,6 +226,31 @@ def test_an_unpacked_model():
 def test_a_layer_that_was_not_called(make):
     with pytest.raises(TypeError, match=r"got the function Relu, .*: call it, `Relu\(\.\.\.\)`"):
         make(stax.Relu)
+
+
+def test_rules_that_are_not_rules():
+    triple = tuple(stax.Relu())
+    for rule in (stax.linear, stax.nonlinearity, stax.homogeneous):
+        message = rf"got {rule.__name__} for the rule; .* {rule.__name__}\(triple\)"
+        with pytest.raises(TypeError, match=message):
+            stax.layer(triple, rule)
+    for rule, name in [
+        (stax.linear, "linear"),
+        (stax.nonlinearity, "nonlinearity"),
+        (stax.homogeneous(1), r"homogeneous\(1\)"),
+    ]:
+        with pytest.raises(
+            TypeError, match=rf"{name} makes the rule of a layer, a triple .*register"
+        ):
+            rule(np.tanh)
+    weights = stax.layer(tuple(stax.Dense(1)), stax.linear(stax.Dense(1)))
+    refuse(TypeError, r"Dense\(1\): its apply_fn cannot be called without.*stax\.Weights", weights)
+
+
+def test_functions_of_numpy():
+    for function in (np.tanh, scipy.special.erf):
+        model = stax.serial(stax.Dense(1), stax.ElementwiseNumerical(function, 5), stax.Dense(1))
+        refuse(TypeError, r"write them with jax\.numpy and jax\.scipy, such as jnp\.tanh", model)
 
 
 def test_several_outputs():

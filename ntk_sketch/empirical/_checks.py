@@ -70,10 +70,10 @@ def checked_outputs(network: Network, params: Any, x: jax.ShapeDtypeStruct) -> t
         outputs = jax.eval_shape(_applied, network, params, one)
     except Exception as error:
         error.add_note(
-            f"apply_fn was called on parameters and one example, x of shape {one.shape} and dtype"
-            f" {one.dtype}, with {_words(network.kwargs)}. Layers that draw random numbers need"
-            " their key among these, such as empirical_feature_map(..., rng=key), or their test"
-            " mode; it is then the same for every example."
+            "apply_fn was called as apply_fn(params, x), in this order, on one example, x of shape"
+            f" {one.shape} and dtype {one.dtype}, and {_words(network.kwargs)}. Layers that draw"
+            " random numbers need their key among these, such as empirical_feature_map(...,"
+            " rng=key), or their test mode; it is then the same for every example."
         )
         raise
     if not isinstance(outputs, jax.ShapeDtypeStruct):

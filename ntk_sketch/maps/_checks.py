@@ -75,11 +75,12 @@ def _check_with_nt(model: Layer, shape, dtype, get, constant: float | None, kwar
                 where, cause = _layer_of(init_error), init_error
         if not where:
             raise
-        if "In layer Aggregate(" in where:  # a graph that does not fit: our rule says why
+        # A graph that does not fit, or windows without positions: our rules say why.
+        if "In layer Aggregate(" in where or isinstance(error, ZeroDivisionError):
             model.rule.needs(None, examples.shape, method=VariancesOnly(), **kwargs)
         shape = f"(n, {', '.join(map(str, shape[1:]))})"
         message = f"{where} Neural Tangents refuses inputs of shape {shape}: {cause}"
-        message += _remedy(where, examples, kernels, pattern)
+        message += _remedy(where, error, examples, kernels, pattern)
         kinds = (NotImplementedError, TypeError)
         raise next((k for k in kinds if isinstance(cause, k)), ValueError)(message) from error
     if not all(hasattr(getattr(out, name, None), "shape") for name in get):
@@ -88,8 +89,13 @@ def _check_with_nt(model: Layer, shape, dtype, get, constant: float | None, kwar
         )
 
 
-def _remedy(where: str, examples: jax.ShapeDtypeStruct, kernels, pattern) -> str:
+def _remedy(where: str, error: Exception, examples: jax.ShapeDtypeStruct, kernels, pattern) -> str:
     """Advice for frequent errors of NT that give none; empty for others."""
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return (
+            ". JAX traces the functions of a layer: write them with jax.numpy and jax.scipy, such"
+            " as jnp.tanh for np.tanh."
+        )
     if "In layer Elementwise(" in where:
         return (
             ". A function alone has no kernel in closed form: use stax.ElementwiseNumerical(fn,"

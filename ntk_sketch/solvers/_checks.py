@@ -30,17 +30,17 @@ def check_range(largest: float, dtype: Any, *, so_far: bool = False) -> None:
         )
 
 
-def checked_diag_reg(diag_reg: Any) -> tuple[list[float], bool]:
+def checked_diag_reg(diag_reg: Any, name: str = "diag_reg") -> tuple[list[float], bool]:
     """The values as a list, and whether a sequence was given."""
     values = np.asarray(diag_reg)
     if values.dtype.kind not in "fiu" or values.ndim > 1:
         raise TypeError(
-            f"diag_reg={diag_reg!r}; needed: a number >= 0, or a sequence of such numbers"
+            f"{name}={diag_reg!r}; needed: a number >= 0, or a sequence of such numbers"
         )
     if values.size == 0:
-        raise ValueError("diag_reg is an empty sequence; needed: at least one number >= 0")
+        raise ValueError(f"{name} is an empty sequence; needed: at least one number >= 0")
     if not np.all(np.isfinite(values)) or np.any(values < 0):
-        raise ValueError(f"diag_reg={diag_reg!r}; every value must be finite and >= 0")
+        raise ValueError(f"{name}={diag_reg!r}; every value must be finite and >= 0")
     return [float(v) for v in values.reshape(-1)], values.ndim == 1
 
 

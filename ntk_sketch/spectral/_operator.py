@@ -56,6 +56,11 @@ class Operator:
                 _check_entries(self.sparse.data)
             kept = operator if self.sparse is None else self.sparse
             self._block = lambda v: kept @ v
+        elif hasattr(operator, "kernel_fn"):
+            raise TypeError(
+                "the operator is a feature map; needed: the Gram matrix of its features on"
+                " examples, FeatureGram(feature_map, x)"
+            )
         elif callable(operator):
             if size is None:
                 raise TypeError(

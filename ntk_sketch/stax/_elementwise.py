@@ -16,7 +16,7 @@ from ..features._hidden import HiddenFeatures
 from ..features._windows import union
 from ..identity._specification import Specification
 from ..series._kernel_values import MAX_DEGREE
-from ._rule import Rule
+from ._rule import Rule, check_layer
 
 
 class Nonlinearity(Rule):
@@ -102,6 +102,7 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
         >>> from ntk_sketch import stax
         >>> Erf = stax.register(neural_tangents.stax.Erf, nonlinearity)
     """
+    check_layer(layer, "nonlinearity")
     return Nonlinearity(DualActivation(layer))
 
 
@@ -133,6 +134,7 @@ def homogeneous(degree: float | int) -> Callable[..., Rule]:
     power = int(degree) if float(degree).is_integer() else float(degree)
 
     def rule(layer, *args, **kwargs) -> Rule:
+        check_layer(layer, f"homogeneous({power})")
         return Nonlinearity(DualActivation(layer, degree=power))
 
     return rule

@@ -187,6 +187,13 @@ def layer(layer_or_triple, rule: Rule | None = None):
         >>> model = stax.serial(stax.Dense(1), mine, stax.Dense(1))
     """
     if isinstance(layer_or_triple, tuple):
+        if rule is not None and not isinstance(rule, Rule):
+            name = getattr(rule, "__name__", repr(rule))
+            raise TypeError(
+                f"layer(triple, rule) got {name} for the rule; needed: a Rule. A function that"
+                f" makes rules is called with the triple, {name}(triple), or given to"
+                f" register(constructor, {name})."
+            )
         return Layer(layer_or_triple, rule)
     module = sys._getframe(1).f_globals.get("__name__")
     return _registered(

@@ -13,7 +13,7 @@ from ..features._hidden import HiddenFeatures
 from ..features._position_map import Sources, map_offsets, sources_of, through_map
 from ..identity._specification import Given, Specification, in_dtype
 from ..numerics._precision import float64
-from ._rule import Rule, check_axes
+from ._rule import Rule, check_axes, check_layer
 
 #: Unusual sizes, by which the axes of examples and channels are found in an output.
 _EXAMPLES, _CHANNELS = 1009, 1013
@@ -60,7 +60,14 @@ class Linear(Rule):
 
     def _check_layout(self, space: tuple[int, ...]) -> None:
         shape = (_EXAMPLES, *space, _CHANNELS)
-        out = jax.eval_shape(self._apply, jax.ShapeDtypeStruct(shape, np.float32)).shape
+        try:
+            out = jax.eval_shape(self._apply, jax.ShapeDtypeStruct(shape, np.float32)).shape
+        except Exception as error:
+            raise TypeError(
+                f"{self.name}: its apply_fn cannot be called without parameters, as apply_fn((), x)"
+                f" ({error}). stax.linear is the rule of layers without weights; a layer with"
+                " weights takes stax.Weights."
+            ) from error
         if len(out) < 2 or out[0] != _EXAMPLES or out[-1] != _CHANNELS:
             letters = {_EXAMPLES: "n", _CHANNELS: "channels"}
             given, made = (
@@ -149,6 +156,7 @@ def linear(layer, *args: Any, **kwargs: Any) -> Rule:
         >>> Index = stax.register(nt.stax.Index, stax.linear)
         >>> model = stax.serial(stax.Conv(1, (3,)), Index(stax.Slice[:, ::-1]), stax.Relu())
     """
+    check_layer(layer, "linear")
     return Linear(layer)
 
 

@@ -206,6 +206,16 @@ class WithMethod(Rule):
         return method if method.everywhere else self.method
 
 
+def check_layer(layer, rule: str) -> None:
+    """Refuses what is not a layer, given to a function that makes rules."""
+    if not (isinstance(layer, tuple) and len(layer) == 3 and all(map(callable, layer))):
+        raise TypeError(
+            f"{rule} makes the rule of a layer, a triple (init_fn, apply_fn, kernel_fn), got"
+            f" {layer!r}. Use it as layer(triple, {rule}(triple)), or as"
+            f" register(constructor, {rule})."
+        )
+
+
 def check_axes(name: str, shape, batch_axis: int, channel_axis: int) -> None:
     """Refuses layouts other than batch first and channels last."""
     ndim = len(shape)

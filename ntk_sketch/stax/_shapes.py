@@ -42,7 +42,8 @@ def _output_shape(layer: Layer, shape):
         raise ValueError(
             f"In layer {layer.name}. Inputs of shape {_plain(shape)} leave outputs of shape"
             f" {_plain(shapes[0])}: a window is larger than its input, or a slice selects none of"
-            " it. Give larger inputs, or pad with padding='SAME'."
+            " it. Give larger inputs, or pad with padding='SAME'. The channels of inputs are their"
+            " last axis: channels that come first are moved by np.moveaxis(x, 1, -1)."
         )
     return _plain(shapes[0])
 

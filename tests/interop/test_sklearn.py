@@ -1,5 +1,7 @@
 """Estimators: scikit-learn's own checks, and agreement with the library's functions."""
 
+import importlib
+import importlib.util
 import pickle
 
 import counting
@@ -223,11 +225,32 @@ def test_images_and_models_of_ones_own():
     assert own.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.85
 
 
+def test_the_default_width_of_a_small_table_is_its_rows(table):
+    """Warnings would be errors. A width that was asked for and is not there is told."""
+    x, y = table
+    for rows in (17, 40):
+        assert NTKRegressor(depth=1).fit(x[:rows], y[:rows]).feature_map_.n_features["ntk"] == rows
+    with pytest.warns(UserWarning, match="width 41 asked for, 40 used"):
+        NTKRegressor(41, depth=1).fit(x[:40], y[:40])
+    random = NTKRegressor(depth=1, method="random_features").fit(x[:40], y[:40])
+    assert random.feature_map_.n_features["ntk"] > 1024
+
+
+@pytest.mark.parametrize("extra", ["sklearn", "flax"])
+def test_without_the_library(extra, monkeypatch):
+    module = importlib.import_module(f"ntk_sketch.interop.{extra}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = rf'interop\.{extra} needs {extra}, which is not installed: pip install "ntk-sketch\['
+    with pytest.raises(ModuleNotFoundError, match=message):
+        importlib.reload(module)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"alpha": "aic"}, "alpha must be one of gcv, loo"),
-        ({"alpha": -1.0}, "diag_reg"),
+        ({"alpha": -1.0}, "alpha=-1.0; every value must be finite and >= 0"),
+        ({"alpha": [0.1, np.nan]}, "alpha=.*finite and >= 0"),
         ({"activation": "swish"}, "activation must be one of"),
         ({"activation": stax.Relu()}, "what makes a layer"),
         ({"method": "magic"}, "method must be one of"),

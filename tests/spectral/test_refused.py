@@ -9,10 +9,13 @@ import scipy.sparse
 from jax import numpy as jnp
 from small_operators import dense_operator
 
+import ntk_sketch as ns
+from ntk_sketch import stax
 from ntk_sketch.spectral import log_determinant, trace_of_function
 
 KEY = jax.random.key(0)
 A = dense_operator(12)
+FEATURES = ns.feature_map(stax.Dense(1), np.ones((2, 3), np.float32), ns.Exact(), key=KEY)
 
 
 def test_operators():
@@ -29,6 +32,7 @@ def test_operators():
         (jnp.eye(3) * jnp.inf, ValueError, "products with the operator are NaN or infinite"),
         (A + np.triu(A), ValueError, r"not symmetric: uᵀ A v = .*\(A \+ A.T\) / 2"),
         (lambda v: v, TypeError, "give size=n, its length"),
+        (FEATURES, TypeError, r"is a feature map; .* FeatureGram\(feature_map, x\)"),
     ]:
         with pytest.raises(error, match=message):
             log_determinant(operator, key=KEY)

@@ -5,6 +5,10 @@ NTKRegressor    ridge regression and Gaussian process on these features
 NTKClassifier   the same on classes
 """
 
+from .._extras import check_installed
+
+check_installed("sklearn", "sklearn")
+
 from ._classifier import NTKClassifier as NTKClassifier
 from ._features import NTKFeatures as NTKFeatures
 from ._regressor import NTKRegressor as NTKRegressor

@@ -36,7 +36,7 @@ class NetworkEstimator(BaseEstimator):
 
     def __init__(
         self,
-        n_components: int = 1024,
+        n_components: int | None = None,
         *,
         depth: int = 2,
         activation: Any = "relu",
@@ -72,17 +72,17 @@ class NetworkEstimator(BaseEstimator):
         found = validate_data(self, X, y, **options)
         return (Rows(found[0]), found[1]) if isinstance(found, tuple) else Rows(found)
 
-    def _plan(self, n_features: int) -> Plan:
-        shape = image_shape_of(self.image_shape, n_features)
+    def _plan(self, rows: Rows) -> Plan:
+        shape = image_shape_of(self.image_shape, rows.shape[1])
         vectors, model = self.model is None and shape is None, self.model
         if model is None:
             model = network_of(self.depth, self.activation, self.W_std, self.b_std, shape)
-        method = method_of(self.method, self.n_components, vectors)
+        method = method_of(self.method, self.n_components, vectors, len(rows))
         return Plan(model, method, None if shape is None else Images(shape))
 
     def _map_of(self, rows: Rows, rescaled: Rescaled | None = None) -> FeatureMap:
         """A feature map with landmarks from these rows."""
-        plan = self._plan(rows.shape[1])
+        plan = self._plan(rows)
         rng = check_random_state(self.random_state)
         key = jax.random.key(int(rng.randint(np.iinfo(np.int32).max)))
         sample = rows.sample(_SAMPLE, rng)

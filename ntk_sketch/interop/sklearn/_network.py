@@ -21,6 +21,9 @@ from ...methods import (
 )
 from ...stax import Layer
 
+#: `n_components` where it is None.
+_WIDTH = 1024
+
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "abs": stax.Abs,
     "erf": stax.Erf,
@@ -79,15 +82,18 @@ def network_of(
     return stax.serial(*layers, stax.Dense(1, W_std, b_std))
 
 
-def method_of(method: Any, n_components: Any, vectors: bool) -> Method:
+def method_of(method: Any, n_components: Any, vectors: bool, rows: int) -> Method:
     """The method of this name or object.
 
     Args:
+      n_components: width, or None.
       vectors: whether the net takes vectors and none of its layers has its own method.
+      rows: number of them.
     """
     if isinstance(method, Method):
         return method
-    n_components = checked_integer(n_components, "n_components")
+    if n_components is not None:
+        checked_integer(n_components, "n_components")
     if not isinstance(method, str):
         raise TypeError(
             f"method={method!r}; needed: one of {tuple(METHODS)}, or a method of ntk_sketch, such"
@@ -95,8 +101,8 @@ def method_of(method: Any, n_components: Any, vectors: bool) -> Method:
         )
     checked_choice(method, "method", tuple(METHODS))
     if method == "nystroem" and vectors:
-        return Nystroem(n_components, scope="network")
-    return METHODS[method](n_components)
+        return Nystroem(n_components or min(_WIDTH, rows), scope="network")
+    return METHODS[method](n_components or _WIDTH)
 
 
 def image_shape_of(image_shape: Any, n_features: int) -> tuple[int, ...] | None:

@@ -14,6 +14,7 @@ from ..._arguments import checked_choice, checked_integer
 from ..._typing import KERNELS
 from ...maps import FeatureMap
 from ...solvers import GCV, GramState, LeaveOneOut, RidgeSolution, accumulate, solve
+from ...solvers._checks import checked_diag_reg
 from ...streaming import stream
 from ._estimator import NetworkEstimator, digits, on_host
 from ._learning import RELEVANCES, Rescaled, relevance_root
@@ -41,7 +42,7 @@ class RidgeEstimator(NetworkEstimator):
 
     def __init__(
         self,
-        n_components: int = 1024,
+        n_components: int | None = None,
         *,
         alpha: Any = "gcv",
         fit_intercept: bool = True,
@@ -173,6 +174,7 @@ class RidgeEstimator(NetworkEstimator):
             checked_choice(self.alpha, "alpha", ("gcv", "loo"))
             options["diag_reg"] = _PATH
         else:
+            checked_diag_reg(self.alpha, "alpha")
             options["diag_reg"] = self.alpha
         if np.ndim(options["diag_reg"]):
             options["select"] = self._selector(rows, targets, weights)
@@ -204,7 +206,7 @@ class RidgeEstimator(NetworkEstimator):
         """A key of all that the statistics depend on; None if the random state is no integer."""
         if not isinstance(self.random_state, int | np.integer):
             return None
-        plan = self._plan(rows.shape[1])
+        plan = self._plan(rows)
         of_targets = digest_of(targets) if weights is None else digest_of(targets, weights)
         settings = (self.kernel, int(self.random_state), self.batch_size, plan.preprocess)
         return (rows.digest(), of_targets, plan.model.specification, plan.method, *settings)
