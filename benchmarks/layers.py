@@ -88,7 +88,7 @@ NETS = {
     "ConvLocal": lambda: linear(stax.ConvLocal(4, (3, 3), padding="SAME")),
     "Flatten": lambda: to_vectors(stax.Flatten()),
     "Dropout": lambda: linear(stax.Dropout(0.7)),
-    "LayerNorm": lambda: linear(stax.LayerNorm()),
+    "LayerNorm": lambda: linear(stax.Dense(4, 1.1), stax.LayerNorm()),
     "AvgPool": lambda: linear(stax.AvgPool((2, 2), (2, 2))),
     "SumPool": lambda: linear(stax.SumPool((2, 2), (2, 2))),
     "GlobalAvgPool": lambda: to_vectors(stax.GlobalAvgPool()),
@@ -113,7 +113,7 @@ NETS = {
     "Gaussian": lambda: nonlinear(stax.Gaussian()),
     "Gelu": lambda: nonlinear(stax.Gelu()),
     "Hermite (its formula assumes inputs of unit variance)": lambda: (
-        stax.serial(stax.LayerNorm(), stax.Hermite(3), stax.Dense(1)),
+        stax.serial(stax.Dense(4, 1.1), stax.LayerNorm(), stax.Hermite(3), stax.Dense(1)),
         VECTORS,
     ),
     "LeakyRelu": lambda: nonlinear(stax.LeakyRelu(0.1)),

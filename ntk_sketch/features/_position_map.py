@@ -35,14 +35,38 @@ class Sources(NamedTuple):
     weight: Any
 
     def weighted(self, fn: Callable[[Array], Array], dtype) -> "Sources":
-        """The same sources with the weights of `fn`."""
-        count = math.prod(self.space)
-        matrix = fn(jnp.eye(count, dtype=dtype).reshape(count, *self.space, 1))
-        matrix = matrix.reshape(count, *self.source.shape[1::-1])
+        """The same sources with the weights of `fn`.
+
+        Inputs that no output has in common share a unit vector, as in estimating sparse Jacobian
+        matrices (Curtis, Powell and Reid 1974): `fn` is applied to as many vectors as the outputs
+        have terms, or a few more.
+        """
+        colours = self._colours()
+        units = np.arange(colours.max(initial=0) + 1)[:, None] == colours
+        found = fn(jnp.asarray(units, dtype).reshape(len(units), *self.space, 1))
+        found = found.reshape(len(units), *self.source.shape[1::-1])
         taps, outputs, _ = self.source.shape
         u, s = np.arange(taps)[:, None, None], np.arange(outputs)[None, :, None]
-        weight = matrix[np.maximum(self.source, 0), s, u]
+        weight = found[colours[np.maximum(self.source, 0)], s, u]
         return self._replace(weight=jnp.where(self.source >= 0, weight, 0))
+
+    def _colours(self) -> np.ndarray:
+        """A number for each input, such that the inputs of an output have different ones."""
+        groups = self.source.reshape(-1, self.source.shape[-1])
+        colours = np.full(math.prod(self.space), -1)
+        if groups.shape[1] > 1:  # the first free number for one input after the other
+            taken: list[set[int]] = [set() for _ in groups]
+            belongs: list[list[int]] = [[] for _ in colours]
+            for group, sources in enumerate(groups):
+                for source in sources[sources >= 0]:
+                    belongs[source].append(group)
+            for source, own in enumerate(belongs):
+                used = set().union(*(taken[group] for group in own))
+                colour = next(c for c in itertools.count() if c not in used)
+                colours[source] = colour
+                for group in own:
+                    taken[group].add(colour)
+        return np.maximum(colours, 0)
 
     def masks(self, mask: Array) -> Array:
         """Which outputs are masked (n, *outputs), from `mask` (n, *space).

@@ -11,6 +11,7 @@ from .._arguments import checked_inputs
 from .._typing import Array, Inputs, Shape
 from ..features._features import Features
 from ..features._hidden import joined
+from ..numerics._compiling import explained
 from ..numerics._cost import Cost, product_cost
 from ..numerics._precision import canonical, on_device
 from ._batches import batch_within, usual_budget
@@ -81,9 +82,10 @@ class FeatureMap(Parts):
         x = checked_inputs(x, shape=self.input_shape, values=False)
         kwargs = self._call_arguments(kwargs)
         static = (self._input_offsets, self.get, self.dtype)
-        return _features(
-            self.transform, self.views, on_device(x), *static, kwargs, self._mask_constant
-        )
+        with explained():
+            return _features(
+                self.transform, self.views, on_device(x), *static, kwargs, self._mask_constant
+            )
 
     def _call_arguments(self, kwargs: dict) -> dict:
         check_same(kwargs.pop("mask_constant", None), self._mask_constant)

@@ -29,7 +29,7 @@ from ._checks import (
 from ._ends import enter
 from ._feature_map import FeatureMap
 from ._masks import checked_constant, without_marks
-from ._pairs import warn_of_pairs
+from ._pairs import bytes_of_pairs, warn_of_pairs
 from ._scale import check_scale
 from ._views import Views, preprocessed
 
@@ -125,9 +125,11 @@ def feature_map(
     rule = rule_under(model, method)
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
-    warn_of_pairs(model.rule, offsets, shape, dtype, stacklevel=2)
+    looks = rule.looks_at_data(own) and not abstract
+    pairs = bytes_of_pairs(rule, None, shape, dtype, own, **kwargs)
+    warn_of_pairs(pairs, shape, len(x) if looks else 0, stacklevel=2)
     entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets, mask_constant=constant)
-    if rule.looks_at_data(own) and not abstract:
+    if looks:
         with _of_numbers(x):  # numbers even while a map is made under jit
             features = _entered(on_device(x, dtype), "ntk" in get, offsets, constant, str(given))
     else:

@@ -11,8 +11,8 @@ from .._arguments import root_mean_squares
 from ..activations import DualActivation
 from ..numerics._precision import USE_FLOAT64, float64, on_device
 from ..stax import Layer
-from ._diagonals import variance_program, variances_at_output
-from ._pairs import are_many, bytes_of_pairs
+from ._diagonals import bytes_of_variances, variance_program, variances_at_output
+from ._pairs import are_many
 
 #: Examples with root mean squares outside of this range are checked; standardised ones are near 1.
 _USUAL = (1 / 30, 30)
@@ -42,9 +42,9 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     smallest, largest = sizes[place]
     if not largest or (_USUAL[0] <= smallest and largest <= _USUAL[1]):
         return
-    program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype)
-    if are_many(bytes_of_pairs(model.rule, program[1], tuple(x.shape), np.float64)):
+    if are_many(bytes_of_variances(model.specification, (2, *x.shape[1:]), "float64")):
         return
+    program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype)
     nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
     if all(node.degree is not None for node in nodes if _is_dual(node)):
         return

@@ -1,5 +1,6 @@
 """Compiler options on a CPU, where XLA's defaults suit only programs that run for long."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -16,6 +17,12 @@ _QUICKLY: dict[str, Any] = {"xla_llvm_disable_expensive_passes": True}
 
 #: The same, for versions of XLA that have it; others (that of JAX 0.12) refuse to compile with it.
 _OLDER_QUICKLY: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+
+_NOTE = (
+    "This version of JAX cannot compile a function that holds an array of NumPy, such as lambda u:"
+    " jnp.polyval(c, u), in both float32 and float64. Write jnp.asarray(c) inside of the function"
+    " in place of c."
+)
 
 #: What XLA said of these, if it refused them.
 _refused: list[str] = []
@@ -73,6 +80,25 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
         return quick(False)(*args)
 
     return call
+
+
+@contextlib.contextmanager
+def explained():
+    """Adds a note to an error of JAX 0.8 to 0.10 that does not name its cause.
+
+    They keep the dtype in which they first saw an array of NumPy that a function holds: a program
+    in the other one of float32 and float64 is then not valid.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "Cannot lower jaxpr with verifier errors" in str(error) and not _has(error, _NOTE):
+            error.add_note(_NOTE)
+        raise
+
+
+def _has(error: Exception, note: str) -> bool:
+    return note in getattr(error, "__notes__", ())
 
 
 def compiled_to_stream(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -1,5 +1,6 @@
 """Memory that a function needs, counted on its jaxpr."""
 
+import collections
 import math
 
 import jax
@@ -28,14 +29,18 @@ def _peak(jaxpr, of) -> int:
     for variable in jaxpr.outvars:
         if not isinstance(variable, jex_core.Literal):
             last_use[variable] = len(jaxpr.eqns)
+    freed_at = collections.defaultdict(list)
+    inputs = {*jaxpr.invars, *jaxpr.constvars}
+    for variable, number in last_use.items():
+        if variable not in inputs:
+            freed_at[number].append(variable)
     alive = peak = 0
     for number, equation in enumerate(jaxpr.eqns):
         inner = max((_peak(j, of) for j in subjaxprs(equation)), default=0)
         outputs = sum(of(v.aval) for v in equation.outvars)
         alive += outputs
         peak = max(peak, alive - outputs + max(inner, outputs))
-        freed = [v for v, last in last_use.items() if last == number and v not in jaxpr.invars]
-        alive -= sum(of(v.aval) for v in freed if v not in jaxpr.constvars)
+        alive -= sum(of(v.aval) for v in freed_at[number])
         alive -= sum(of(v.aval) for v in equation.outvars if v not in last_use)
     return peak
 

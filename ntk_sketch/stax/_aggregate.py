@@ -20,7 +20,7 @@ from ..features._position_pairs import (
     through_weights,
 )
 from ..identity._specification import Specification
-from ._rule import Rule, check_axes, check_positions
+from ._rule import MATRICES, Rule, check_axes, check_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +142,10 @@ class Aggregate(Rule):
         exact = positions(space) <= method.max_positions_all_pairs
         return pair_offsets(space, self.graphs.along(space), offsets, exact=exact)
 
-    def compared_pairs(self, shape):
+    def covariances(self, offsets, shape, *, method, **kwargs):
         along = self.graphs.along(tuple(shape[1:-1]))
-        return math.prod(shape[1:-1]) * math.prod(shape[1 + axis] for axis in along)
+        sizes = (shape[1 + axis] for axis in along)
+        return MATRICES * math.prod(shape[1:-1]) * math.prod(sizes)
 
     def fit(self, features, *, method, offsets, key, pattern=None):
         exact = positions(features.space) <= method.max_positions_all_pairs

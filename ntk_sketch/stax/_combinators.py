@@ -2,18 +2,22 @@
 
 import contextlib
 import functools
+import math
 
 import equinox as eqx
 import jax
 
 from .._typing import PRNGKey
 from ..features._hidden import is_abstract
-from ..numerics._compiling import fitting_jit
+from ..numerics._compiling import explained, fitting_jit
 from ._compression import compresses, compression, wanted_before
 from ._layer import Layer, as_layer
 from ._rule import Positions, Rule, Transform
 from ._sample import abstracted, advance, shapes_after
 from ._shapes import finite_shape, output_shape
+
+#: Bands of covariances at the input of a layer: K and Θ.
+_BANDS = 2
 
 
 class Combinator(Rule):
@@ -47,7 +51,8 @@ class Combinator(Rule):
     def at(self, index: int):
         """Adds the layer's number and name to errors that arise in it."""
         try:
-            yield self.rules[index]
+            with explained():
+                yield self.rules[index]
         except Exception as error:
             name = self.layers[index].name
             error.add_note(f"In layer {index + 1} of {len(self.layers)}, {name}.")
@@ -94,12 +99,13 @@ class Serial(Combinator):
                 return rule.makes_patches
         return True
 
-    def compared_pairs(self, shape):
-        compared = 0
-        for layer, rule in zip(self.layers, self.rules if self.compares else (), strict=False):
-            compared = max(compared, rule.compared_pairs(shape))
-            shape = output_shape(layer, shape)
-        return compared
+    def covariances(self, offsets, shape, *, method, **kwargs):
+        shapes, needed = self.plan(offsets, shape, method, kwargs)
+        found = [_band(*at) for at in zip(shapes, needed, strict=True)]
+        layers = zip(self.rules, self.methods(method), needed[1:], shapes, strict=False)
+        for rule, own, wanted, into in layers:
+            found.append(rule.covariances(wanted, into, method=own, **taken(rule, kwargs)))
+        return max(found)
 
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.plan(offsets, shape, method, kwargs)[1][0]
@@ -217,9 +223,12 @@ class Parallel(Combinator):
         # Positions kept in one branch are changed by the layers after the branches.
         return "kept" if "kept" in positions else positions[0]
 
-    def compared_pairs(self, shape):
-        branches = zip(self.rules, shape, strict=True)
-        return max([0, *(rule.compared_pairs(into) for rule, into in branches)])
+    def covariances(self, offsets, shape, *, method, **kwargs):
+        branches = zip(self.rules, self.methods(method), offsets, shape, strict=True)
+        return sum(
+            rule.covariances(wanted, into, method=own, **taken(rule, kwargs))
+            for rule, own, wanted, into in branches
+        )
 
     def before_flatten(self):
         return Parallel(self.layers, [rule.before_flatten() for rule in self.rules])
@@ -275,6 +284,13 @@ def _split(key: PRNGKey, count: int) -> tuple[PRNGKey, ...]:
 def _apart(key: PRNGKey) -> PRNGKey:
     """A key that differs from those of all layers, for the compression before a layer."""
     return jax.random.fold_in(key, 2**31 - 1)
+
+
+def _band(shape, offsets) -> int:
+    """Numbers of K and Θ of one example at these offsets. Branches have lists of both."""
+    if isinstance(offsets, list):
+        return sum(_band(*branch) for branch in zip(shape, offsets, strict=True))
+    return 0 if offsets is None else _BANDS * math.prod([*shape[1:-1], *map(len, offsets)])
 
 
 def _count(features) -> int:

@@ -127,22 +127,29 @@ class Landmarks(eqx.Module):
 
 
 def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
-    """Both kernels (n, P, m), of all positions of `x` with the positions `place` of `z`."""
+    """Both kernels (n, P, m), of all positions of `x` with the positions `place` of `z`.
+
+    Pairs of positions are formed for one example of `z` after the other: n P² numbers at a time.
+    """
     example, position = place
 
-    def gram(a, b):
-        return jnp.einsum("nuc,evc->nuev", a, b, precision="highest")
+    def dot(a, b):
+        return jnp.einsum("nuc,vc->nuv", a, b, precision="highest")
 
-    def total(products):
-        return jnp.sum(products, axis=(1, 3))[:, None, example]
+    def sums(one: Sides) -> tuple[Array, Array | None]:
+        """`D` and `D_Θ` of all examples of `x` with one of `z`, (n,) each."""
+        keys, values = dot(x.keys, one.keys), dot(x.values, one.values)
+        shared = jnp.sum(keys * values, (1, 2))
+        if x.keys_ntk is None or one.keys_ntk is None:
+            return shared, None
+        keys_ntk, values_ntk = dot(x.keys_ntk, one.keys_ntk), dot(x.values_ntk, one.values_ntk)
+        return shared, jnp.sum(keys * values_ntk + values * keys_ntk, (1, 2))
 
-    keys, values = gram(x.keys, z.keys), gram(x.values, z.values)
-    shared, own = total(keys * values), keys[:, :, example, position]
+    shared, mixed = jax.tree.map(lambda k: k.T[:, None, example], jax.lax.map(sums, z))
+    own = dot(x.keys, z.keys[example, position])
     if x.keys_ntk is None or z.keys_ntk is None:
         return shared * own, None
-    keys_ntk, values_ntk = gram(x.keys_ntk, z.keys_ntk), gram(x.values_ntk, z.values_ntk)
-    mixed = total(keys * values_ntk + values * keys_ntk)
-    own_ntk = keys_ntk[:, :, example, position]
+    own_ntk = dot(x.keys_ntk, z.keys_ntk[example, position])
     return shared * own, mixed * own + shared * (own_ntk + 4 * own)
 
 

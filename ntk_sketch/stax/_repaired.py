@@ -2,6 +2,10 @@
 
 import functools
 from collections.abc import Callable
+from math import factorial
+
+import numpy as np
+from jax import numpy as jnp
 
 from .._nt import nt_stax
 
@@ -32,3 +36,21 @@ def ConvLocal(*args, **kwargs):
 def DotGeneral(*, lhs=None, rhs=None, **kwargs):
     """NT's layer, but the identity without a factor, where NT calls `jax.numpy.array(None)`."""
     return nt_stax.DotGeneral(lhs=lhs, rhs=1.0 if lhs is None and rhs is None else rhs, **kwargs)
+
+
+@functools.wraps(nt_stax.Hermite)
+def Hermite(degree):
+    """NT's layer, but in the dtype of its inputs. NT's coefficients are float64 of NumPy, which JAX
+    0.8 to 0.10 cannot compile in two dtypes.
+    """
+    init_fn, apply_fn, kernel_fn = nt_stax.Hermite(degree)
+    coefficients = np.polynomial.hermite_e.herme2poly([0] * degree + [1]) / factorial(degree) ** 0.5
+    numbers = coefficients[::-1].tolist()
+
+    def polynomial(x):
+        return functools.reduce(
+            lambda value, number: value * x + number, numbers, jnp.zeros_like(x)
+        )
+
+    layer = nt_stax.Elementwise(polynomial)
+    return init_fn, functools.wraps(apply_fn)(layer[1]), kernel_fn

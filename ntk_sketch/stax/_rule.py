@@ -12,6 +12,11 @@ from ..methods import Method
 Transform: TypeAlias = Callable[..., Any]
 
 
+#: Matrices over pairs of positions held at once where a layer compares positions: attention
+#: weights, K, Θ and a product.
+MATRICES = 4
+
+
 #: How a layer acts on positions, see `Rule`.
 Positions: TypeAlias = Literal["kept", "pooled", "flattened", "expanded"]
 
@@ -98,9 +103,12 @@ class Rule:
         """The rule to use if positions are flattened next."""
         return self
 
-    def compared_pairs(self, shape: Any) -> int:
-        """The largest number of pairs of positions of an example that the layer compares."""
-        return math.prod(shape[1:-1]) ** 2 if self.compares else 0
+    def covariances(self, offsets: Any, shape: Any, *, method: Method, **kwargs: Any) -> int:
+        """About the largest number of covariances of one example that are held at once, between the
+        input of the layer and its output. Arguments are those of `needs`.
+        """
+        del offsets, method, kwargs
+        return MATRICES * math.prod(shape[1:-1]) ** 2 if self.compares else 0
 
     def looks_at_data(self, method: Method) -> bool:
         """Whether `fit` needs the features of a sample, not only their shapes."""
@@ -187,8 +195,9 @@ class WithMethod(Rule):
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.rule.needs(offsets, shape, method=self.own_method(method), **kwargs)
 
-    def compared_pairs(self, shape):
-        return self.rule.compared_pairs(shape)
+    def covariances(self, offsets, shape, *, method, **kwargs):
+        own = self.own_method(method)
+        return self.rule.covariances(offsets, shape, method=own, **kwargs)
 
     def looks_at_data(self, method):
         return self.rule.looks_at_data(self.own_method(method))

@@ -4,15 +4,20 @@ import math
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from ..features._hidden import of_examples
 from ..numerics._compiling import fitting_jit
-from ..numerics._memory import array_bytes
+from ..numerics._memory import array_bytes, peak_bytes
 from ._rule import Transform
 
-#: A sample is transformed in parts whose features take about this many bytes.
-_PART_BYTES = 2**26
+#: A sample is transformed in parts whose features take about so many bytes, and in smaller ones if
+#: computing them takes more than the second number.
+_PART_BYTES, _PEAK_BYTES = 2**26, 2**30
+
+#: Call-time arguments with one entry for each example.
+PER_EXAMPLE = frozenset({"pattern"})
 
 
 def shapes_after(transform: Transform, shapes, **kwargs):
@@ -21,26 +26,36 @@ def shapes_after(transform: Transform, shapes, **kwargs):
 
 
 def advance(transform: Transform, sample, shapes, **kwargs):
-    """A sample's features after `transform`, computed in parts if they are large; `shapes` are
-    those of the result.
+    """A sample's features after `transform`, computed in parts if they, or what is computed on the
+    way to them, are large; `shapes` are those of the result.
     """
     examples = jax.tree.leaves(sample)[0].shape[0]
-    # Call-time arguments may belong to examples, so that the sample cannot be split.
-    share = (
-        1
-        if kwargs
-        else min(_PART_BYTES / max(sum(map(array_bytes, jax.tree.leaves(shapes))), 1), 1)
-    )
-    size, parts = math.ceil(examples * share), []
+    own = {name: value for name, value in kwargs.items() if name in PER_EXAMPLE}
+    size, parts = examples, []
+    # Other call-time arguments may belong to examples, so that the sample cannot be split.
+    if len(own) == len(kwargs) and all(isinstance(a, jax.Array | np.ndarray) for a in own.values()):
+        size = _part(transform, sample, shapes, own)
     if size == examples:
         return _call_jitted(transform, sample, kwargs)
     for start in range(0, examples, size):
         # All parts have one shape, for one compilation; the last one overlaps.
         first = min(start, examples - size)
-        part = of_examples(lambda leaf, first=first: leaf[first : first + size], sample)
-        done = _call_jitted(transform, part, kwargs)
+        rows = slice(first, first + size)
+        part = of_examples(lambda leaf, rows=rows: leaf[rows], sample)
+        given = {name: value[rows] for name, value in own.items()}
+        done = _call_jitted(transform, part, given)
         parts.append(of_examples(lambda leaf, cut=start - first: leaf[cut:], done))
     return of_examples(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _part(transform: Transform, sample, shapes, kwargs) -> int:
+    """Number of examples of a part."""
+    examples = jax.tree.leaves(sample)[0].shape[0]
+    dynamic, static = eqx.partition((transform, sample, kwargs), eqx.is_array)
+    peak = peak_bytes(lambda arrays: _call_jitted(*eqx.combine(arrays, static)), dynamic)
+    result = sum(map(array_bytes, jax.tree.leaves(shapes)))
+    share = min(_PART_BYTES / max(result, 1), _PEAK_BYTES / peak, 1)
+    return math.ceil(examples * share)
 
 
 def abstracted(features):

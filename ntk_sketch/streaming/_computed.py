@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from .._typing import KERNELS
 from ..identity._structure import is_abstract_array, once_per_structure
-from ..numerics._compiling import compiled_to_stream
+from ..numerics._compiling import compiled_to_stream, explained
 from ..parallel._devices import ONE, Devices
 from ..parallel._mesh import AXES, on_every, shard_map, split_rows
 from ._blocks import Block
@@ -90,7 +90,8 @@ def _masked_features(
         shardings = {"in_shardings": (every, rows, every), "out_shardings": (rows, rows)}
         program = jax.jit(shard_map(share, mesh, *specs), **shardings)
     n_real = jax.ShapeDtypeStruct((), jnp.int32)
-    return compiled_to_stream(program.lower(dynamic, x, n_real))
+    with explained():
+        return compiled_to_stream(program.lower(dynamic, x, n_real))
 
 
 def computed(

@@ -152,6 +152,21 @@ def test_sources_are_found_once():
     )
 
 
+@pytest.mark.parametrize("name", ["scaled", "moving mean", "all"])
+def test_weights_by_few_vectors(name):
+    """As many as an output has inputs, not one for each position."""
+    weights, given = jnp.asarray(RNG.normal(size=(4, 4))), []
+    fn, few = {
+        "scaled": (lambda x: 0.7 * x, 1),
+        "moving mean": (lambda x: x[:, 1:] + 0.3 * x[:, :-1] + 0 * weights[0, 0], 2),
+        "all": (lambda x: jnp.einsum("nhwc,hk->nkwc", x, weights), 4),
+    }[name]
+    sources = sources_of(fn, (4, 5))
+    found = sources.weighted(lambda x: given.append(len(x)) or fn(x), jnp.float64)
+    assert given == [few]
+    np.testing.assert_allclose(found.weight, sources.weight, rtol=1e-12)
+
+
 def test_weights_under_a_trace():
     """The same inputs with other weights, which are differentiated."""
     sources = sources_of(lambda x: jnp.cumsum(2.0 * x, axis=1), (3,))

@@ -1,12 +1,14 @@
 """Memory for covariances of pairs of positions is counted before any long work."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.maps import _diagonals, _scale
+from ntk_sketch.maps import _diagonals, _pairs, _scale
 from ntk_sketch.maps._pairs import bytes_of_pairs
 
 KEY = jax.random.key(0)
@@ -71,6 +73,35 @@ def test_exact_diagonals_say_it_too():
 def test_a_graph_along_one_axis_of_two():
     """Pairs of 2,000 vertices, at each of 50 other positions."""
     rule = stax.Aggregate(aggregate_axis=1).rule
-    shape = (3, 2000, 50, 7)
-    assert rule.compared_pairs(shape) == 2000**2 * 50
-    assert bytes_of_pairs(rule, ((0,), (0,)), shape, np.float32) == 4 * 4 * 2000**2 * 50
+    shape, method = (3, 2000, 50, 7), ns.RandomFeatures(4)
+    assert rule.covariances(None, shape, method=method) == 4 * 2000**2 * 50
+    assert bytes_of_pairs(rule, None, shape, np.float32, method) == 4 * 4 * 2000**2 * 50
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("nested", [False, True])
+def test_positions_that_a_layer_adds(nested):
+    """64 · 127 offsets at the 256 · 256 positions of an enlarged image, K and Θ in float32."""
+    shape = jax.ShapeDtypeStruct((1, 4, 4, 3), np.float32)
+    layers = stax.ImageResize((-1, 256, 256, -1), "linear"), stax.AvgPool((64, 64))
+    if nested:
+        layers = stax.FanOut(1), stax.parallel(stax.serial(*layers)), stax.FanInSum()
+    with (
+        pytest.warns(UserWarning, match=r"\(n, 4, 4, 3\) need .*about 4,064 MiB for every"),
+        pytest.raises(AssertionError, match="work was begun"),
+    ):
+        ns.feature_map(pooled(*layers), shape, ns.RandomFeatures(4), key=KEY)
+
+
+def test_a_sample_of_many(monkeypatch):
+    """6 · 11 offsets at 12 · 12 positions, K and Θ in float32, of 30 images."""
+    monkeypatch.setattr(_pairs, "_USUAL_BYTES_OF_SAMPLE", 2e6)
+    model = pooled(stax.AvgPool((6, 6)))
+    x = np.random.default_rng(0).normal(size=(30, 12, 12, 1)).astype(np.float32)
+    assert 30 * 2 * 4 * 6 * 11 * 12**2 == 2280960
+    with pytest.warns(UserWarning, match=r"about 0 MiB for .*, 2 MiB for the sample.* a smaller"):
+        ns.feature_map(model, x, ns.Nystroem(2), key=KEY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ns.feature_map(model, x[:20], ns.Nystroem(2), key=KEY)
+        ns.feature_map(model, x, ns.RandomFeatures(2), key=KEY)  # looks at no sample

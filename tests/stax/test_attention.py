@@ -11,6 +11,8 @@ import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.maps._diagonals import exact_diagonals
 from ntk_sketch.methods import Method
+from ntk_sketch.numerics._memory import peak_bytes
+from ntk_sketch.stax._cubic import Sides, kernels
 from ntk_sketch.stax._embedding import Embedding
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -135,14 +137,31 @@ def tokens_net():
 
 @pytest.mark.slow
 def test_64_tokens(monkeypatch):
-    model, x = tokens_net(), inputs(2, 64, 4)
-    exact = exact_kernel(model, x)
-    feature_map = ns.feature_map(model, x, ns.Exact(), key=KEY, get="ntk")
-    assert relative(feature_map.kernel_fn(x, None, "ntk"), exact.ntk) < 1e-8
-    for limit in (256, 32):  # pairs of positions exact, and estimated
+    """Exact features, and landmarks on examples that are not in the sample; with pairs of positions
+    exact, and estimated.
+    """
+    model, x = tokens_net(), inputs(24, 64, 4)
+    sample, new, kernels = x[:16], x[16:], ("nngp", "ntk")
+    feature_map = ns.feature_map(model, x[:2], ns.Exact(), key=KEY)
+    exact = exact_kernel(model, x[:2])
+    for kind in kernels:
+        assert relative(feature_map.kernel_fn(x[:2], None, kind), getattr(exact, kind)) < 1e-8
+    exact = jax.jit(lambda a, b: model[2](a, b, kernels))(new, sample)
+    for limit in (256, 32):
         monkeypatch.setattr(Method, "max_positions_all_pairs", limit)
-        feature_map = ns.feature_map(model, x, ns.Nystroem(96), key=KEY, get="ntk")
-        assert relative(feature_map.kernel_fn(x, None, "ntk"), exact.ntk) < 0.02
+        feature_map = ns.feature_map(model, sample, ns.Nystroem(256), key=KEY)
+        for kind in kernels:
+            error = relative(feature_map.kernel_fn(new, sample, kind), getattr(exact, kind))
+            assert error < 0.02, (limit, kind, error)
+
+
+def test_memory_of_pairs():
+    """Landmarks of many examples: pairs of positions with one of them at a time."""
+    sides = Sides(*(jax.ShapeDtypeStruct((30, 20, 8), np.float64) for _ in range(4)))
+    place = tuple(jax.ShapeDtypeStruct((50,), int) for _ in range(2))
+    pairs = 8 * 30 * 20**2
+    # Values with 50 landmarks are 2.5 times as many as pairs with one example.
+    assert 2.5 * pairs < peak_bytes(kernels, sides, sides, place) < 20 * pairs < 8 * (30 * 20) ** 2
 
 
 def test_estimated_pairs(monkeypatch):
@@ -163,8 +182,10 @@ def test_refusals():
     def made(model, x=x):
         return ns.feature_map(model, x, ns.RandomFeatures(4), key=KEY)
 
-    with pytest.raises(NotImplementedError, match=r"GlobalSelf.*No known closed form.*SOFTMAX"):
-        made(net({"linear_scaling": False}))
+    for name in ("SOFTMAX", "ABS", "RELU"):
+        quadratic = {"linear_scaling": False, "attention_mechanism": name}
+        with pytest.raises(NotImplementedError, match=rf"GlobalSelf.*No known closed form.*{name}"):
+            made(net(quadratic))
     options = {"pos_emb_type": "SUM", "pos_emb_decay_fn": lambda d: 1 - d}
     with pytest.raises(ValueError, match=r"pos_emb_decay_fn gives no covariance.*eigenvalue is -"):
         made(net(options | {"val_pos_emb": True}))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, GRAPHS
 from marks import others_slow
 
 import ntk_sketch as ns
@@ -54,7 +54,10 @@ def net():
 X = inputs(5, 2, 2)
 
 #: The net above, and nets of Neural Tangents' examples.
-EXAMPLES = ("wide residual", "Myrtle, layer norm", "upsampled", "locally connected", "attention")
+EXAMPLES = (
+    *("wide residual", "Myrtle, layer norm", "upsampled", "locally connected", "attention"),
+    "graph",
+)
 NETS = {"all layers": (net, (2, 2))} | {name: ARCHITECTURES[name][:2] for name in EXAMPLES}
 over_nets = pytest.mark.parametrize("row", others_slow(NETS, "all layers"))
 over_methods = pytest.mark.parametrize("name", others_slow(METHODS, "random"))
@@ -70,9 +73,17 @@ def examples_of(row, dtype="float64"):
     return inputs(5, *NETS[row][1]).astype(dtype)
 
 
+def graphs_of(row, dtype="float64"):
+    """Call-time arguments of these examples."""
+    if row not in GRAPHS:
+        return {}
+    return {"pattern": np.abs(inputs(5, *GRAPHS[row], seed=2)).astype(dtype)}
+
+
 @functools.cache
 def made(name, row="all layers", dtype="float64"):
-    return ns.feature_map(model_of(row), examples_of(row, dtype), METHODS[name], key=KEY)
+    x, graphs = examples_of(row, dtype), graphs_of(row, dtype)
+    return ns.feature_map(model_of(row), x, METHODS[name], key=KEY, **graphs)
 
 
 def close(a, b, rtol):
@@ -93,13 +104,14 @@ def test_jit_gradients_and_dtype(dtype, name, row):
     at 0.
     """
     examples, feature_map = examples_of(row, dtype), made(name, row, dtype)
-    z = feature_map(examples)
+    graphs = graphs_of(row, dtype)
+    z = feature_map(examples, **graphs)
     weights = [inputs(*np.shape(leaf)).astype(examples.dtype) for leaf in (z.nngp, z.ntk)]
 
     @jax.jit
     def value_and_features(feature_map, x):
         def value(x):
-            z = feature_map(x)
+            z = feature_map(x, **graphs)
             return jnp.sum(weights[0] * z.nngp) + jnp.sum(weights[1] * z.ntk), z
 
         return jax.value_and_grad(value, has_aux=True)(x)
@@ -117,21 +129,29 @@ def test_jit_gradients_and_dtype(dtype, name, row):
     "name", others_slow([name for name in METHODS if name != "landmarks"], "random")
 )
 def test_vmap_over_keys(name, row):
-    x = examples_of(row)
+    x, graphs = examples_of(row), graphs_of(row)
 
     def features(key):
-        return ns.feature_map(model_of(row), x, METHODS[name], key=key)(x)
+        return ns.feature_map(model_of(row), x, METHODS[name], key=key, **graphs)(x, **graphs)
 
     together = jax.vmap(features)(jnp.stack([KEY, jax.random.key(6)]))
-    close(jax.tree.map(lambda leaf: leaf[0], together), made(name, row)(x), 1000 * EPS)
+    close(jax.tree.map(lambda leaf: leaf[0], together), made(name, row)(x, **graphs), 1000 * EPS)
     assert not np.allclose(together.ntk[0], together.ntk[1])
 
 
 @over_nets
 @over_methods
 def test_batch_independence(name, row):
-    x, feature_map = examples_of(row), made(name, row)
-    whole, alone = feature_map(x), feature_map(x[1:2])
+    """Row by row, also under `vmap`."""
+    x, graphs, feature_map = examples_of(row), graphs_of(row), made(name, row)
+
+    def one(x, graphs):
+        x, graphs = jax.tree.map(lambda leaf: leaf[None], (x, graphs))
+        return jax.tree.map(lambda leaf: leaf[0], feature_map(x, **graphs))
+
+    whole = feature_map(x, **graphs)
+    close(jax.vmap(one)(x, graphs), whole, 100 * EPS)
+    alone = feature_map(x[1:2], **{name: graph[1:2] for name, graph in graphs.items()})
     close(alone, jax.tree.map(lambda leaf: leaf[1:2], whole), 100 * EPS)
 
 
@@ -145,16 +165,27 @@ def test_specification():
 
 @over_nets
 def test_exact_diagonals(row):
-    """Of the exact recursion; and of normalised features, unless a pool mixes positions after."""
-    x, feature_map = examples_of(row), made("random", row)
-    exact, z = model_of(row)[2](x, None, ("nngp", "ntk")), feature_map(x)
-    for kind, found in zip(("nngp", "ntk"), feature_map.diagonals(x), strict=True):
-        diagonal = np.diag(getattr(exact, kind))
+    x, graphs, feature_map = examples_of(row), graphs_of(row), made("random", row)
+    pairs = {name: (graph, graph) for name, graph in graphs.items()}
+    exact = model_of(row)[2](x, None, ("nngp", "ntk"), **pairs)
+    for kind, found in zip(("nngp", "ntk"), feature_map.diagonals(x, **graphs), strict=True):
         rtol = 1e-8 if row == "upsampled" else 1e-10  # NT's formula of Gelu, at cosine one
-        np.testing.assert_allclose(found, diagonal, rtol=rtol)
-        if row in ("all layers", "upsampled"):
-            norms = np.sum(getattr(z, kind) ** 2, axis=1)
-            np.testing.assert_allclose(norms, diagonal, rtol=rtol)
+        np.testing.assert_allclose(found, np.diag(getattr(exact, kind)), rtol=rtol)
+
+
+@over_nets
+@pytest.mark.parametrize("name", others_slow(["random", "poly sketch", "gegenbauer"], "random"))
+def test_norms_are_exact(name, row):
+    """At every position, unless a pool mixes them afterwards: nets end before their last one."""
+    layers = list(model_of(row).rule.layers)
+    pools = [place for place, layer in enumerate(layers) if "Pool" in layer.name]
+    model = stax.serial(*layers[: pools[-1]] if pools else layers)
+    x, graphs = examples_of(row), graphs_of(row)
+    feature_map = ns.feature_map(model, x, METHODS[name], key=KEY, **graphs)
+    z = feature_map(x, **graphs)
+    for kind, diagonal in zip(("nngp", "ntk"), feature_map.diagonals(x, **graphs), strict=True):
+        norms = np.sum(np.asarray(getattr(z, kind)) ** 2, axis=-1)
+        np.testing.assert_allclose(norms, diagonal, rtol=1e-10)
 
 
 # ------------------------------------------------------------------ series
@@ -225,6 +256,9 @@ def test_products_that_are_refused():
     unequal = branches(stax.Dense(3), stax.Dense(4))
     with pytest.raises(ValueError, match=r"In layer FanInProd\(\)\.[^\n]*shapes"):
         ns.feature_map(unequal, x, ns.RandomFeatures(2), key=KEY)
+    elsewhere = branches(stax.Conv(3, (2, 2)), stax.Dense(3))
+    with pytest.raises(ValueError, match=r"In layer FanInProd\(\)\.[^\n]*shapes"):
+        ns.feature_map(elsewhere, inputs(4, 4, 4, 3), ns.RandomFeatures(2), key=KEY)
     model = branches(stax.Dense(3), stax.Dense(3))
     with pytest.raises(TypeError, match=r"Exact at FanInProd\(\) takes its sample from the data"):
         ns.feature_map(model, jax.ShapeDtypeStruct((4, 3), np.float64), ns.Exact(), key=KEY)
@@ -240,6 +274,16 @@ def test_products_that_are_refused():
     [
         (stax.Index(stax.Slice[:, 7]), ValueError, r"In layer Index\(.*out of bounds for axis 1"),
         (stax.Index(stax.Slice[:, 7:]), ValueError, r"In layer Index\(\(:, 7:\)\).*selects none"),
+        (
+            stax.Index(stax.Slice[:, [0, 9]]),
+            ValueError,
+            r"In layer Index\(.*out of bounds.* axis 1",
+        ),
+        (
+            stax.ExpNormalized(-0.5),
+            NotImplementedError,
+            r"Normalized\(-0\.5\) has no finite.*the kernel alone",
+        ),
         (stax.Index(stax.Slice[::2]), NotImplementedError, r"Index.*all of them"),
         (stax.Index(stax.Slice[::-1]), ValueError, r"Index.*treats examples one by one"),
         (stax.Index(stax.Slice[..., 0]), NotImplementedError, r"In layer Index.*channel axis"),

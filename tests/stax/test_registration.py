@@ -1,5 +1,7 @@
 """Layers of a user, written and registered exactly as ours are."""
 
+import contextlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -444,3 +446,39 @@ def test_plain_triples_work_and_have_no_features():
     model = stax.serial(nested, stax.FanInSum())
     with pytest.raises(NotImplementedError, match=r"Dense.* has no feature rule"):
         ns.feature_map(model, x, ns.RandomFeatures(4), key=KEY)
+
+
+def test_functions_that_hold_arrays_of_numpy():
+    """JAX 0.8 to 0.10 cannot compile some in two dtypes. Then the error says what works."""
+    c, x = np.array([0.1, 0.2, 0.3, 0.4]), inputs(6, 3).astype(np.float32)
+
+    def features(function, method):
+        model = stax.serial(stax.Dense(1), stax.ElementwiseNumerical(function, 5), stax.Dense(1))
+        return ns.feature_map(model, x, method, key=KEY)(x).ntk
+
+    with jax.numpy_dtype_promotion("standard"):
+        for method in (ns.RandomFeatures(4), ns.PolySketch(2, 4)):
+            z = features(lambda u: jnp.polyval(jnp.asarray(c), jnp.tanh(u)), method)
+            with explained_or_nothing() as refused:
+                same = features(lambda u: jnp.polyval(c, jnp.tanh(u)), method)
+            if not refused:
+                np.testing.assert_allclose(same, z, rtol=1e-5)
+
+
+@contextlib.contextmanager
+def explained_or_nothing():
+    refused = []
+    try:
+        yield refused
+    except ValueError as error:
+        refused += [note for note in error.__notes__ if "Write jnp.asarray(c) inside" in note]
+        if not refused:
+            raise
+
+
+@pytest.mark.parametrize("first", [ns.RandomFeatures(4), ns.PolySketch(2, 4)])
+def test_hermite_polynomials_in_two_precisions(first):
+    x = inputs(6, 3).astype(np.float32)
+    model = stax.serial(stax.Dense(1), stax.LayerNorm(), stax.Hermite(2), stax.Dense(1))
+    for method in (first, ns.RandomFeatures(4), ns.PolySketch(2, 4)):
+        assert np.isfinite(ns.feature_map(model, x, method, key=KEY)(x).ntk).all()

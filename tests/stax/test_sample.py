@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 from counting import compiled
+from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
 from ntk_sketch.maps._ends import enter
 from ntk_sketch.methods import RandomFeatures
-from ntk_sketch.numerics._memory import array_bytes
+from ntk_sketch.numerics._memory import array_bytes, peak_bytes
 from ntk_sketch.stax import _sample
 
 
@@ -27,6 +28,31 @@ def test_every_example_once_and_in_order(examples_at_once, monkeypatch):
     monkeypatch.setattr(_sample, "_PART_BYTES", size * examples_at_once / 7)
     parts = _sample.advance(transform, features, shapes)
     whole = transform(features)
+    for part, expected in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("examples_at_once", [2, 7])
+def test_graphs_go_with_their_examples(examples_at_once, monkeypatch):
+    """Parts are small enough for what is computed on the way, here matrices of pairs."""
+    rng = np.random.default_rng(0)
+    x, pattern = rng.normal(size=(7, 6, 2)).astype(np.float32), rng.uniform(size=(7, 6, 6))
+    rule, method = stax.Aggregate().rule, RandomFeatures(3)
+    graphs = {"pattern": jnp.asarray(pattern, np.float32)}
+    features = enter(x, ntk=True, offsets=rule.needs(((0,),), x.shape, method=method, **graphs))
+    transform = rule.fit(features, method=method, offsets=((0,),), key=jax.random.key(0), **graphs)
+    shapes = _sample.shapes_after(transform, features, **graphs)
+    sizes = []
+    monkeypatch.setattr(
+        _sample, "_call_jitted", lambda t, z, k: sizes.append(len(z.nngp[0])) or t(z, **k)
+    )
+    peak = peak_bytes(lambda z, k: transform(z, **k), features, graphs)
+    assert peak > 2 * sum(map(array_bytes, jax.tree.leaves(shapes)))
+    monkeypatch.setattr(_sample, "_PEAK_BYTES", peak * examples_at_once / 7)
+    sizes.clear()
+    parts = _sample.advance(transform, features, shapes, **graphs)
+    assert sizes[-1] == examples_at_once
+    whole = transform(features, **graphs)
     for part, expected in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
 
