@@ -1,6 +1,7 @@
 """README and the table of layers: the example runs, links lead somewhere, the table is complete."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -42,6 +43,39 @@ def test_table_is_what_rules_say():
         r"^<!-- layers: .*?-->\n(.*?)\n<!-- end", LAYERS, re.MULTILINE | re.DOTALL
     )
     assert table == str(stax.supported()), "put str(ntk_sketch.stax.supported()) in its place"
+
+
+def test_every_cell_is_measured():
+    """But where the cell is a "no"; `Exact()` is exact in float32."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "layers.json").read_text("utf-8"))
+    results, table = found["results"], stax.supported()
+    assert list(results) == list(table)
+    for layer, cells in table.items():
+        for method, cell in cells.items():
+            assert (results[layer][method] is None) == cell.startswith("no")
+    assert max(row["Exact"] for row in results.values()) < 1e-4
+    assert max(error for row in results.values() for error in row.values() if error) < 1
+    assert not found["environment"]["commit"].endswith("+")
+
+
+def test_wide_residual_network():
+    """What the page of its experiment says: errors on CIFAR-10, and the share of the matrix rate."""
+    folder = ROOT / "experiments" / "kernel_approximation" / "results"
+    name = "cifar10-wideresnet10-relu-12images-2keys.json"
+    rows = json.loads((folder / name).read_text("utf-8"))["results"]
+    (row,) = (row for row in rows if (row["method"], row["width"]) == ("Nystroem", 256))
+    assert row["errors"]["ntk"]["relative"]["mean"] <= 0.03
+    assert row["share_of_large_product"] >= 0.6
+
+
+def test_attention_over_64_tokens():
+    """Landmarks of a sample, on other sequences; pairs exact and estimated."""
+    path = ROOT / "benchmarks" / "results" / "position-pairs.json"
+    found = json.loads(path.read_text("utf-8"))
+    assert found["settings"]["width"] == 256
+    errors = found["results"]["64 tokens"]["Nystroem"]
+    assert len(errors["exact"]) >= 3
+    assert max(*errors["exact"], *errors["estimated"]) <= 0.02
 
 
 def test_table_has_every_layer():

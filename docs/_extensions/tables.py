@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from figures import CIFAR10, EVERY_METHOD, KERNELS, ROOT, record, whole_cifar10
 
 PROTEIN = f"{KERNELS}/networks-protein-1000examples-2keys.json"
@@ -123,4 +124,25 @@ def log_determinants():
             worst, seconds = max(own["relative_errors"]), sorted(own["seconds"])
             middle = seconds[len(seconds) // 2]
             rows.append([name, f"{row['rows']:,}", method, f"{worst:.1e}", f"{middle:.1f}"])
+    return rows
+
+
+def layer_errors():
+    """The NTK error of every layer of `stax.supported()` under every method."""
+    results = record("benchmarks/results/layers.json")["results"]
+    rows = [["layer", *next(iter(results.values()))]]
+    for layer, errors in results.items():
+        name, _, note = layer.partition(" (")
+        cells = ["no" if error is None else f"{error:.2g}" for error in errors.values()]
+        rows.append([f"`{name}`" + (f" ({note}" if note else ""), *cells])
+    return rows
+
+
+def position_pairs():
+    """NTK errors with estimated and with exact covariances of pairs of positions."""
+    rows = [["network", "method", "estimated", "exact"]]
+    for name, methods in record("benchmarks/results/position-pairs.json")["results"].items():
+        for method, errors in methods.items():
+            means = [np.mean(errors[kind]) for kind in ("estimated", "exact")]
+            rows.append([name, f"`{method}(256)`", *(f"{mean:.3f}" for mean in means)])
     return rows
