@@ -59,7 +59,7 @@ def test_every_cell_is_measured():
 
 
 def test_wide_residual_network():
-    """What the page of its experiment says: errors on CIFAR-10, and the share of the matrix rate."""
+    """What its experiment says: errors on CIFAR-10, and the share of the matrix rate."""
     folder = ROOT / "experiments" / "kernel_approximation" / "results"
     name = "cifar10-wideresnet10-relu-12images-2keys.json"
     rows = json.loads((folder / name).read_text("utf-8"))["results"]

@@ -191,10 +191,12 @@ def landmark_examples(feature_map):
 
 @pytest.mark.parametrize("kind", others_slow(["nngp", "ntk"], "ntk"))
 def test_residual_features_near_landmarks(kind, record_property):
-    """As right at a landmark, where what it misses vanishes with its norm, as far from it."""
+    """As right at a landmark, where what it misses vanishes with its norm, as far from it; and half
+    as far off again where residual features begin to be differentiated as they are rescaled.
+    """
     net = model(NONLINEARITIES["Relu"])
     towards = np.random.default_rng(1).normal(size=X.shape)
-    distances, keys = (0.0, 1e-6, 1e-2, 1.0), 8
+    distances, keys = (0.0, 1e-6, 1e-2, 0.1, 0.2, 1.0), 8
     differences, truths = [], []
     of = jax.jit(approximate, static_argnums=1)
     for key in jax.random.split(jax.random.key(0), keys):
@@ -209,9 +211,10 @@ def test_residual_features_near_landmarks(kind, record_property):
     errors = np.linalg.norm(differences, axis=-1).mean(0) / norms
     means = np.linalg.norm(differences.mean(0), axis=-1) / norms
     record_property("errors", [errors.tolist(), means.tolist()])
-    assert (errors < 1.2 * errors[-1]).all()
+    between = np.isin(distances, (0.1, 0.2))
+    assert (errors < np.where(between, 1.5, 1.2) * errors[-1]).all(), errors
     # Unbiased: the mean has the noise of a mean.
-    assert (means < 1.25 * errors / keys**0.5).all(), (means, errors)
+    assert (means < 1.25 * errors / keys**0.5)[~between].all(), (means, errors)
 
 
 @pytest.mark.parametrize(
