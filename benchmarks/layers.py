@@ -108,7 +108,7 @@ NETS = {
     "Elementwise (given a function)": lambda: nonlinear(stax.Elementwise(erf, arcsine)),
     "ElementwiseNumerical": lambda: nonlinear(stax.ElementwiseNumerical(jnp.sin, 25)),
     "Erf": lambda: nonlinear(stax.Erf()),
-    "Exp": lambda: nonlinear(stax.Exp(0.5, 0.4)),
+    "Exp": lambda: once(stax.Exp(0.5, 0.4)),
     "Gabor": lambda: nonlinear(stax.Gabor()),
     "Gaussian": lambda: nonlinear(stax.Gaussian()),
     "Gelu": lambda: nonlinear(stax.Gelu()),

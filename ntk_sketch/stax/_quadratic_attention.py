@@ -75,7 +75,7 @@ class QuadraticAttention(Rule):
             weight,
             bias,
             self.embedding.values,
-            method.uses_variances and not method.looks_at_data,
+            getattr(method, "normalize", method.uses_variances) and not method.looks_at_data,
             self.channels,
             exact,
             offsets,

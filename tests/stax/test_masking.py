@@ -134,6 +134,7 @@ NETS |= {
 }
 NETS |= {
     "repeated": lambda: (
+        stax.Dense(8),
         stax.repeat(stax.serial(conv((2,)), stax.ExpNormalized(0.5)), 2),
         stax.Dropout(0.7),
         stax.Dense(3, b_std=0.2),
