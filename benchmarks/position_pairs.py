@@ -71,7 +71,7 @@ def walks() -> tuple[np.ndarray, np.ndarray]:
 
 
 def tokens() -> np.ndarray:
-    """Random tokens, four sixths of them the sample."""
+    """Random tokens."""
     return np.random.default_rng(0).normal(size=(4 * BATCH, 64, 4)).astype(np.float32)
 
 
@@ -84,8 +84,8 @@ def errors(name: str, method: str, width: int, seed: int) -> tuple[float, float]
     def pattern(*rows: slice) -> dict[str, Any]:
         if name != "aggregate" or graphs is None:
             return {}
-        found = tuple(graphs[row] for row in rows)
-        return {"pattern": found if len(found) > 1 else found[0]}
+        found: Any = [graphs[row] for row in rows]
+        return {"pattern": tuple(found) if len(found) > 1 else found[0]}
 
     with jax.numpy_dtype_promotion("standard"):  # of NT
         right = np.asarray(model[2](x[own], x[other], "ntk", **pattern(own, other)))

@@ -244,7 +244,7 @@ def test_rules_that_are_not_rules():
         ):
             rule(np.tanh)
     weights = stax.layer(tuple(stax.Dense(1)), stax.linear(stax.Dense(1)))
-    refuse(TypeError, r"Dense\(1\): its apply_fn cannot be called without.*stax\.Weights", weights)
+    refuse(TypeError, r"Dense\(1\) has weights.* takes stax\.Weights", weights)
 
 
 def test_functions_of_numpy():

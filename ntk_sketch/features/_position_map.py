@@ -53,7 +53,10 @@ class Sources(NamedTuple):
     def _colours(self) -> np.ndarray:
         """A number for each input, such that the inputs of an output have different ones."""
         groups = self.source.reshape(-1, self.source.shape[-1])
-        colours = np.full(math.prod(self.space), -1)
+        count = math.prod(self.space)
+        if groups.shape[1] == count:
+            return np.arange(count)
+        colours = np.full(count, -1)
         if groups.shape[1] > 1:  # the first free number for one input after the other
             taken: list[set[int]] = [set() for _ in groups]
             belongs: list[list[int]] = [[] for _ in colours]

@@ -1,6 +1,7 @@
 """The exact diagonals `k(x, x)` and `Θ(x, x)`, computed layer by layer without features."""
 
 import functools
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,10 +11,10 @@ from ..features._variances import Variances
 from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
 from ..numerics._precision import on_device
-from ..stax import Layer
+from ..stax._rule import Covariances
 from ..stax._shapes import output_shape
 from ._ends import enter, output
-from ._pairs import bytes_of_pairs, warn_of_pairs
+from ._pairs import warn_of_pairs
 from ._views import Views
 
 
@@ -30,13 +31,27 @@ def exact_diagonals(
     """
     make = variance_program if kwargs or model.is_traced else _cached_program
     examples = {"examples": len(x)} if kwargs else {}  # call-time arguments fix the batch size
-    transform, offsets = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
-    warn_of_pairs(bytes_of_variances(model, tuple(x.shape), dtype, **kwargs), x.shape, 0, 2)
+    program = make(model, tuple(x.shape[1:]), get, dtype, **examples, **kwargs)
+    warn_of_pairs(program.covariances, x.shape, dtype, sample=0, stacklevel=2)
     variances = variances_at_output(
-        transform, on_device(x), offsets, get, dtype, kwargs, mask_constant
+        program.transform, on_device(x), program.offsets, get, dtype, kwargs, mask_constant
     )
     _, nngp, ntk = variances.diagonals()
     return nngp, ntk
+
+
+class VarianceProgram(NamedTuple):
+    """How exact variances are propagated from inputs to outputs.
+
+    Attributes:
+        transform: of features without features.
+        offsets: position offsets that it needs at the input.
+        covariances: how many an example has.
+    """
+
+    transform: Any
+    offsets: Offsets
+    covariances: Covariances
 
 
 @eqx.filter_jit
@@ -59,29 +74,19 @@ def variance_program(
     dtype: str,
     examples: int = 2,
     **kwargs,
-):
-    """A transform that propagates exact variances from inputs to outputs, and the position offsets
-    that it needs at the input. At the output it gives the variance of each position.
-    """
+) -> VarianceProgram:
+    """The program of a model's exact variances, which ends in the variance of each position."""
     layer, method, shape = model.build(), VariancesOnly(), (examples, *input_shape)
-    rule, last = layer.rule, _everywhere(layer, shape)
+    rule, last = layer.rule, ((0,),) * (len(output_shape(layer, shape)) - 2)
     offsets = rule.needs(last, shape, method=method, **kwargs)
     shapes = functools.partial(enter, ntk="ntk" in get, offsets=offsets)
     features = eqx.filter_eval_shape(shapes, jax.ShapeDtypeStruct(shape, dtype))
     key = jax.random.key(0)  # nothing is drawn
-    return rule.fit(features, method=method, offsets=last, key=key, **kwargs), offsets
-
-
-def bytes_of_variances(model: Specification, shape: tuple[int, ...], dtype: str, **kwargs) -> int:
-    """`bytes_of_pairs` of this model's `variance_program`."""
-    layer = model.build()
-    rule, last = layer.rule, _everywhere(layer, shape)
-    return bytes_of_pairs(rule, last, shape, dtype, VariancesOnly(), **kwargs)
-
-
-def _everywhere(layer: Layer, shape: tuple[int, ...]) -> Offsets:
-    """The offsets of variances at each position of the output."""
-    return ((0,),) * (len(output_shape(layer, shape)) - 2)
+    return VarianceProgram(
+        rule.fit(features, method=method, offsets=last, key=key, **kwargs),
+        offsets,
+        rule.covariances(last, shape, method=method, **kwargs),
+    )
 
 
 _cached_program = functools.lru_cache(maxsize=64)(variance_program)

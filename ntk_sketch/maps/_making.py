@@ -29,7 +29,7 @@ from ._checks import (
 from ._ends import enter
 from ._feature_map import FeatureMap
 from ._masks import checked_constant, without_marks
-from ._pairs import bytes_of_pairs, warn_of_pairs
+from ._pairs import warn_of_pairs
 from ._scale import check_scale
 from ._views import Views, preprocessed
 
@@ -81,8 +81,8 @@ def feature_map(
         RuntimeWarning: examples so large or small that the formula of a nonlinearity's kernel is
             inaccurate in their dtype.
         UserWarning: attention, aggregation or pools before a nonlinearity, over so many positions
-            that covariances of their pairs take more than 256 MiB for one example. The message has
-            the bytes.
+            that covariances of their pairs take more than 256 MiB for one example, or 8 GiB for a
+            sample that the method looks at. The message has the bytes.
 
     Raises:
         ValueError, NotImplementedError: the error of NT's `kernel_fn` for this model and input
@@ -126,8 +126,8 @@ def feature_map(
     [own] = method.split([rule.nonlinearities])  # a schedule has one width for each
     offsets = rule.needs(None, shape, method=own, **kwargs)
     looks = rule.looks_at_data(own) and not abstract
-    pairs = bytes_of_pairs(rule, None, shape, dtype, own, **kwargs)
-    warn_of_pairs(pairs, shape, len(x) if looks else 0, stacklevel=2)
+    numbers = rule.covariances(None, shape, method=own, **kwargs)
+    warn_of_pairs(numbers, shape, dtype, len(x) if looks else 0, stacklevel=2)
     entering = functools.partial(enter, ntk="ntk" in get, offsets=offsets, mask_constant=constant)
     if looks:
         with _of_numbers(x):  # numbers even while a map is made under jit

@@ -11,7 +11,7 @@ from .._arguments import root_mean_squares
 from ..activations import DualActivation
 from ..numerics._precision import USE_FLOAT64, float64, on_device
 from ..stax import Layer
-from ._diagonals import bytes_of_variances, variance_program, variances_at_output
+from ._diagonals import variance_program, variances_at_output
 from ._pairs import are_many
 
 #: Examples with root mean squares outside of this range are checked; standardised ones are near 1.
@@ -42,10 +42,10 @@ def check_scale(model: Layer, x: Any, get: tuple[str, ...], dtype: str, stacklev
     smallest, largest = sizes[place]
     if not largest or (_USUAL[0] <= smallest and largest <= _USUAL[1]):
         return
-    if are_many(bytes_of_variances(model.specification, (2, *x.shape[1:]), "float64")):
-        return
     program = variance_program(model.specification, tuple(x.shape[1:]), get, dtype)
-    nodes = jax.tree.leaves(program[0], is_leaf=_is_dual)
+    if are_many(program.covariances, np.float64):
+        return
+    nodes = jax.tree.leaves(program.transform, is_leaf=_is_dual)
     if all(node.degree is not None for node in nodes if _is_dual(node)):
         return
     two = np.asarray(x[np.array(place)])  # copies two examples from a GPU, not all
@@ -78,7 +78,7 @@ def _is_dual(node) -> bool:
 
 def _diagonals_by(program, x: np.ndarray, get: tuple[str, ...], dtype: str) -> np.ndarray:
     """`k(x, x)`, and `Θ(x, x)` if it was asked for, of every position: (n, numbers)."""
-    transform, offsets = program
-    variances = variances_at_output(transform, on_device(x), offsets, get, dtype, {})
+    given = on_device(x)
+    variances = variances_at_output(program.transform, given, program.offsets, get, dtype, {})
     kernels = [k for k in variances.diagonals()[1:] if k is not None]
     return np.concatenate([np.asarray(k).reshape(len(x), -1) for k in kernels], axis=1)

@@ -33,8 +33,8 @@ class Method(eqx.Module):
             (kernels are enough).
         max_positions_all_pairs: up to this number of positions, exact covariances of all pairs are
             propagated if a layer needs them. Beyond it, covariances of different positions are
-            estimated from the features, which adds little to the error of most maps (measured for
-            `GlobalAvgPool`, `Aggregate` and `GlobalSelfAttention` in their rules).
+            estimated from the features, which adds little to the error of most maps (documented
+            with `GlobalAvgPool`, `Aggregate` and `GlobalSelfAttention`).
 
     Example:
         >>> from ntk_sketch.methods import Method

@@ -56,9 +56,9 @@ class RandomFeatures(Method):
             the variance is smaller.
         normalize: rescale every feature vector to its exact norm, `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖²
             = Θ'(s, s)`: much less variance, for a bias of order `1 / width`. Turn it off for
-            unbiased kernels. Norms are exact at the positions of a nonlinearity's output; a pool
-            behind the last one mixes positions, and norms are estimates again. Feature vectors that
-            are 0 (no direction of ReLU is active, or the input is 0) stay 0.
+            unbiased kernels. Norms are exact at the positions of a nonlinearity's output, and
+            estimates behind layers that mix positions after the last one. Feature vectors that are
+            0 (no direction of ReLU is active, or the input is 0) stay 0.
         precision: of the inputs of the projections: "full" (that of the features),
             "tensorfloat32" or "bfloat16".
 

@@ -21,15 +21,16 @@ from ._rule import Rule, check_axes, check_positions
 NOTE = """
 The attention weights of an example come from the covariances of all pairs of its positions. These
 are exact up to 256 positions. Beyond, the covariances of different positions are *estimated* by
-products of features. Measured with 400 tokens and `linear_scaling=True`: the NTK error of
-`RandomFeatures(256)` is 0.10 to 0.12 with estimated and with exact covariances; that of
+products of features. Measured with 400 tokens, three keys and `linear_scaling=True`: the NTK error
+of `RandomFeatures(256)` is 0.10 to 0.15 with estimated and with exact covariances; that of
 `Nystroem(256)` is 0.14 with estimated and 0.08 to 0.10 with exact covariances.
 
 With `linear_scaling=True` the layer is linear for given attention weights, and adds no error of its
 own. With `linear_scaling=False` its kernel is cubic in that of the inputs. Features of the cubic
 kernel come from landmarks (`Nystroem`) or sketches, and both have an error: with 400 tokens the NTK
-error is 0.27 under `Nystroem(256)` and 0.56 under `RandomFeatures(256)`, with estimated and with
-exact covariances. Use a larger width there.
+error is 0.27 to 0.29 under `Nystroem(256)` and 0.51 to 0.56 under `RandomFeatures(256)`, with
+estimated and with exact covariances. Use a larger width there. All by `python -m
+benchmarks.position_pairs`.
 """
 
 

@@ -8,13 +8,12 @@ import equinox as eqx
 import jax
 
 from .._typing import PRNGKey
-from ..features._hidden import is_abstract
 from ..numerics._compiling import explained, fitting_jit
 from ._compression import compresses, compression, wanted_before
 from ._layer import Layer, as_layer
-from ._rule import Positions, Rule, Transform
-from ._sample import abstracted, advance, shapes_after
+from ._rule import Covariances, Positions, Rule
 from ._shapes import finite_shape, output_shape
+from ._walk import SerialTransform, Walk
 
 #: Bands of covariances at the input of a layer: K and Θ.
 _BANDS = 2
@@ -28,6 +27,11 @@ class Combinator(Rule):
         self.rules = [layer.rule for layer in layers] if rules is None else rules
         self.nonlinearities = sum(rule.nonlinearities for rule in self.rules)
         self.call_arguments = frozenset().union(*(rule.call_arguments for rule in self.rules))
+        self.per_example = frozenset(
+            name
+            for name in self.call_arguments
+            if all(name in r.per_example for r in self.rules if name in r.call_arguments)
+        )
         self.positions = self.first_change([rule.positions for rule in self.rules])
         self.masks = all(rule.masks for rule in self.rules)
         self.compares = any(rule.compares for rule in self.rules)
@@ -101,21 +105,25 @@ class Serial(Combinator):
 
     def covariances(self, offsets, shape, *, method, **kwargs):
         shapes, needed = self.plan(offsets, shape, method, kwargs)
-        found = [_band(*at) for at in zip(shapes, needed, strict=True)]
+        bands = [_band(*at) for at in zip(shapes, needed, strict=True)]
         layers = zip(self.rules, self.methods(method), needed[1:], shapes, strict=False)
-        for rule, own, wanted, into in layers:
-            found.append(rule.covariances(wanted, into, method=own, **taken(rule, kwargs)))
-        return max(found)
+        inner = [
+            rule.covariances(wanted, into, method=own, **taken(rule, kwargs))
+            for rule, own, wanted, into in layers
+        ]
+        return Covariances(
+            max(*bands, *(found.bands for found in inner)), max(found.pairs for found in inner)
+        )
 
     def needs(self, offsets, shape, *, method, **kwargs):
         return self.plan(offsets, shape, method, kwargs)[1][0]
 
     def fit(self, features, *, method, offsets, key, **kwargs):
-        walk = Walk(features, kwargs)
+        walk = Walk(features, kwargs, self.per_example)
         self.walked(walk, method, offsets, key, kwargs)
         return SerialTransform(tuple(walk.transforms))
 
-    def walked(self, walk: "Walk", method, offsets, key, kwargs: dict) -> None:
+    def walked(self, walk: Walk, method, offsets, key, kwargs: dict) -> None:
         """Fits one layer after the other, and adds their transforms to the walk."""
         _, needed = self.plan(offsets, finite_shape(walk.shapes), method, kwargs)
         keys = _split(key, len(self.layers))
@@ -160,55 +168,6 @@ def _as_flattened(rules: list[Rule], later: Positions) -> list[Rule]:
     return found[::-1]
 
 
-class SerialTransform(eqx.Module):
-    """One transform after the other."""
-
-    transforms: tuple
-
-    def __call__(self, features, **kwargs):
-        for transform in self.transforms:
-            features = transform(features, **kwargs)
-        return features
-
-
-class Walk:
-    """Takes a sample through layers while they are fitted one after the other.
-
-    Shapes are computed after every layer. The sample itself is computed only if a layer needs it.
-    """
-
-    def __init__(self, features, kwargs: dict):
-        self.kwargs, self.transforms = kwargs, []
-        self.shapes = abstracted(features)
-        self._sample = None if is_abstract(features) else features
-        self._ahead = []  # transforms not yet applied to the sample
-
-    def given(self, looks_at_data: bool):
-        """The input of the next layer: the sample's features if it needs them, else shapes."""
-        if not looks_at_data or self._sample is None:
-            return self.shapes
-        if self._ahead:
-            transform = SerialTransform(tuple(self._ahead))
-            self._sample = advance(transform, self._sample, self.shapes, **self.kwargs)
-            self._ahead = []
-        return self._sample
-
-    def add(self, transform: Transform) -> None:
-        """Appends the transform of a fitted layer."""
-        self.shapes = shapes_after(transform, self.shapes, **self.kwargs)
-        self.transforms.append(transform)
-        self._ahead.append(transform)
-
-    @contextlib.contextmanager
-    def nested(self):
-        """What is added inside becomes one transform, that of a net in the net. Its layers see the
-        sample as far as it is computed, and no layer is applied to it twice.
-        """
-        before, self.transforms = self.transforms, []
-        yield
-        self.transforms = [*before, SerialTransform(tuple(self.transforms))]
-
-
 def serial(layer, *layers):
     return Serial([as_layer(inner) for inner in layers])
 
@@ -225,10 +184,11 @@ class Parallel(Combinator):
 
     def covariances(self, offsets, shape, *, method, **kwargs):
         branches = zip(self.rules, self.methods(method), offsets, shape, strict=True)
-        return sum(
+        inner = [
             rule.covariances(wanted, into, method=own, **taken(rule, kwargs))
             for rule, own, wanted, into in branches
-        )
+        ]
+        return Covariances(*map(sum, zip(*inner, strict=True)))
 
     def before_flatten(self):
         return Parallel(self.layers, [rule.before_flatten() for rule in self.rules])

@@ -13,6 +13,7 @@ from ..features._hidden import HiddenFeatures, joined
 from ..methods._directions import orthogonal_directions
 from ..methods._landmarks import promoted, values_of
 from ..methods._roots import Roots, fitted_roots
+from ..numerics._compiling import fitting_jit
 from ..numerics._host_random import generator
 from ..numerics._precision import float64, matmul
 from ._embedding import Embedded
@@ -145,7 +146,8 @@ def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
         keys_ntk, values_ntk = dot(x.keys_ntk, one.keys_ntk), dot(x.values_ntk, one.values_ntk)
         return shared, jnp.sum(keys * values_ntk + values * keys_ntk, (1, 2))
 
-    shared, mixed = jax.tree.map(lambda k: k.T[:, None, example], jax.lax.map(sums, z))
+    found = jax.lax.map(jax.checkpoint(sums), z)  # derivatives form the pairs again
+    shared, mixed = jax.tree.map(lambda k: k.T[:, None, example], found)
     own = dot(x.keys, z.keys[example, position])
     if x.keys_ntk is None or z.keys_ntk is None:
         return shared * own, None
@@ -182,6 +184,7 @@ def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
     return Landmarks(own, place, roots, roots_ntk, jnp.asarray(examples))
 
 
+@fitting_jit
 def _gram(z: Sides, place: Any) -> tuple[Array, Array | None]:
     """Both Gram matrices (m, m) of landmarks."""
     k, k_ntk = kernels(z, z, place)

@@ -39,8 +39,13 @@ class Linear(Rule):
         check_axes(self.name, shape, *self.axes)
         space = tuple(shape[1:-1])
         self._check_layout(space)
-        if not self.layer.is_traced:
-            self._check_linear(space)
+        if not self.layer.is_traced and not _is_linear(self, space):
+            raise ValueError(
+                f"{self.name}: a layer with the rule stax.linear is linear in its inputs and treats"
+                " examples one by one and channels alike, but for a random input that does not"
+                " hold. A nonlinearity takes stax.nonlinearity, a layer with weights stax.Weights;"
+                " others need a stax.Rule of their own."
+            )
         return (
             None if offsets is None else map_offsets(_sources(_generic(self.layer), space), offsets)
         )
@@ -63,10 +68,11 @@ class Linear(Rule):
         try:
             out = jax.eval_shape(self._apply, jax.ShapeDtypeStruct(shape, np.float32)).shape
         except Exception as error:
+            if not self._has_weights(shape):
+                raise
             raise TypeError(
-                f"{self.name}: its apply_fn cannot be called without parameters, as apply_fn((), x)"
-                f" ({error}). stax.linear is the rule of layers without weights; a layer with"
-                " weights takes stax.Weights."
+                f"{self.name} has weights, and stax.linear is the rule of layers without: its"
+                " apply_fn is called as apply_fn((), x). A layer with weights takes stax.Weights."
             ) from error
         if len(out) < 2 or out[0] != _EXAMPLES or out[-1] != _CHANNELS:
             letters = {_EXAMPLES: "n", _CHANNELS: "channels"}
@@ -80,21 +86,22 @@ class Linear(Rule):
                 " places."
             )
 
-    def _check_linear(self, space: tuple[int, ...]) -> None:
-        """Refuses a layer that mixes examples or channels, or that is not linear."""
-        with float64(), jax.ensure_compile_time_eval():
-            x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 2)))
-            whole, right = 3 * self._apply(x), True
-            for at in (slice(0, 1), slice(1, 2)):
-                alone = self._apply(3 * x[at, ..., at])
-                right = right and np.allclose(whole[at, ..., at], alone, rtol=1e-6, atol=1e-9)
-        if not right:
-            raise ValueError(
-                f"{self.name}: a layer with the rule stax.linear is linear in its inputs and treats"
-                " examples one by one and channels alike, but for a random input that does not"
-                " hold. A nonlinearity takes stax.nonlinearity, a layer with weights stax.Weights;"
-                " others need a stax.Rule of their own."
-            )
+    def _has_weights(self, shape: tuple[int, ...]) -> bool:
+        init_fn = self.layer.triple()[0]
+        params = jax.eval_shape(lambda: init_fn(jax.random.PRNGKey(0), shape)[1])
+        return bool(jax.tree.leaves(params))
+
+
+@functools.lru_cache(maxsize=256)
+def _is_linear(rule: Linear, space: tuple[int, ...]) -> bool:
+    """Whether a layer is linear and mixes neither examples nor channels, for a random input."""
+    with float64(), jax.ensure_compile_time_eval():
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, 2)))
+        whole, right = 3 * rule._apply(x), True
+        for at in (slice(0, 1), slice(1, 2)):
+            alone = rule._apply(3 * x[at, ..., at])
+            right = right and np.allclose(whole[at, ..., at], alone, rtol=1e-6, atol=1e-9)
+    return right
 
 
 class LinearTransform(eqx.Module):

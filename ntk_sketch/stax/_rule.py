@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .._typing import PRNGKey
 from ..methods import Method
@@ -15,6 +15,18 @@ Transform: TypeAlias = Callable[..., Any]
 #: Matrices over pairs of positions held at once where a layer compares positions: attention
 #: weights, K, Θ and a product.
 MATRICES = 4
+
+
+class Covariances(NamedTuple):
+    """Numbers of covariances of one example.
+
+    Attributes:
+        bands: in the largest band that passes between two layers.
+        pairs: of all pairs of positions, in the layer that compares most of them.
+    """
+
+    bands: int
+    pairs: int
 
 
 #: How a layer acts on positions, see `Rule`.
@@ -44,6 +56,8 @@ class Rule:
         nonlinearities: how many expansions the layer makes, and so how many entries of a schedule
             of widths it takes.
         call_arguments: names of the call-time arguments that the layer takes.
+        per_example: those of them that are arrays with one entry for each example, so that a sample
+            can be computed in parts.
         positions: what happens to positions: "pooled" (summed), "flattened" (concatenated),
             "expanded" (by a nonlinearity) or "kept".
         masks: whether the transform respects `HiddenFeatures.mask`: its output is 0 at masked
@@ -66,6 +80,7 @@ class Rule:
 
     nonlinearities: int = 0
     call_arguments: frozenset[str] = frozenset()
+    per_example: frozenset[str] = frozenset()
     positions: Positions = "kept"
     masks: bool = False
     makes_patches: bool = False
@@ -103,12 +118,14 @@ class Rule:
         """The rule to use if positions are flattened next."""
         return self
 
-    def covariances(self, offsets: Any, shape: Any, *, method: Method, **kwargs: Any) -> int:
-        """About the largest number of covariances of one example that are held at once, between the
-        input of the layer and its output. Arguments are those of `needs`.
+    def covariances(
+        self, offsets: Any, shape: Any, *, method: Method, **kwargs: Any
+    ) -> Covariances:
+        """About how many covariances of one example are held between the layer's input and output.
+        Arguments are those of `needs`.
         """
         del offsets, method, kwargs
-        return MATRICES * math.prod(shape[1:-1]) ** 2 if self.compares else 0
+        return Covariances(0, MATRICES * math.prod(shape[1:-1]) ** 2 if self.compares else 0)
 
     def looks_at_data(self, method: Method) -> bool:
         """Whether `fit` needs the features of a sample, not only their shapes."""
@@ -185,7 +202,8 @@ class WithMethod(Rule):
 
     def __init__(self, rule: Rule, method: Method):
         self.rule, self.method = rule, method
-        self.call_arguments, self.positions = rule.call_arguments, rule.positions
+        self.call_arguments, self.per_example = rule.call_arguments, rule.per_example
+        self.positions = rule.positions
         self.masks, self.compares = rule.masks, rule.compares
         self.makes_patches, self.forms_patches = rule.makes_patches, rule.forms_patches
 

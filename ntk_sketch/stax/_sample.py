@@ -16,23 +16,26 @@ from ._rule import Transform
 #: computing them takes more than the second number.
 _PART_BYTES, _PEAK_BYTES = 2**26, 2**30
 
-#: Call-time arguments with one entry for each example.
-PER_EXAMPLE = frozenset({"pattern"})
-
 
 def shapes_after(transform: Transform, shapes, **kwargs):
     """Shapes of the features after `transform`, from the shapes before it."""
     return eqx.filter_eval_shape(_call_jitted, transform, shapes, kwargs)
 
 
-def advance(transform: Transform, sample, shapes, **kwargs):
+def advance(
+    transform: Transform, sample, shapes, per_example: frozenset[str] = frozenset(), **kwargs
+):
     """A sample's features after `transform`, computed in parts if they, or what is computed on the
-    way to them, are large; `shapes` are those of the result.
+    way to them, are large.
+
+    Args:
+        shapes: of the result.
+        per_example: names of the call-time arguments with one entry for each example.
     """
     examples = jax.tree.leaves(sample)[0].shape[0]
-    own = {name: value for name, value in kwargs.items() if name in PER_EXAMPLE}
+    own = {name: value for name, value in kwargs.items() if name in per_example}
     size, parts = examples, []
-    # Other call-time arguments may belong to examples, so that the sample cannot be split.
+    # Others may belong to examples in a way of their own, so that the sample cannot be split.
     if len(own) == len(kwargs) and all(isinstance(a, jax.Array | np.ndarray) for a in own.values()):
         size = _part(transform, sample, shapes, own)
     if size == examples:

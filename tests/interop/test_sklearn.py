@@ -232,6 +232,10 @@ def test_the_default_width_of_a_small_table_is_its_rows(table):
         assert NTKRegressor(depth=1).fit(x[:rows], y[:rows]).feature_map_.n_features["ntk"] == rows
     with pytest.warns(UserWarning, match="width 41 asked for, 40 used"):
         NTKRegressor(41, depth=1).fit(x[:40], y[:40])
+    twice = NTKRegressor(depth=1).fit(x[[0, *range(20)]], y[[0, *range(20)]])
+    assert twice.feature_map_.n_features["ntk"] == 20
+    with pytest.warns(UserWarning, match="width 1024 asked for, 20 used"):  # more may come
+        NTKRegressor(depth=1).partial_fit(x[:20], y[:20])
     random = NTKRegressor(depth=1, method="random_features").fit(x[:40], y[:40])
     assert random.feature_map_.n_features["ntk"] > 1024
 

@@ -50,8 +50,11 @@ def test_graphs_go_with_their_examples(examples_at_once, monkeypatch):
     assert peak > 2 * sum(map(array_bytes, jax.tree.leaves(shapes)))
     monkeypatch.setattr(_sample, "_PEAK_BYTES", peak * examples_at_once / 7)
     sizes.clear()
-    parts = _sample.advance(transform, features, shapes, **graphs)
+    parts = _sample.advance(transform, features, shapes, rule.per_example, **graphs)
     assert sizes[-1] == examples_at_once
+    whole_at_once = _sample.advance(transform, features, shapes, **graphs)
+    assert sizes[-1] == 7
+    np.testing.assert_array_equal(whole_at_once.nngp[0], transform(features, **graphs).nngp[0])
     whole = transform(features, **graphs)
     for part, expected in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)

@@ -57,6 +57,7 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
         y : (n,) labels, strings or integers
         sample_weight : (n,), default=None
         """
+        self._in_parts = False
         rows, y = self._checked(X, y, reset=True)
         self.classes_ = np.unique(y)
         return self._fitted(rows, y, sample_weight, go_on=False)
@@ -66,7 +67,7 @@ class NTKClassifier(ClassifierMixin, RidgeEstimator):
     ) -> NTKClassifier:
         """Adds rows to those seen. The first call needs all `classes`, and landmarks are from its
         rows."""
-        go_on = hasattr(self, "statistics_")
+        self._in_parts, go_on = True, hasattr(self, "statistics_")
         rows, y = self._checked(X, y, reset=not go_on)
         if not go_on:
             if classes is None:

@@ -16,7 +16,7 @@ from ...methods import Method
 from ...numerics._precision import float64
 from ...stax import Layer
 from ._learning import Rescaled
-from ._network import Images, image_shape_of, method_of, network_of
+from ._network import WIDTH, Images, image_shape_of, method_of, network_of
 from ._rows import Rows
 
 #: Rows from which landmarks are drawn: enough for the largest widths, few enough to fit in seconds.
@@ -33,6 +33,8 @@ class Plan(NamedTuple):
 
 class NetworkEstimator(BaseEstimator):
     """Base class of the estimators; `NTKFeatures` documents its parameters."""
+
+    _in_parts = False  # whether the rows are the first of several parts
 
     def __init__(
         self,
@@ -77,8 +79,14 @@ class NetworkEstimator(BaseEstimator):
         vectors, model = self.model is None and shape is None, self.model
         if model is None:
             model = network_of(self.depth, self.activation, self.W_std, self.b_std, shape)
-        method = method_of(self.method, self.n_components, vectors, len(rows))
+        method = method_of(self.method, self.n_components, vectors, self._distinct(rows))
         return Plan(model, method, None if shape is None else Images(shape))
+
+    def _distinct(self, rows: Rows) -> int | None:
+        """How many different rows a small table has; None: it is not small, or not whole."""
+        if self._in_parts or len(rows) > WIDTH:
+            return None
+        return len(np.unique(rows[:], axis=0))
 
     def _map_of(self, rows: Rows, rescaled: Rescaled | None = None) -> FeatureMap:
         """A feature map with landmarks from these rows."""

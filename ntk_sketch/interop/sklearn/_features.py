@@ -26,11 +26,11 @@ class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEsti
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of features; None: 1,024, or the number of rows of a smaller table. For fully
-        connected networks it is the number of landmark rows, and of features (fewer, with a
-        warning, if there are fewer rows or if features would be rounding). With other methods and
-        with convolutions it is the number of features of every nonlinearity, and
-        `transform(X).shape[1]` depends on the method.
+        Number of features; None: 1,024. For fully connected networks it is the number of landmark
+        rows, and of features (fewer, with a warning, if there are fewer rows or if features would
+        be rounding). There None means all different rows of a table given to `fit` that has no more
+        than 1,024. With other methods and with convolutions it is the number of features of every
+        nonlinearity, and `transform(X).shape[1]` depends on the method.
     depth : int, default=2
         Hidden layers.
     activation : str or callable, default="relu"

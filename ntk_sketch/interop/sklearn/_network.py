@@ -22,7 +22,7 @@ from ...methods import (
 from ...stax import Layer
 
 #: `n_components` where it is None.
-_WIDTH = 1024
+WIDTH = 1024
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "abs": stax.Abs,
@@ -82,13 +82,13 @@ def network_of(
     return stax.serial(*layers, stax.Dense(1, W_std, b_std))
 
 
-def method_of(method: Any, n_components: Any, vectors: bool, rows: int) -> Method:
+def method_of(method: Any, n_components: Any, vectors: bool, distinct: int | None) -> Method:
     """The method of this name or object.
 
     Args:
       n_components: width, or None.
       vectors: whether the net takes vectors and none of its layers has its own method.
-      rows: number of them.
+      distinct: number of different rows of a small table, or None.
     """
     if isinstance(method, Method):
         return method
@@ -101,8 +101,8 @@ def method_of(method: Any, n_components: Any, vectors: bool, rows: int) -> Metho
         )
     checked_choice(method, "method", tuple(METHODS))
     if method == "nystroem" and vectors:
-        return Nystroem(n_components or min(_WIDTH, rows), scope="network")
-    return METHODS[method](n_components or _WIDTH)
+        return Nystroem(n_components or distinct or WIDTH, scope="network")
+    return METHODS[method](n_components or WIDTH)
 
 
 def image_shape_of(image_shape: Any, n_features: int) -> tuple[int, ...] | None:

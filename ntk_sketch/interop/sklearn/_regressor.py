@@ -89,11 +89,13 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         y : (n,) or (n, outputs)
         sample_weight : (n,), default=None
         """
+        self._in_parts = False
         return self._fitted(X, y, sample_weight, go_on=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> NTKRegressor:
         """Adds rows to those seen. Landmarks are chosen from the first call; with "gcv" the
         regulariser is chosen by all rows so far, landmarks included."""
+        self._in_parts = True
         return self._fitted(X, y, sample_weight, go_on=hasattr(self, "statistics_"))
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
