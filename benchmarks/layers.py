@@ -27,6 +27,7 @@ from ntk_sketch import stax
 
 SAMPLE, NEW = 48, 16
 DEGREE = 6
+RADII = (0.01, 5.0)  # of the series of `Exp`, which overflows at those of the default
 IMAGES, SEQUENCES, VECTORS = (4, 4, 3), (6, 3), (12,)
 
 
@@ -152,7 +153,9 @@ def error(layer: str, method: str, width: int, seeds: int) -> float | None:
         return None
     model, shape = NETS[layer]()
     x = examples(shape)
-    graphs = {}
+    graphs, given = {}, METHODS[method]
+    if layer == "Exp" and method in ("PolySketch", "Gegenbauer"):
+        given = functools.partial(given, radii=RADII)
     if layer == "Aggregate":
         pattern = np.random.default_rng(1).uniform(size=(len(x), shape[0], shape[0]))
         graphs = {"pattern": pattern.astype(np.float32)}
@@ -169,9 +172,7 @@ def error(layer: str, method: str, width: int, seeds: int) -> float | None:
     for seed in range(seeds):
         key = jax.random.key(seed)
         options: dict[str, Any] = at(columns, graphs)
-        feature_map = ns.feature_map(
-            model, x[columns], METHODS[method](width), key=key, get="ntk", **options
-        )
+        feature_map = ns.feature_map(model, x[columns], given(width), key=key, get="ntk", **options)
         first, second = (feature_map(x[part], **at(part, graphs)).ntk for part in (rows, columns))
         found = np.asarray(first) @ np.asarray(second).T
         squares.append(np.sum((found - exact) ** 2) / np.sum(exact**2))

@@ -25,11 +25,11 @@ class Nonlinearity(Rule):
     nonlinearities = 1
     positions, masks = "expanded", True
 
-    def __init__(self, dual: DualActivation, flattened: bool = False):
-        self.dual, self.flattened = dual, flattened
+    def __init__(self, dual: DualActivation, flattened: bool = False, overflows: bool = False):
+        self.dual, self.flattened, self.overflows = dual, flattened, overflows
 
     def before_flatten(self):
-        return Nonlinearity(self.dual, flattened=True)
+        return Nonlinearity(self.dual, flattened=True, overflows=self.overflows)
 
     def needs(self, offsets, shape, *, method):
         method.check_sample(self.dual, math.prod(shape[:-1]))
@@ -54,6 +54,8 @@ class Nonlinearity(Rule):
 
     def support(self, method):
         use, unit = method.uses_function, self.dual.unit is not None
+        if self.overflows and use == "for a series":
+            return "with `radii`: it overflows at the largest norms of the default"
         if self.dual.has_function or use == "never" or (unit and use in ("always", "for a series")):
             return "yes"
         if use == "always":
@@ -109,6 +111,11 @@ def nonlinearity(layer, *args, **kwargs) -> Rule:
 def smooth(layer, *args, **kwargs) -> Rule:
     """The rule of nonlinearities that have no jumps, and whose derivative has none."""
     return Nonlinearity(DualActivation(layer, smooth=True))
+
+
+def exponential(layer, a, b):
+    """The rule of `a exp(b u)`, which is infinite where tables of series end by default."""
+    return Nonlinearity(DualActivation(layer, smooth=True), overflows=True)
 
 
 def homogeneous(degree: float | int) -> Callable[..., Rule]:

@@ -15,6 +15,7 @@ from benchmarks import (
     exact_time,
     layers,
     log_determinant,
+    position_pairs,
     prediction,
     scaling,
     subset,
@@ -61,10 +62,18 @@ def test_decompositions(tmp_path, capsys):
     assert f"p =     40: root {median:37.2f} s" in capsys.readouterr().out
 
 
-def test_layers(tmp_path, capsys):
-    """Every cell that is no "no" has a number, and every layer of the table a network."""
+def test_networks_of_layers(capsys):
+    """Every layer of the table has one."""
     assert list(layers.NETS) == list(stax.supported())
     assert set(layers.METHODS) == set(stax.supported()["Relu"])
+    with pytest.raises(SystemExit, match="2"):
+        layers.main(["--layers", "Rely"])
+    assert "Relu" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_layers(tmp_path, capsys):
+    """Every cell that is no "no" has a number."""
     name = "Elementwise (given kernels alone)"
     assert layers.main([*f"--width 8 --out {tmp_path} --layers".split(), name]) == 0
     found = written(tmp_path, "layers")["results"]
@@ -74,9 +83,6 @@ def test_layers(tmp_path, capsys):
     }
     assert all(0 < error < 1 for error in found[name].values() if error is not None)
     assert name in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="2"):
-        layers.main(["--layers", "Rely"])
-    assert "Relu" in capsys.readouterr().err
 
 
 def test_layers_go_on_where_they_were_interrupted(tmp_path, monkeypatch):
@@ -98,6 +104,21 @@ def test_layers_go_on_where_they_were_interrupted(tmp_path, monkeypatch):
     assert list(written(tmp_path, "layers")["results"]) == ["Dense", "Relu", "Erf"]
     assert layers.main(words) == 0  # a whole record is measured anew
     assert len(asked) == 6 * len(layers.METHODS)
+
+
+def test_position_pairs(tmp_path, capsys, monkeypatch):
+    """Keys in turn; the measurement is in `tests/stax/test_beyond_all_pairs.py`."""
+    found = {0: (0.3, 0.2), 1: (0.4, 0.1)}
+    monkeypatch.setattr(position_pairs, "errors", lambda name, method, width, seed: found[seed])
+    assert position_pairs.main(f"--seeds 2 --nets pool --out {tmp_path}".split()) == 0
+    own = {"estimated": [0.3, 0.4], "exact": [0.2, 0.1]}
+    assert written(tmp_path, "position-pairs")["results"] == {
+        "pool": {"Nystroem": own, "RandomFeatures": own}
+    }
+    assert "0.3000 0.4000   0.2000 0.1000" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        position_pairs.main(["--nets", "pol"])
+    assert "quadratic attention" in capsys.readouterr().err
 
 
 @pytest.mark.slow
