@@ -476,9 +476,8 @@ def explained_or_nothing():
             raise
 
 
-@pytest.mark.parametrize("first", [ns.RandomFeatures(4), ns.PolySketch(2, 4)])
-def test_hermite_polynomials_in_two_precisions(first):
+def test_hermite_polynomials_in_two_precisions():
     x = inputs(6, 3).astype(np.float32)
     model = stax.serial(stax.Dense(1), stax.LayerNorm(), stax.Hermite(2), stax.Dense(1))
-    for method in (first, ns.RandomFeatures(4), ns.PolySketch(2, 4)):
+    for method in (ns.RandomFeatures(4), ns.PolySketch(2, 4)):
         assert np.isfinite(ns.feature_map(model, x, method, key=KEY)(x).ntk).all()

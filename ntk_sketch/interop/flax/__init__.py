@@ -6,9 +6,9 @@ train_head      a linear or softmax head on features (and the map itself, if it 
                 trained by optax on batches
 """
 
-from .._extras import check_installed
+from .._extras import check_installed as _check_installed
 
-check_installed("flax", "flax", "optax")
+_check_installed("flax", "flax", "optax")
 
 from ._feature_module import FeatureModule as FeatureModule
 from ._train_head import train_head as train_head

@@ -5,9 +5,9 @@ NTKRegressor    ridge regression and Gaussian process on these features
 NTKClassifier   the same on classes
 """
 
-from .._extras import check_installed
+from .._extras import check_installed as _check_installed
 
-check_installed("sklearn", "sklearn")
+_check_installed("sklearn", "sklearn")
 
 from ._classifier import NTKClassifier as NTKClassifier
 from ._features import NTKFeatures as NTKFeatures
