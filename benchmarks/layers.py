@@ -30,7 +30,7 @@ COMPARED, NEW = 48, 16  # examples of the sample, and others, between which kern
 DEGREE = 6
 RADII = (0.01, 5.0)  # of the series of `Exp`, which overflows at those of the default
 IMAGES, SEQUENCES, VECTORS = (4, 4, 3), (6, 3), (12,)
-SAMPLES = {IMAGES: 48, SEQUENCES: 48, VECTORS: 512}  # several times the width in positions
+SAMPLES = {IMAGES: 48, SEQUENCES: 48, VECTORS: 512}  # more positions than the default width
 
 
 def arcsine(c, q, r):

@@ -104,13 +104,12 @@ def errors(name: str, method: str, width: int, seed: int) -> tuple[float, float]
 @contextlib.contextmanager
 def pairs_up_to(limit: float) -> Iterator[None]:
     """Covariances of all pairs of positions are exact up to so many positions."""
-    usual: Any = Method.max_positions_all_pairs
-    vars_of: Any = Method
-    vars_of.max_positions_all_pairs = limit
+    every: Any = Method
+    usual, every.max_positions_all_pairs = every.max_positions_all_pairs, limit
     try:
         yield
     finally:
-        vars_of.max_positions_all_pairs = usual
+        every.max_positions_all_pairs = usual
 
 
 @dataclass(frozen=True)

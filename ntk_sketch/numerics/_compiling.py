@@ -84,7 +84,7 @@ def fitting_jit(fn: Callable[..., Any], *, level: int = 1) -> Callable[..., Any]
 
 @contextlib.contextmanager
 def explained():
-    """Adds a note to an error of JAX 0.8 to 0.10 that does not name its cause.
+    """Adds a note to an error of JAX 0.10 that does not name its cause.
 
     They keep the dtype in which they first saw an array of NumPy that a function holds: a program
     in the other one of float32 and float64 is then not valid.

@@ -41,7 +41,7 @@ def DotGeneral(*, lhs=None, rhs=None, **kwargs):
 @functools.wraps(nt_stax.Hermite)
 def Hermite(degree):
     """NT's layer, but in the dtype of its inputs. NT's coefficients are float64 of NumPy, which JAX
-    0.8 to 0.10 cannot compile in two dtypes.
+    0.10 cannot compile in two dtypes.
     """
     init_fn, apply_fn, kernel_fn = nt_stax.Hermite(degree)
     coefficients = np.polynomial.hermite_e.herme2poly([0] * degree + [1]) / factorial(degree) ** 0.5

@@ -449,7 +449,7 @@ def test_plain_triples_work_and_have_no_features():
 
 
 def test_functions_that_hold_arrays_of_numpy():
-    """JAX 0.8 to 0.10 cannot compile some in two dtypes. Then the error says what works."""
+    """JAX 0.10 cannot compile some in two dtypes. Then the error says what works."""
     c, x = np.array([0.1, 0.2, 0.3, 0.4]), inputs(6, 3).astype(np.float32)
 
     def features(function, method):
