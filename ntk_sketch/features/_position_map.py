@@ -15,7 +15,9 @@ from ..numerics._precision import float64
 from ._patch_operator import PatchOperator
 from ._variances import Variances
 
-#: `sources_of` applies a map to about this many numbers at a time.
+#: `sources_of` applies a map to this many vectors at a time, always the same number for the sake of
+#: compilation, or to fewer where that makes more numbers than the second one.
+_VECTORS = 32
 _PART = 2**22
 
 
@@ -35,13 +37,10 @@ class Sources(NamedTuple):
     weight: Any
 
     def weighted(self, fn: Callable[[Array], Array], dtype) -> "Sources":
-        """The same sources with the weights of `fn`.
-
-        Inputs that no output has in common share a unit vector, as in estimating sparse Jacobian
-        matrices (Curtis, Powell and Reid 1974): `fn` is applied to as many vectors as the outputs
-        have terms, or a few more.
+        """The same sources with the weights of `fn`, which is applied to as many vectors as the
+        outputs have terms, or a few more (`_colours`).
         """
-        colours = self._colours()
+        colours = _colours(self.source, math.prod(self.space))
         units = np.arange(colours.max(initial=0) + 1)[:, None] == colours
         found = fn(jnp.asarray(units, dtype).reshape(len(units), *self.space, 1))
         found = found.reshape(len(units), *self.source.shape[1::-1])
@@ -49,27 +48,6 @@ class Sources(NamedTuple):
         u, s = np.arange(taps)[:, None, None], np.arange(outputs)[None, :, None]
         weight = found[colours[np.maximum(self.source, 0)], s, u]
         return self._replace(weight=jnp.where(self.source >= 0, weight, 0))
-
-    def _colours(self) -> np.ndarray:
-        """A number for each input, such that the inputs of an output have different ones."""
-        groups = self.source.reshape(-1, self.source.shape[-1])
-        count = math.prod(self.space)
-        if groups.shape[1] == count:
-            return np.arange(count)
-        colours = np.full(count, -1)
-        if groups.shape[1] > 1:  # the first free number for one input after the other
-            taken: list[set[int]] = [set() for _ in groups]
-            belongs: list[list[int]] = [[] for _ in colours]
-            for group, sources in enumerate(groups):
-                for source in sources[sources >= 0]:
-                    belongs[source].append(group)
-            for source, own in enumerate(belongs):
-                used = set().union(*(taken[group] for group in own))
-                colour = next(c for c in itertools.count() if c not in used)
-                colours[source] = colour
-                for group in own:
-                    taken[group].add(colour)
-        return np.maximum(colours, 0)
 
     def masks(self, mask: Array) -> Array:
         """Which outputs are masked (n, *outputs), from `mask` (n, *space).
@@ -82,35 +60,70 @@ class Sources(NamedTuple):
 
 
 def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
-    """The sources of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps), found by applying it
-    to unit vectors of positions in float64.
+    """The sources of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps).
 
-    Cost: `fn` of `|space|²` numbers, in parts whose results have about `2^22` numbers.
+    Blocks of positions are cut in four until they are single positions. Of every output, only parts
+    of blocks that it depends on are looked at; those that no output has in common are looked at
+    together (`_colours`). Weights are those of unit vectors of positions, in float64.
+
+    Cost: `fn` of about `4 t log4 |space|` vectors of `|space|` numbers, if an output has t terms.
     """
     count = math.prod(space)
     with float64(), jax.ensure_compile_time_eval():
         shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *space, 1), np.float64)).shape
-        step = max(_PART // math.prod(shape), 1)
-        places, weights = [], []
-        for start in range(0, count, step):
-            rows = np.arange(start, min(start + step, count))
-            units = jnp.asarray(rows[:, None] == np.arange(count), np.float64)
-            values = np.asarray(fn(units.reshape(len(rows), *space, 1)))
-            values = values.reshape(len(rows), -1, shape[-1])
-            at, output, tap = np.nonzero(values)
-            places.append(np.stack([tap, output, rows[at]]))
-            weights.append(values[at, output, tap])
-    (tap, output, source), weight = np.concatenate(places, axis=1), np.concatenate(weights)
-    order = np.lexsort((source, output, tap))
-    tap, output, source, weight = (part[order] for part in (tap, output, source, weight))
-    outputs, taps = shape[1:-1], shape[-1]
-    group = tap * math.prod(outputs) + output
-    first = np.searchsorted(group, group)
-    term = np.arange(len(group)) - first
-    size = (taps, math.prod(outputs), int(term.max(initial=0)) + 1)
-    found = Sources(tuple(space), tuple(outputs), np.full(size, -1), np.zeros(size))
-    found.source[tap, output, term], found.weight[tap, output, term] = source, weight
-    return found
+        outputs, taps = shape[1:-1], shape[-1]
+        step = min(max(_PART // math.prod(shape), 1), _VECTORS)
+        # Numbers of which no sum over a block is 0 by chance; the last blocks are unit vectors.
+        numbers = np.random.default_rng(0).uniform(0.5, 1.5, count)
+        source = np.zeros((taps, math.prod(outputs), 1), int)
+        weight = np.zeros(source.shape)
+        for level in reversed(range(0, (count - 1).bit_length() + 1, 2)):
+            block = np.arange(count) >> level
+            parts = np.arange(block[-1] + 1)
+            colours = 4 * _colours(source, block[-1] // 4 + 1)[parts // 4] + parts % 4
+            source = (4 * source[..., None] + np.arange(4)).reshape(*source.shape[:2], -1)
+            source[(source < 0) | (source > block[-1])] = -1
+            colour = np.where(source < 0, -1, colours[source])
+            weight = np.zeros(source.shape)
+            for start in range(0, colours.max() + 1, step):
+                part = np.arange(start, start + step)
+                vectors = np.where(part[:, None] == colours[block], numbers if level else 1.0, 0.0)
+                values = np.asarray(fn(jnp.asarray(vectors).reshape(step, *space, 1)))
+                tap, output, _ = here = np.nonzero((colour >= start) & (colour <= part[-1]))
+                values = values.reshape(step, -1, taps)
+                weight[here] = values[colour[here] - start, output, tap]
+            source = np.where(weight == 0, -1, source)
+            order = np.argsort(source < 0, axis=-1, kind="stable")
+            order = order[..., : max(int((source >= 0).sum(-1).max()), 1)]
+            source, weight = (np.take_along_axis(a, order, axis=-1) for a in (source, weight))
+    return Sources(tuple(space), tuple(outputs), source, weight)
+
+
+def _colours(source: np.ndarray, count: int) -> np.ndarray:
+    """A number for each of `count` inputs, such that the inputs of an output have different ones.
+
+    Inputs of one number can share a vector, as in estimating sparse Jacobian matrices (Curtis,
+    Powell and Reid 1974). Each takes the first number that is free.
+    """
+    if source.shape[-1] == 1:
+        return np.zeros(count, int)
+    if source.shape[-1] == count:
+        return np.arange(count)
+    outputs = np.unique(source.reshape(-1, source.shape[-1]), axis=0).tolist()
+    taken: list[set[int]] = [set() for _ in outputs]
+    belongs: list[list[int]] = [[] for _ in range(count)]
+    for output, inputs in enumerate(outputs):
+        for at in inputs:
+            if at >= 0:
+                belongs[at].append(output)
+    colours = np.zeros(count, int)
+    for at, own in enumerate(belongs):
+        used = set().union(*(taken[output] for output in own))
+        colour = next(c for c in itertools.count() if c not in used)
+        colours[at] = colour
+        for output in own:
+            taken[output].add(colour)
+    return colours
 
 
 @functools.lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ class Linear(Rule):
     """`K'(S, T) = Σ_st W[S, s] W[T, t] K(s, t)` of a layer `x'_S = Σ_s W[S, s] x_s`.
 
     The layer's own function is applied to features, as it treats all channels alike. `W`, which the
-    variances need, is found by applying it to unit vectors of positions.
+    variances need, is found by applying it to vectors of positions.
     """
 
     positions, masks = "pooled", True
@@ -153,8 +153,9 @@ def linear(layer, *args: Any, **kwargs: Any) -> Rule:
     positions, and change their number and that of their axes.
 
     Cost: that of the layer, for every feature. If variances are needed after it, the weights of
-    positions are found once, from `|space|²` numbers passed through the layer. Each variance is
-    then a sum over pairs of input positions.
+    positions are found once for each shape: about `4 t log4 |space|` vectors of `|space|` numbers
+    pass through the layer, if a position of its output is a sum over t positions. Each variance is
+    then a sum over `t²` pairs of input positions.
 
     Example: positions in reversed order, as Neural Tangents would take them.
 

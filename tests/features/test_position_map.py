@@ -152,6 +152,27 @@ def test_sources_are_found_once():
     )
 
 
+@pytest.mark.parametrize(
+    ("fn", "terms"),
+    [
+        (lambda x: x[:, ::-1], 1),
+        (lambda x: x + 0.5 * x[:, ::-1], 2),
+        (lambda x: x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2], 3),
+        (lambda x: jnp.cumsum(x.reshape(len(x), -1, 4, 1), axis=2), 4),
+    ],
+    ids=["reversed", "with its mirror image", "second difference", "sums of four"],
+)
+def test_sources_of_many_positions_by_few_vectors(fn, terms):
+    """Linear in positions but for a logarithm: no unit vector of each of 4,096 positions."""
+    space, given = (4096,), []
+    sources = sources_of(lambda x: given.append(len(x)) or fn(x), space)
+    assert sources.source.shape[-1] == terms
+    assert sum(given) < 256
+    x = jnp.asarray(images(2, *space, 1))
+    found = (np.asarray(x)[:, sources.source, 0] * sources.weight).sum(-1)
+    np.testing.assert_allclose(found.ravel(), np.ravel(fn(x)), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["scaled", "moving mean", "all"])
 def test_weights_by_few_vectors(name):
     """As many as an output has inputs, not one for each position."""
