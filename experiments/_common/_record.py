@@ -24,6 +24,10 @@ PACKAGES = (
 )
 
 
+#: Settings of JAX and its libraries that a record holds where they are given.
+FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
+
+
 def environment() -> dict[str, Any]:
     """Versions, device and commit: what somebody needs to explain a different number."""
     device = jax.devices()[0]
@@ -38,7 +42,7 @@ def environment() -> dict[str, Any]:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "commit": _commit(),
-    }
+    } | {name: os.environ[name] for name in FLAGS if os.environ.get(name)}
 
 
 FOLDERS = ("--data-dir", "--out", "--against")

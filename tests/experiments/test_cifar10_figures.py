@@ -42,6 +42,15 @@ def test_accuracy_figure(tmp_path, diag_reg):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_record_holds_the_settings_of_jax(monkeypatch):
+    """Those that are given; without them its environment has no such entries."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
+    found = environment()
+    assert found["XLA_FLAGS"] == "--xla_backend_optimization_level=0"
+    assert "JAX_ENABLE_X64" not in found
+
+
 def test_a_record_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "record.json"
     write_record(path, {"environment": environment()})

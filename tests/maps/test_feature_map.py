@@ -172,7 +172,7 @@ def without_jumps(feature_map):
     return jax.tree.map(plain, feature_map, is_leaf=lambda node: isinstance(node, RandomFunction))
 
 
-@pytest.mark.parametrize(("net", "method"), pairs(by_default=("random", "nystroem", "exact")))
+@pytest.mark.parametrize(("net", "method"), pairs(by_default=("random", "nystroem")))
 def test_batch_independence(net, method):
     """Row i does not depend on row j (float64): the row alone is the same to 10 eps of its norm.
 

@@ -210,8 +210,7 @@ def test_many_threads():
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             assert all(pool.map(load, range(16)))
-        """,
-        USE,
+        """
     )
 
 

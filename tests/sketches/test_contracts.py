@@ -87,7 +87,7 @@ class TestMoments:
 
 @pytest.mark.parametrize(
     "name",
-    also_by_default(SKETCHES, "CountSketch", "TensorSRHT", "PolynomialSketch", slow=MORE),
+    also_by_default(SKETCHES, "CountSketch", "TensorSRHT", slow=MORE),
 )
 def test_transformations(name):
     """jit, vmap over examples and over keys, one vector, NumPy inputs, and the same key again."""
