@@ -19,6 +19,8 @@ from ._variances import Variances
 #: compilation, or to fewer where that makes more numbers than the second one.
 _VECTORS = 32
 _PART = 2**22
+#: Weights below this share of the largest are rounding, as where a map is a difference of long sums.
+_ROUNDING = 1e-12
 
 
 class Sources(NamedTuple):
@@ -92,9 +94,10 @@ def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
                 tap, output, _ = here = np.nonzero((colour >= start) & (colour <= part[-1]))
                 values = values.reshape(step, -1, taps)
                 weight[here] = values[colour[here] - start, output, tap]
-            source = np.where(weight == 0, -1, source)
+            rounding = np.abs(weight) <= _ROUNDING * np.abs(weight).max(initial=0)
+            source[rounding], weight[rounding] = -1, 0
             order = np.argsort(source < 0, axis=-1, kind="stable")
-            order = order[..., : max(int((source >= 0).sum(-1).max()), 1)]
+            order = order[..., : max(int((source >= 0).sum(-1).max(initial=0)), 1)]
             source, weight = (np.take_along_axis(a, order, axis=-1) for a in (source, weight))
     return Sources(tuple(space), tuple(outputs), source, weight)
 

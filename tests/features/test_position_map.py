@@ -159,8 +159,9 @@ def test_sources_are_found_once():
         (lambda x: x + 0.5 * x[:, ::-1], 2),
         (lambda x: x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2], 3),
         (lambda x: jnp.cumsum(x.reshape(len(x), -1, 4, 1), axis=2), 4),
+        (lambda x: (jnp.cumsum(x, 1)[:, 3:] - jnp.cumsum(x, 1)[:, :-3]) / 3, 3),
     ],
-    ids=["reversed", "with its mirror image", "second difference", "sums of four"],
+    ids=["reversed", "with its mirror image", "second difference", "sums of four", "moving mean"],
 )
 def test_sources_of_many_positions_by_few_vectors(fn, terms):
     """Linear in positions but for a logarithm: no unit vector of each of 4,096 positions."""
