@@ -19,7 +19,7 @@ from ._variances import Variances
 #: compilation, or to fewer where that makes more numbers than the second one.
 _VECTORS = 32
 _PART = 2**22
-#: Weights below this share of the largest are rounding, as where a map is a difference of long sums.
+#: Weights below this share of the largest are rounding, for example of a difference of long sums.
 _ROUNDING = 1e-12
 
 
