@@ -24,7 +24,7 @@ PACKAGES = (
 )
 
 
-#: Settings of JAX and its libraries that a record holds where they are given.
+#: Settings of JAX and its libraries that a record holds where the environment has them.
 FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 
 
@@ -42,7 +42,12 @@ def environment() -> dict[str, Any]:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "commit": _commit(),
-    } | {name: os.environ[name] for name in FLAGS if os.environ.get(name)}
+    } | {name: _without_folders(os.environ[name]) for name in FLAGS if os.environ.get(name)}
+
+
+def _without_folders(flags: str) -> str:
+    """Flags that name none."""
+    return " ".join(flag for flag in flags.split() if "/" not in flag)
 
 
 FOLDERS = ("--data-dir", "--out", "--against")

@@ -16,11 +16,10 @@ from ._patch_operator import PatchOperator
 from ._variances import Variances
 
 #: `sources_of` applies a map to this many vectors at a time, always the same number for the sake of
-#: compilation, or to fewer where that makes more numbers than the second one.
+#: compilation, or to fewer where these, or what becomes of them, are more than `_PART` numbers.
 _VECTORS = 32
 _PART = 2**22
-#: Weights below this share of the largest are rounding, for example of a difference of long sums.
-_ROUNDING = 1e-12
+_SEED = 20110519
 
 
 class Sources(NamedTuple):
@@ -66,17 +65,21 @@ def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
 
     Blocks of positions are cut in four until they are single positions. Of every output, only parts
     of blocks that it depends on are looked at; those that no output has in common are looked at
-    together (`_colours`). Weights are those of unit vectors of positions, in float64.
+    together (`_colours`). Weights are those of unit vectors of positions, in float64. What is less
+    than `eps^(5/8)` (1.6e-10) of an output's largest weight is left out: it may be rounding, as of
+    a difference of long sums.
 
-    Cost: `fn` of about `4 t log4 |space|` vectors of `|space|` numbers, if an output has t terms.
+    Cost: `fn` of about `4 t log4 |space|` vectors of `|space|` numbers, if an output has t terms
+    close together. There are more where terms are scattered, up to some `|space|` in all.
     """
     count = math.prod(space)
     with float64(), jax.ensure_compile_time_eval():
         shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *space, 1), np.float64)).shape
         outputs, taps = shape[1:-1], shape[-1]
-        step = min(max(_PART // math.prod(shape), 1), _VECTORS)
+        step = min(max(_PART // max(count, math.prod(shape)), 1), _VECTORS)
         # Numbers of which no sum over a block is 0 by chance; the last blocks are unit vectors.
-        numbers = np.random.default_rng(0).uniform(0.5, 1.5, count)
+        # They are not the numbers of a layer, which may be random too.
+        numbers = np.random.default_rng(_SEED).uniform(0.5, 1.5, count)
         source = np.zeros((taps, math.prod(outputs), 1), int)
         weight = np.zeros(source.shape)
         for level in reversed(range(0, (count - 1).bit_length() + 1, 2)):
@@ -85,17 +88,21 @@ def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
             colours = 4 * _colours(source, block[-1] // 4 + 1)[parts // 4] + parts % 4
             source = (4 * source[..., None] + np.arange(4)).reshape(*source.shape[:2], -1)
             source[(source < 0) | (source > block[-1])] = -1
-            colour = np.where(source < 0, -1, colours[source])
             weight = np.zeros(source.shape)
+            places = np.nonzero(source >= 0)
+            colour = colours[source[places]]
+            order = np.argsort(colour, kind="stable")
+            colour, places = colour[order], tuple(place[order] for place in places)
             for start in range(0, colours.max() + 1, step):
                 part = np.arange(start, start + step)
                 vectors = np.where(part[:, None] == colours[block], numbers if level else 1.0, 0.0)
                 values = np.asarray(fn(jnp.asarray(vectors).reshape(step, *space, 1)))
-                tap, output, _ = here = np.nonzero((colour >= start) & (colour <= part[-1]))
-                values = values.reshape(step, -1, taps)
-                weight[here] = values[colour[here] - start, output, tap]
-            rounding = np.abs(weight) <= _ROUNDING * np.abs(weight).max(initial=0)
-            source[rounding], weight[rounding] = -1, 0
+                found = slice(*np.searchsorted(colour, (start, start + step)))
+                tap, output, _ = here = tuple(place[found] for place in places)
+                weight[here] = values.reshape(step, -1, taps)[colour[found] - start, output, tap]
+            rounding = float(jnp.finfo(values.dtype).eps) ** 0.625
+            left_out = np.abs(weight) <= rounding * np.abs(weight).max(axis=-1, keepdims=True)
+            source[left_out], weight[left_out] = -1, 0
             order = np.argsort(source < 0, axis=-1, kind="stable")
             order = order[..., : max(int((source >= 0).sum(-1).max(initial=0)), 1)]
             source, weight = (np.take_along_axis(a, order, axis=-1) for a in (source, weight))

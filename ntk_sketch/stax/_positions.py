@@ -154,8 +154,9 @@ def linear(layer, *args: Any, **kwargs: Any) -> Rule:
 
     Cost: that of the layer, for every feature. If variances are needed after it, the weights of
     positions are found once for each shape: about `4 t log4 |space|` vectors of `|space|` numbers
-    pass through the layer, if a position of its output is a sum over t positions. Each variance is
-    then a sum over `t²` pairs of input positions.
+    pass through the layer, if a position of its output is a sum over t neighbouring positions, and
+    more if these are scattered. Each variance is then a sum over `t²` pairs of input positions,
+    whose covariances are computed for all positions at the same distance.
 
     Example: positions in reversed order, as Neural Tangents would take them.
 

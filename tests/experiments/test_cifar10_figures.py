@@ -44,7 +44,7 @@ def test_accuracy_figure(tmp_path, diag_reg):
 
 def test_a_record_holds_the_settings_of_jax(monkeypatch):
     """Those that are given; without them its environment has no such entries."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_dump_to=/a/folder")
     monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
     found = environment()
     assert found["XLA_FLAGS"] == "--xla_backend_optimization_level=0"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
+from ntk_sketch.features import _position_map
 from ntk_sketch.features._patch_operator import PatchOperator
 from ntk_sketch.features._position_map import map_offsets, operator_sources, sources_of, through_map
 from ntk_sketch.features._transposed_windows import TransposedWindows
@@ -172,6 +173,36 @@ def test_sources_of_many_positions_by_few_vectors(fn, terms):
     x = jnp.asarray(images(2, *space, 1))
     found = (np.asarray(x)[:, sources.source, 0] * sources.weight).sum(-1)
     np.testing.assert_allclose(found.ravel(), np.ravel(fn(x)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("numbers", [2**22, 200])
+@pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
+def test_sources_of_any_matrix(density, numbers, monkeypatch):
+    """More colours than vectors at a time, and parts of fewer vectors; two taps."""
+    monkeypatch.setattr(_position_map, "_PART", numbers)
+    rng = np.random.default_rng(3)
+    matrix = rng.normal(size=(70, 2, 9)) * (rng.uniform(size=(70, 2, 9)) < density)
+    found = sources_of(lambda x: jnp.einsum("ns,suo->nou", x[..., 0], matrix), (70,))
+    dense = np.zeros_like(matrix)
+    for u, o, k in zip(*np.nonzero(found.source >= 0), strict=True):
+        dense[found.source[u, o, k], u, o] = found.weight[u, o, k]
+    np.testing.assert_allclose(dense, matrix, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("fn", "size", "terms"),
+    [
+        (lambda x, w: w[:, 1:] * x[:, 1:] - w[:, :-1] * x[:, :-1], 1e-11, 2),
+        (lambda x, w: w * x, 1e-19, 1),
+    ],
+    ids=["differences", "one position"],
+)
+def test_small_weights(fn, size, terms):
+    """Each output has its own largest weight, however small beside those of others."""
+    weights = np.geomspace(1, size, 20)[None, :, None]
+    found = sources_of(lambda x: fn(x, weights), (20,))
+    assert (found.source >= 0).sum(-1).min() == terms
+    assert found.weight.all()
 
 
 @pytest.mark.parametrize("name", ["scaled", "moving mean", "all"])

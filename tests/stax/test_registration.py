@@ -213,6 +213,32 @@ def test_linear_layers_of_others():
     np.testing.assert_allclose(close, vectors[2](x, None, "ntk"), rtol=1e-8)
 
 
+def Difference(a, b):
+    """Differences of neighbours with weights."""
+
+    def apply_fn(params, x, **kwargs):
+        return a * x[:, 1:] - b * x[:, :-1]
+
+    def init_fn(rng, shape):
+        return (shape[0], shape[1] - 1, *shape[2:]), ()
+
+    return init_fn, apply_fn, lambda kernel, **kwargs: kernel  # whose numbers nobody asks for
+
+
+def test_weights_of_several_numbers():
+    """None of which cancels another while sources are looked for."""
+    layer = stax.register(Difference, stax.linear)(0.7, 0.4)
+    model = stax.serial(stax.Conv(4, (3,)), layer, stax.Relu(), stax.Flatten(), stax.Dense(1))
+    x = inputs(3, 9, 2)
+    feature_map = ns.feature_map(model, x, ns.Exact(), key=KEY)
+    patches = np.stack([x[:, i : i + 7] for i in range(3)], axis=-1).reshape(3, 7, -1)
+    moved = 0.7 * patches[:, 1:] - 0.4 * patches[:, :-1]  # with a 1 x 1 convolution behind
+    plain = stax.serial(stax.Conv(4, (1,)), stax.Relu(), stax.Flatten(), stax.Dense(1))
+    np.testing.assert_allclose(
+        feature_map.kernel_fn(x, None, "nngp"), plain[2](moved, None, "nngp"), rtol=1e-8
+    )
+
+
 def test_gradient_with_respect_to_a_linear_layers_number():
     """The factor of a layer is one of the model's hyperparameters, in its variances too."""
 
