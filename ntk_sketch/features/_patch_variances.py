@@ -7,7 +7,8 @@ import jax
 from .._typing import Offsets
 from ..numerics._stored import stored
 from ._patch_operator import PatchOperator
-from ._position_map import map_offsets, operator_sources, through_map
+from ._position_map import map_numbers, map_offsets, through_map
+from ._sources import operator_sources
 from ._variance_windows import through_convolution, window_offsets
 from ._windows import Windows
 
@@ -21,6 +22,17 @@ def patch_offsets(operator: PatchOperator | None, space: tuple[int, ...], out: O
     if isinstance(operator, Windows):
         return window_offsets(operator, space, out, pool=False)
     return map_offsets(operator_sources(operator, space), out)
+
+
+def patch_numbers(
+    operator: PatchOperator | None, space: tuple[int, ...], out: Offsets
+) -> tuple[int, int]:
+    """About how many numbers `through_patches` holds at once beside the bands: for each example,
+    and for all of them together.
+    """
+    if operator is None or isinstance(operator, Windows) or out is None:
+        return 0, 0
+    return map_numbers(operator_sources(operator, space), out)
 
 
 def through_patches(operator: PatchOperator | None, variances: Any, out) -> Any:

@@ -1,159 +1,43 @@
-"""Linear maps of positions that treat channels alike, and the variances after them."""
+"""Variances after a linear map of positions that treats channels alike."""
 
-import functools
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._typing import Array, Offsets
-from ..numerics._precision import float64
-from ._patch_operator import PatchOperator
+from .._typing import Offsets
+from ._position_pairs import exact_matrices, pair_bands
+from ._sources import Sources
 from ._variances import Variances
 
-#: `sources_of` applies a map to this many vectors at a time, always the same number for the sake of
-#: compilation, or to fewer where these, or what becomes of them, are more than `_PART` numbers.
-_VECTORS = 32
-_PART = 2**22
-_SEED = 20110519
-
-
-class Sources(NamedTuple):
-    """A sparse linear map: entry u of the vector at output S is `Σ_k weight[u, S, k] x[source[u, S,
-    k]]`.
-
-    Attributes:
-        space, outputs: spatial shapes before and after.
-        source: flat input positions (taps, outputs, terms), -1 if there are fewer terms.
-        weight: of each term, 0 where source is -1; of NumPy, or traced by JAX.
-    """
-
-    space: tuple[int, ...]
-    outputs: tuple[int, ...]
-    source: np.ndarray
-    weight: Any
-
-    def weighted(self, fn: Callable[[Array], Array], dtype) -> "Sources":
-        """The same sources with the weights of `fn`, which is applied to as many vectors as the
-        outputs have terms, or a few more (`_colours`).
-        """
-        colours = _colours(self.source, math.prod(self.space))
-        units = np.arange(colours.max(initial=0) + 1)[:, None] == colours
-        found = fn(jnp.asarray(units, dtype).reshape(len(units), *self.space, 1))
-        found = found.reshape(len(units), *self.source.shape[1::-1])
-        taps, outputs, _ = self.source.shape
-        u, s = np.arange(taps)[:, None, None], np.arange(outputs)[None, :, None]
-        weight = found[colours[np.maximum(self.source, 0)], s, u]
-        return self._replace(weight=jnp.where(self.source >= 0, weight, 0))
-
-    def masks(self, mask: Array) -> Array:
-        """Which outputs are masked (n, *outputs), from `mask` (n, *space).
-
-        As in NT, an output is masked if all of its inputs are.
-        """
-        seen = ~mask.reshape(len(mask), -1)[:, np.maximum(self.source, 0)]
-        met = jnp.any(seen & (self.weight != 0)[None], axis=(1, 3))
-        return ~met.reshape(len(mask), *self.outputs)
-
-
-def sources_of(fn: Callable[[Array], Array], space: tuple[int, ...]) -> Sources:
-    """The sources of a linear map `fn` (n, *space, 1) -> (n, *outputs, taps).
-
-    Blocks of positions are cut in four until they are single positions. Of every output, only parts
-    of blocks that it depends on are looked at; those that no output has in common are looked at
-    together (`_colours`). Weights are those of unit vectors of positions, in float64. What is less
-    than `eps^(5/8)` (1.6e-10) of an output's largest weight is left out: it may be rounding, as of
-    a difference of long sums.
-
-    Cost: `fn` of about `4 t log4 |space|` vectors of `|space|` numbers, if an output has t terms
-    close together. There are more where terms are scattered, up to some `|space|` in all.
-    """
-    count = math.prod(space)
-    with float64(), jax.ensure_compile_time_eval():
-        shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((1, *space, 1), np.float64)).shape
-        outputs, taps = shape[1:-1], shape[-1]
-        step = min(max(_PART // max(count, math.prod(shape)), 1), _VECTORS)
-        # Numbers of which no sum over a block is 0 by chance; the last blocks are unit vectors.
-        # They are not the numbers of a layer, which may be random too.
-        numbers = np.random.default_rng(_SEED).uniform(0.5, 1.5, count)
-        source = np.zeros((taps, math.prod(outputs), 1), int)
-        weight = np.zeros(source.shape)
-        for level in reversed(range(0, (count - 1).bit_length() + 1, 2)):
-            block = np.arange(count) >> level
-            parts = np.arange(block[-1] + 1)
-            colours = 4 * _colours(source, block[-1] // 4 + 1)[parts // 4] + parts % 4
-            source = (4 * source[..., None] + np.arange(4)).reshape(*source.shape[:2], -1)
-            source[(source < 0) | (source > block[-1])] = -1
-            weight = np.zeros(source.shape)
-            places = np.nonzero(source >= 0)
-            colour = colours[source[places]]
-            order = np.argsort(colour, kind="stable")
-            colour, places = colour[order], tuple(place[order] for place in places)
-            for start in range(0, colours.max() + 1, step):
-                part = np.arange(start, start + step)
-                vectors = np.where(part[:, None] == colours[block], numbers if level else 1.0, 0.0)
-                values = np.asarray(fn(jnp.asarray(vectors).reshape(step, *space, 1)))
-                found = slice(*np.searchsorted(colour, (start, start + step)))
-                tap, output, _ = here = tuple(place[found] for place in places)
-                weight[here] = values.reshape(step, -1, taps)[colour[found] - start, output, tap]
-            rounding = float(jnp.finfo(values.dtype).eps) ** 0.625
-            left_out = np.abs(weight) <= rounding * np.abs(weight).max(axis=-1, keepdims=True)
-            source[left_out], weight[left_out] = -1, 0
-            order = np.argsort(source < 0, axis=-1, kind="stable")
-            order = order[..., : max(int((source >= 0).sum(-1).max(initial=0)), 1)]
-            source, weight = (np.take_along_axis(a, order, axis=-1) for a in (source, weight))
-    return Sources(tuple(space), tuple(outputs), source, weight)
-
-
-def _colours(source: np.ndarray, count: int) -> np.ndarray:
-    """A number for each of `count` inputs, such that the inputs of an output have different ones.
-
-    Inputs of one number can share a vector, as in estimating sparse Jacobian matrices (Curtis,
-    Powell and Reid 1974). Each takes the first number that is free.
-    """
-    if source.shape[-1] == 1:
-        return np.zeros(count, int)
-    if source.shape[-1] == count:
-        return np.arange(count)
-    outputs = np.unique(source.reshape(-1, source.shape[-1]), axis=0).tolist()
-    taken: list[set[int]] = [set() for _ in outputs]
-    belongs: list[list[int]] = [[] for _ in range(count)]
-    for output, inputs in enumerate(outputs):
-        for at in inputs:
-            if at >= 0:
-                belongs[at].append(output)
-    colours = np.zeros(count, int)
-    for at, own in enumerate(belongs):
-        used = set().union(*(taken[output] for output in own))
-        colour = next(c for c in itertools.count() if c not in used)
-        colours[at] = colour
-        for output in own:
-            taken[output].add(colour)
-    return colours
-
-
-@functools.lru_cache(maxsize=64)
-def operator_sources(operator: PatchOperator, space: tuple[int, ...]) -> Sources:
-    """The sources of any patch operator."""
-    return sources_of(operator.patches, space)
+#: Up to this number, pairs of inputs are gathered one by one if that is less work.
+_PAIRS = 2**22
+#: Multiplications in a matrix product that take the time of one gathered number.
+_PRODUCTS = 16
+#: Numbers held for a gathered pair: its index, its weight and what this is found from.
+_NUMBERS = 6
 
 
 def map_offsets(sources: Sources, out: Offsets) -> Offsets:
     """Input offsets that output offsets `out` need. Those of the first axis are not negative."""
     if out is None:
         return None
-    pairs = _pairs(sources, out)
-    steps = _coordinates(pairs.second, sources.space) - _coordinates(pairs.first, sources.space)
-    needed = []
-    for axis, along in enumerate(steps[:, pairs.valid]):
-        along = {*map(int, along), 0}
-        along = {*along, *(-o for o in along)} if axis else set(map(abs, along))
-        needed.append(tuple(sorted(along)))
-    return tuple(needed)
+    return _all_offsets(sources.space) if _by_matrices(sources, out) else _offsets(sources, out)
+
+
+def map_numbers(sources: Sources, out: tuple[tuple[int, ...], ...]) -> tuple[int, int]:
+    """About how many numbers `through_map` holds at once beside the bands: for each example, and
+    for all of them together.
+    """
+    taps, outputs, _ = sources.source.shape
+    count = math.prod(sources.space)
+    if _by_matrices(sources, out):
+        weights = taps * outputs * count
+        return 2 * (count**2 + weights + outputs**2), weights  # K and Θ
+    return 0, _NUMBERS * _count(sources, out)
 
 
 def through_map(
@@ -162,20 +46,15 @@ def through_map(
     """Covariances after the map, summed over its taps: `K(S, S+δ) = Σ_u Σ_st W_u[S, s] W_u[S+δ, t]
     K(s, t)`.
 
-    Cost: one product for each pair of inputs, of every output and offset.
+    Cost: one product for each pair of inputs, of every output and offset. Where that is more work
+    than matrix products `Σ_u W_u K W_uᵀ` with covariances of all pairs, as where each output
+    depends on most inputs, it is these.
     """
-    pairs, have = _pairs(sources, out), variances.offsets
-    index = _band_index(pairs, sources.space, have)
-    order = np.argsort(~pairs.valid, axis=-1, kind="stable")
-    order = order[..., : max(int(pairs.valid.sum(-1).max(initial=0)), 1)]
-
-    def shortest(values):
-        return np.take_along_axis(values, order, axis=-1)
-
-    index, valid = shortest(index), shortest(pairs.valid)
-    places = [shortest(np.broadcast_to(p, pairs.valid.shape)) for p in pairs.places]
+    if _by_matrices(sources, out):
+        return _through_matrices(variances, sources, out)
+    index, one, other, valid = _gathered(sources, variances.offsets, out)
     flat = sources.weight.reshape(-1)
-    products = flat[places[0]] * flat[places[1]]
+    products = flat[one] * flat[other]
     shape = (*map(len, out), *sources.outputs)
 
     def apply(values):
@@ -186,8 +65,60 @@ def through_map(
     return variances.linear(apply, out)
 
 
+def _through_matrices(variances: Variances, sources: Sources, out) -> Variances:
+    axes = tuple(range(len(sources.space)))
+    matrices = exact_matrices(variances, axes, _all_offsets(sources.space))
+    weights = sources.matrix()
+
+    def apply(values):
+        w = jnp.asarray(weights, values.dtype)
+        left = jnp.einsum("uSs,nst->nuSt", w, values, precision="highest")
+        return jnp.einsum("nuSt,uTt->nST", left, w, precision="highest")
+
+    after = matrices.linear(apply, out)
+    return pair_bands(after, sources.outputs, tuple(range(len(out))), out)
+
+
+def _by_matrices(sources: Sources, out: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether matrix products are less work than pairs one by one, or these are too many."""
+    if not (sources.space and sources.outputs):
+        return False
+    taps, outputs, _ = sources.source.shape
+    count, pairs = math.prod(sources.space), _count(sources, out)
+    band = count * math.prod(map(len, _all_offsets(sources.space)))
+    if pairs > max(_PAIRS, band):
+        return True
+    products = taps * outputs * count * (count + outputs)
+    if band + products / _PRODUCTS > count + pairs:
+        return False
+    needed = count * math.prod(map(len, _offsets(sources, out)))
+    return band + products / _PRODUCTS < needed + pairs
+
+
+def _count(sources: Sources, out: tuple[tuple[int, ...], ...]) -> int:
+    """How many pairs of inputs are gathered: as many for each output and offset."""
+    terms = (sources.source >= 0).sum(axis=-1)
+    most = int((terms**2).sum(axis=0).max(initial=1))  # by Cauchy-Schwarz, of two outputs too
+    return most * math.prod((*sources.outputs, *map(len, out)))
+
+
+def _all_offsets(space: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(range(1 - size if axis else 0, size)) for axis, size in enumerate(space))
+
+
+def _offsets(sources: Sources, out: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """The offsets of pairs of inputs that outputs have in common at the offsets `out`."""
+    needed: list[set[int]] = [{0} for _ in sources.space]
+    for pairs in _pairs(sources, out):
+        steps = _coordinates(pairs.second, sources.space) - _coordinates(pairs.first, sources.space)
+        for axis, along in enumerate(steps[:, pairs.valid]):
+            found = set(np.unique(along).tolist())
+            needed[axis] |= {*found, *(-o for o in found)} if axis else set(map(abs, found))
+    return tuple(tuple(sorted(along)) for along in needed)
+
+
 class _Pairs(NamedTuple):
-    """The pairs of inputs of every output offset and output: (offsets, outputs, pairs).
+    """The pairs of inputs of every output at one offset: (outputs, pairs).
 
     `first` and `second` are flat inputs, `places` the indices of their weights.
     """
@@ -198,29 +129,44 @@ class _Pairs(NamedTuple):
     valid: np.ndarray
 
 
-def _pairs(sources: Sources, out: tuple[tuple[int, ...], ...]) -> _Pairs:
+def _pairs(sources: Sources, out: tuple[tuple[int, ...], ...]) -> Iterator[_Pairs]:
+    """Those of one offset after the other."""
     taps, outputs, terms = sources.source.shape
-    here = np.arange(outputs)
-    at = _coordinates(here, sources.outputs)
-    first, second, places, valid = [], [], [], []
-    place = np.arange(taps * outputs * terms).reshape(taps, outputs, terms)
+    at = _coordinates(np.arange(outputs), sources.outputs)
+    source = sources.source.reshape(-1)
+    place = np.arange(source.size).reshape(taps, outputs, terms)
+    sizes = np.array(sources.outputs, int)[:, None]
     for offset in itertools.product(*out):
         moved = at + np.array(offset, int)[:, None]
-        sizes = np.array(sources.outputs, int)[:, None]
         inside = np.all((moved >= 0) & (moved < sizes), axis=0)
         there = np.where(inside, _flat(moved, sources.outputs), 0)
         one, other = (
             np.broadcast_to(part, (taps, outputs, terms, terms))
             .transpose(1, 0, 2, 3)
             .reshape(outputs, -1)
-            for part in (place[:, here, :, None], place[:, there, None, :])
+            for part in (place[..., None], place[:, there, None, :])
         )
-        first.append(sources.source.reshape(-1)[one])
-        second.append(sources.source.reshape(-1)[other])
-        valid.append((first[-1] >= 0) & (second[-1] >= 0) & inside[:, None])
-        places.append((one, other))
-    ones, others = (np.stack(part) for part in zip(*places, strict=True))
-    return _Pairs(np.stack(first), np.stack(second), (ones, others), np.stack(valid))
+        first, second = source[one], source[other]
+        valid = (first >= 0) & (second >= 0) & inside[:, None]
+        yield _Pairs(first, second, (one, other), valid)
+
+
+def _gathered(sources: Sources, have, out) -> tuple[np.ndarray, ...]:
+    """Of every offset and output its pairs' places in a band, the places of both weights, and
+    whether there is such a pair: (offsets, outputs, pairs) each.
+    """
+    parts = []
+    for pairs in _pairs(sources, out):
+        order = np.argsort(~pairs.valid, axis=-1, kind="stable")
+        order = order[..., : max(int(pairs.valid.sum(-1).max(initial=0)), 1)]
+        index = _band_index(pairs, sources.space, have)
+        found = (index.astype(np.int32), *(p.astype(np.int32) for p in pairs.places), pairs.valid)
+        parts.append([np.take_along_axis(part, order, axis=-1) for part in found])
+    width = max(valid.shape[-1] for *_, valid in parts)
+    padded = [
+        [np.pad(part, ((0, 0), (0, width - part.shape[-1]))) for part in found] for found in parts
+    ]
+    return tuple(np.stack(found) for found in zip(*padded, strict=True))
 
 
 def _band_index(pairs: _Pairs, space: tuple[int, ...], have) -> np.ndarray:

@@ -46,9 +46,13 @@ def pair_matrices(
         exact: whether all covariances are exact. Otherwise those of different positions along
             `axes` are inner products of feature vectors.
     """
-    variances, others = features.variances, _others(len(out), axes)
-    if not exact:
-        return _estimated(features, axes, tuple(out[a] for a in others))
+    if exact:
+        return exact_matrices(features.variances, axes, out)
+    return _estimated(features, axes, tuple(out[a] for a in _others(len(out), axes)))
+
+
+def exact_matrices(variances: Variances, axes: Axes, out: tuple[tuple[int, ...], ...]) -> Variances:
+    """Covariances at all offsets along `axes`, as matrices; other axes are at the offsets `out`."""
     sizes = [variances.space[a] for a in axes]
     wanted = list(out)
     for axis, size in zip(axes, sizes, strict=True):

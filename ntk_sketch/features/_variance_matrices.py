@@ -23,6 +23,14 @@ def matrix_offsets(matrices: tuple[np.ndarray, ...], out: Offsets) -> Offsets:
     return tuple(needed)
 
 
+def matrix_numbers(matrices: tuple[np.ndarray, ...], out: tuple[tuple[int, ...], ...]) -> int:
+    """How many weights of pairs `through_matrices` multiplies with, along all axes together."""
+    return sum(
+        len(along) * len(_steps(matrix, along)) * matrix.size
+        for along, matrix in zip(mirrorable(out), matrices, strict=True)
+    )
+
+
 def through_matrices(
     variances: Variances, matrices: tuple[np.ndarray, ...], out: tuple[tuple[int, ...], ...]
 ) -> Variances:

@@ -112,7 +112,9 @@ class Serial(Combinator):
             for rule, own, wanted, into in layers
         ]
         return Covariances(
-            max(*bands, *(found.bands for found in inner)), max(found.pairs for found in inner)
+            max(*bands, *(found.bands for found in inner)),
+            max(found.pairs for found in inner),
+            max(found.shared for found in inner),
         )
 
     def needs(self, offsets, shape, *, method, **kwargs):

@@ -10,10 +10,11 @@ from jax import numpy as jnp
 
 from .._typing import Offsets
 from ..features._hidden import HiddenFeatures
-from ..features._position_map import Sources, map_offsets, sources_of, through_map
+from ..features._position_map import map_numbers, map_offsets, through_map
+from ..features._sources import Sources, sources_of
 from ..identity._specification import Given, Specification, in_dtype
 from ..numerics._precision import float64
-from ._rule import Rule, check_axes, check_layer
+from ._rule import Covariances, Rule, check_axes, check_layer
 
 #: Unusual sizes, by which the axes of examples and channels are found in an output.
 _EXAMPLES, _CHANNELS = 1009, 1013
@@ -49,6 +50,12 @@ class Linear(Rule):
         return (
             None if offsets is None else map_offsets(_sources(_generic(self.layer), space), offsets)
         )
+
+    def covariances(self, offsets, shape, *, method):
+        if offsets is None:
+            return Covariances(0, 0)
+        sources = _sources(_generic(self.layer), tuple(shape[1:-1]))
+        return Covariances(0, *map_numbers(sources, offsets))
 
     def fit(self, features, *, method, offsets, key):
         return LinearTransform(self.layer, offsets)
@@ -156,7 +163,9 @@ def linear(layer, *args: Any, **kwargs: Any) -> Rule:
     positions are found once for each shape: about `4 t log4 |space|` vectors of `|space|` numbers
     pass through the layer, if a position of its output is a sum over t neighbouring positions, and
     more if these are scattered. Each variance is then a sum over `t²` pairs of input positions,
-    whose covariances are computed for all positions at the same distance.
+    whose covariances are computed for all positions at the same distance. If that is more work, as
+    where every output is a sum over most positions, it is matrix products `W K Wᵀ` with covariances
+    of all pairs: of the order of `|space|²` numbers for each example.
 
     Example: positions in reversed order, as Neural Tangents would take them.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import equinox as eqx
 import jax
@@ -11,10 +12,12 @@ from jax import numpy as jnp
 from .._nt import nt_stax
 from .._typing import Array, Offsets
 from ..features._hidden import HiddenFeatures
-from ..features._variance_matrices import matrix_offsets, through_matrices
+from ..features._position_map import map_numbers, map_offsets, through_map
+from ..features._sources import Sources, sources_of
+from ..features._variance_matrices import matrix_numbers, matrix_offsets, through_matrices
 from ..numerics._precision import float64
 from ._repaired import in_order
-from ._rule import Rule, check_axes
+from ._rule import Covariances, Rule, check_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +28,28 @@ class Weights:
     method: str
     antialias: bool
 
+    def sources(self, space: tuple[int, ...], out: Offsets) -> Sources | None:
+        """The weights as a sparse map if that takes fewer numbers for offsets `out`, as along a
+        long axis; else None.
+        """
+        if out is None:
+            return None
+        matrices = self.matrices(space)
+        terms = math.prod(int((matrix != 0).sum(axis=1).max()) for matrix in matrices)
+        pairs = terms**2 * math.prod((*map(len, matrices), *map(len, out)))
+        return _sources(self, space) if pairs < matrix_numbers(matrices, out) else None
+
     def matrices(self, space: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """A matrix (outputs, inputs) for each spatial axis, in float64."""
         return tuple(
             np.eye(size) if out in (-1, size) else _matrix(size, out, self.method, self.antialias)
             for size, out in zip(space, self.shape[1:-1], strict=True)
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _sources(weights: Weights, space: tuple[int, ...]) -> Sources:
+    return sources_of(functools.partial(resized, matrices=weights.matrices(space)), space)
 
 
 @functools.lru_cache(maxsize=64)
@@ -67,7 +86,22 @@ class Resize(Rule):
                 f"{self.name}: features of an example cannot depend on the others of its batch,"
                 f" but shape={self.weights.shape} resizes the batch axis. Give -1 there."
             )
-        return matrix_offsets(self.weights.matrices(shape[1:-1]), offsets)
+        space = tuple(shape[1:-1])
+        sources = self.weights.sources(space, offsets)
+        if sources is not None:
+            return map_offsets(sources, offsets)
+        return matrix_offsets(self.weights.matrices(space), offsets)
+
+    def covariances(self, offsets, shape, *, method):
+        space = tuple(shape[1:-1])
+        matrices, sources = self.weights.matrices(space), self.weights.sources(space, offsets)
+        each, of_all = 0, 2 * sum(matrix.size for matrix in matrices)  # in float64
+        if sources is not None:
+            each, pairs = map_numbers(sources, offsets)
+            of_all += pairs
+        elif offsets is not None:
+            of_all += matrix_numbers(matrices, offsets)
+        return Covariances(0, each, of_all)
 
     def fit(self, features, *, method, offsets, key):
         return ResizeTransform(self.weights, offsets)
@@ -81,7 +115,12 @@ class ResizeTransform(eqx.Module):
         features, variances = features.applied(), None
         matrices = self.weights.matrices(features.space)
         if self.offsets is not None:
-            variances = through_matrices(features.variances, matrices, self.offsets)
+            sources = self.weights.sources(features.space, self.offsets)
+            variances = (
+                through_matrices(features.variances, matrices, self.offsets)
+                if sources is None
+                else through_map(features.variances, sources, self.offsets)
+            )
         mask = features.mask
         if mask is not None:  # masked if all of its inputs are masked
             met = tuple((matrix != 0).astype(np.float32) for matrix in matrices)
@@ -94,10 +133,15 @@ def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:
     """`x` (n, *space, c) times one matrix (outputs, inputs) along each spatial axis.
 
     It is one matrix product for each line of positions. `jax.image.resize` would move axes, which
-    XLA on a CPU fuses into a slow loop with the kernel values before it.
+    XLA on a CPU fuses into a slow loop with the kernel values before it. But a matrix larger than
+    what it multiplies is not repeated for every line.
     """
     for axis, matrix in reversed(list(enumerate(matrices, start=1))):
         if len(matrix) == x.shape[axis] and (matrix == np.eye(len(matrix))).all():
+            continue
+        if matrix.size > math.prod(x.shape[axis:]):
+            weights = jnp.asarray(matrix.T, x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 0), precision="highest"), -1, axis)
             continue
         lines = x.reshape(*x.shape[: axis + 1], -1)
         weights = jnp.broadcast_to(jnp.asarray(matrix, x.dtype), (*x.shape[:axis], *matrix.shape))

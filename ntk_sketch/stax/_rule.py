@@ -18,15 +18,17 @@ MATRICES = 4
 
 
 class Covariances(NamedTuple):
-    """Numbers of covariances of one example.
+    """Numbers that exact variances hold at once.
 
     Attributes:
-        bands: in the largest band that passes between two layers.
-        pairs: of all pairs of positions, in the layer that compares most of them.
+        bands: of one example, in the largest band that passes between two layers.
+        pairs: of one example, in the layer that compares most pairs of positions.
+        shared: of all examples together, in the layer that looks up most of them.
     """
 
     bands: int
     pairs: int
+    shared: int = 0
 
 
 #: How a layer acts on positions, see `Rule`.
@@ -121,7 +123,7 @@ class Rule:
     def covariances(
         self, offsets: Any, shape: Any, *, method: Method, **kwargs: Any
     ) -> Covariances:
-        """About how many covariances of one example are held between the layer's input and output.
+        """About how many numbers exact variances hold at once between the layer's input and output.
         Arguments are those of `needs`.
         """
         del offsets, method, kwargs

@@ -10,13 +10,13 @@ import equinox as eqx
 from .._typing import Offsets
 from ..features._hidden import Affine, HiddenFeatures
 from ..features._patch_operator import PatchOperator
-from ..features._patch_variances import patch_offsets
+from ..features._patch_variances import patch_numbers, patch_offsets
 from ..features._transposed_windows import TransposedWindows
 from ..features._unshared_windows import UnsharedWindows
 from ..features._windows import Windows
 from ..identity._specification import as_leaves
 from ._linear import MASKING, AffineTransform
-from ._rule import NoRule, Rule, check_axes
+from ._rule import Covariances, NoRule, Rule, check_axes
 
 #: There is a warning if a feature after a ConvLocal takes more bytes than this in a map's filters.
 _BYTES_PER_FEATURE = 2**22
@@ -91,6 +91,9 @@ class Weights(Rule):
     def needs(self, offsets, shape, *, method):
         check_axes(self.name, shape, *self.axes)
         return patch_offsets(self.operator, tuple(shape[1:-1]), offsets)
+
+    def covariances(self, offsets, shape, *, method):
+        return Covariances(0, *patch_numbers(self.operator, tuple(shape[1:-1]), offsets))
 
     def affine(self, channels: int) -> Affine:
         """This layer as an `Affine`, for inputs of `channels` channels."""

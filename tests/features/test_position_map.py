@@ -1,6 +1,7 @@
 """Patch operators against their finite layers, and variances against dense sums."""
 
 import itertools
+import tracemalloc
 
 import jax
 import neural_tangents as nt
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ntk_sketch.features import _position_map
+from ntk_sketch.features import _position_map, _sources
 from ntk_sketch.features._patch_operator import PatchOperator
-from ntk_sketch.features._position_map import map_offsets, operator_sources, sources_of, through_map
+from ntk_sketch.features._position_map import map_numbers, map_offsets, through_map
+from ntk_sketch.features._sources import operator_sources, sources_of
 from ntk_sketch.features._transposed_windows import TransposedWindows
 from ntk_sketch.features._unshared_windows import UnsharedWindows
 from ntk_sketch.features._variances import Variances
@@ -121,12 +123,18 @@ def banded(covariance, space, offsets):
     return band
 
 
+@pytest.mark.parametrize("matrices", [False, True])
 @pytest.mark.parametrize(
     ("name", "along"), [*((name, (-1, 0, 2)) for name in MAPS), ("resampled", (0,))]
 )
-def test_variances(name, along):
-    """`Σ_u W_u K W_uᵀ` with dense matrices, from no more of K than was asked for."""
+def test_variances(name, along, matrices, monkeypatch):
+    """`Σ_u W_u K W_uᵀ` with dense matrices, from no more of K than was asked for: pair by pair, and
+    by products with covariances of all pairs.
+    """
     space, fn = MAPS[name]
+    if matrices and name in ("one position", "vectors"):
+        pytest.skip("no pairs of positions")
+    monkeypatch.setattr(_position_map, "_by_matrices", lambda sources, out: matrices)
     sources = sources_of(fn, space)
     count = int(np.prod(space))
     units = np.asarray(fn(jnp.eye(count).reshape(count, *space, 1)))
@@ -144,6 +152,65 @@ def test_variances(name, along):
     after = np.einsum("sau,nst,tbu->nab", weights, covariance, weights)
     np.testing.assert_allclose(found.same, banded(after, sources.outputs, out), atol=1e-12)
     assert found.offsets == out
+
+
+def mixed(positions, outputs, taps=1):
+    """A sum of all positions for each output."""
+    matrix = np.random.default_rng(5).normal(size=(positions, outputs, taps))
+    return lambda x: jnp.einsum("nsc,sou->nou", x, matrix)
+
+
+def windows(x):
+    """Sums of 33 neighbours."""
+    sums = jnp.cumsum(jnp.pad(x, ((0, 0), (33, 0), (0, 0))), axis=1)
+    return sums[:, 33:] - sums[:, :-33]
+
+
+@pytest.mark.parametrize(
+    ("fn", "space", "out", "matrices"),
+    [
+        (mixed(100, 100), (100,), ((0,),), True),
+        (mixed(60, 60, 3), (60,), ((0, 1, 2),), True),
+        (mixed(200, 1), (200,), ((0,),), False),
+        (windows, (1024,), ((0,),), False),
+        (windows, (1024,), (tuple(range(1024)),), True),
+        (lambda x: x + x[:, ::-1], (1024,), ((0, 1, 2),), False),
+        (TransposedWindows((3, 3), (2, 2), "SAME").patches, (8, 8), ((0, 1),) * 2, False),
+        (TransposedWindows((3, 3), (2, 2), "SAME").patches, (64, 64), ((0, 1),) * 2, False),
+    ],
+)
+def test_the_way_with_less_work(fn, space, out, matrices):
+    """Matrix products where outputs depend on most inputs or pairs are very many, and then only."""
+    sources = sources_of(fn, space)
+    assert _position_map._by_matrices(sources, out) == matrices
+    of_each, of_all = map_numbers(sources, out)
+    positions = max(np.prod(space), np.prod(sources.outputs))
+    if matrices:
+        assert of_each <= 2 * (2 + sources.source.shape[0]) * positions**2
+    else:
+        assert of_each == 0
+        assert of_all <= 6 * 2**22
+
+
+@pytest.mark.parametrize(
+    ("size", "taps", "out"),
+    [(300, 1, ((0,),)), (200, 2, ((0, 1, 2),)), (150, 1, (tuple(range(-149, 150)),))],
+)
+def test_memory_of_sums_of_all_positions(size, taps, out):
+    """Squares of the number of positions, never its cube, before and in the program."""
+    sources = sources_of(mixed(size, size, taps), (size,))
+    tracemalloc.start()
+    needed = map_offsets(sources, out)
+    band = jax.ShapeDtypeStruct((1, len(needed[0]), size), np.float64)
+    program = jax.jit(lambda band: through_map(Variances(band, None, None, needed), sources, out))
+    program = program.lower(band)
+    planned = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    used = program.compile().memory_analysis()
+    square = 8 * size**2
+    assert planned < (20 + 6 * taps) * square + 2**21
+    assert used.temp_size_in_bytes < (6 + 2 * taps) * square
+    assert (20 + 6 * taps) * square + 2**21 < 8 * taps * size**3
 
 
 def test_sources_are_found_once():
@@ -179,7 +246,7 @@ def test_sources_of_many_positions_by_few_vectors(fn, terms):
 @pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
 def test_sources_of_any_matrix(density, numbers, monkeypatch):
     """More colours than vectors at a time, and parts of fewer vectors; two taps."""
-    monkeypatch.setattr(_position_map, "_PART", numbers)
+    monkeypatch.setattr(_sources, "_PART", numbers)
     rng = np.random.default_rng(3)
     matrix = rng.normal(size=(70, 2, 9)) * (rng.uniform(size=(70, 2, 9)) < density)
     found = sources_of(lambda x: jnp.einsum("ns,suo->nou", x[..., 0], matrix), (70,))

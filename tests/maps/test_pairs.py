@@ -5,6 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
@@ -73,7 +74,7 @@ def test_a_graph_along_one_axis_of_two():
     """Pairs of 2,000 vertices, at each of 50 other positions."""
     rule = stax.Aggregate(aggregate_axis=1).rule
     shape, method = (3, 2000, 50, 7), ns.RandomFeatures(4)
-    assert rule.covariances(None, shape, method=method) == (0, 4 * 2000**2 * 50)
+    assert rule.covariances(None, shape, method=method) == (0, 4 * 2000**2 * 50, 0)
 
 
 @pytest.mark.usefixtures("no_work")
@@ -89,6 +90,25 @@ def test_positions_that_a_layer_adds(nested):
         pytest.raises(AssertionError, match="work was begun"),
     ):
         ns.feature_map(pooled(*layers), shape, ns.RandomFeatures(4), key=KEY)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_sum_of_all_positions(monkeypatch):
+    """Covariances before and after it and a product, K and Θ, and the matrix, of 600 positions."""
+    monkeypatch.setattr(_pairs, "_USUAL_BYTES", 2**22)
+    matrix = np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32)
+
+    def apply_fn(params, inputs, **kwargs):
+        return jnp.einsum("nsc,st->ntc", inputs, matrix.astype(inputs.dtype))
+
+    triple = (lambda key, shape: (shape, ()), apply_fn, lambda kernel, **kwargs: kernel)
+    shape = jax.ShapeDtypeStruct((1, 600, 2), np.float32)
+    model = pooled(stax.layer(triple, stax.linear(triple)))
+    with (
+        pytest.warns(UserWarning, match=r"sums of .*about 8 MiB for every .*, and 1 MiB for all"),
+        pytest.raises(AssertionError, match="work was begun"),
+    ):
+        ns.feature_map(model, shape, ns.RandomFeatures(4), key=KEY)
 
 
 def test_a_sample_of_many(monkeypatch):

@@ -1,5 +1,7 @@
 """ImageResize: the repaired exact kernel, and what is refused."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.stax._resize import _matrix
+from ntk_sketch.stax._resize import Weights, _matrix, _sources, resized
 
 KEY = jax.random.key(0)
 
@@ -36,6 +38,50 @@ def test_weights_are_one_program(caplog):
     jax.jit(traced).lower(np.float32(0))
     compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
     assert len(compiled) == 1
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("shape", "out", "sparse"),
+    [
+        ((40, 2), (-1, 100, -1), True),
+        ((40, 2), (-1, 15, -1), True),
+        ((6, 5, 2), (-1, 9, 4, -1), False),
+    ],
+)
+def test_variances_by_the_smaller_way(shape, out, sparse, monkeypatch):
+    """Term by term along one axis, by matrices along two. Variances decide what `Exact` divides by:
+    both ways the kernel is the same.
+    """
+    resize = stax.ImageResize(out, "linear")
+    model = stax.serial(resize, stax.Conv(1, (3,) * (len(shape) - 1)), stax.Relu(), stax.Flatten())
+    x = np.random.default_rng(0).normal(size=(3, *shape))
+    offsets = ((-1, 0, 1),) * (len(shape) - 1)
+    assert (resize.rule.weights.sources(shape[:-1], offsets) is not None) == sparse
+
+    def diagonal():
+        jax.clear_caches()
+        return ns.feature_map(model, x[:1], ns.RandomFeatures(4), key=KEY).diagonals(x)
+
+    found = diagonal()
+    monkeypatch.setattr(
+        Weights, "sources", lambda self, space, out: None if sparse else _sources(self, space)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), found, diagonal())
+
+
+def test_memory_along_a_long_axis():
+    """The matrix of the layer alone is not linear in positions. Weights of pairs, in a matrix
+    product, would take 60 times as many numbers.
+    """
+    rule, out = stax.ImageResize((-1, 2048, -1), "linear").rule, ((0, 1, 2),)
+    shape, method = (1, 1024, 3), ns.RandomFeatures(4)
+    assert rule.needs(out, shape, method=method) == ((0, 1, 2),)
+    held = 2 * 1024 * 2048 + 6 * 4 * 3 * 2048
+    assert rule.covariances(out, shape, method=method) == (0, 0, held)
+    once = functools.partial(resized, matrices=rule.weights.matrices((1024,)))
+    program = jax.jit(once).lower(np.ones((8, 1024, 3), np.float32)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * 1024 * 2048
 
 
 @pytest.mark.parametrize(
