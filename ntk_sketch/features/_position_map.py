@@ -19,6 +19,8 @@ _PAIRS = 2**22
 _PRODUCTS = 16
 #: Numbers held for a gathered pair: its index, its weight and what this is found from.
 _NUMBERS = 6
+#: Pairs looked at at a time.
+_PART = 2**18
 
 
 def map_offsets(sources: Sources, out: Offsets) -> Offsets:
@@ -37,7 +39,8 @@ def map_numbers(sources: Sources, out: tuple[tuple[int, ...], ...]) -> tuple[int
     if _by_matrices(sources, out):
         weights = taps * outputs * count
         return 2 * (count**2 + weights + outputs**2), weights  # K and Θ
-    return 0, _NUMBERS * _count(sources, out)
+    pairs = _count(sources, out)
+    return pairs, _NUMBERS * pairs
 
 
 def through_map(
@@ -86,20 +89,27 @@ def _by_matrices(sources: Sources, out: tuple[tuple[int, ...], ...]) -> bool:
     taps, outputs, _ = sources.source.shape
     count, pairs = math.prod(sources.space), _count(sources, out)
     band = count * math.prod(map(len, _all_offsets(sources.space)))
-    if pairs > max(_PAIRS, band):
+    if pairs > max(_PAIRS, band + taps * outputs * count + outputs**2):
         return True
-    products = taps * outputs * count * (count + outputs)
-    if band + products / _PRODUCTS > count + pairs:
-        return False
-    needed = count * math.prod(map(len, _offsets(sources, out)))
-    return band + products / _PRODUCTS < needed + pairs
+    work = taps * outputs * count * (count + outputs) / _PRODUCTS
+    # Bands are of at least `count` numbers, and of all at most.
+    if work >= pairs or band + work < count + pairs:
+        return work < pairs
+    return band + work < count * math.prod(map(len, _offsets(sources, out))) + pairs
 
 
 def _count(sources: Sources, out: tuple[tuple[int, ...], ...]) -> int:
     """How many pairs of inputs are gathered: as many for each output and offset."""
+    return _most_pairs(sources, out) * math.prod((*sources.outputs, *map(len, out)))
+
+
+def _most_pairs(sources: Sources, out: tuple[tuple[int, ...], ...]) -> int:
+    """Of one output, at one offset."""
     terms = (sources.source >= 0).sum(axis=-1)
-    most = int((terms**2).sum(axis=0).max(initial=1))  # by Cauchy-Schwarz, of two outputs too
-    return most * math.prod((*sources.outputs, *map(len, out)))
+    return max(
+        int((terms * np.where(inside, terms[:, there], 0)).sum(axis=0).max(initial=1))
+        for there, inside in _moved(sources, out)
+    )
 
 
 def _all_offsets(space: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -109,7 +119,7 @@ def _all_offsets(space: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 def _offsets(sources: Sources, out: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
     """The offsets of pairs of inputs that outputs have in common at the offsets `out`."""
     needed: list[set[int]] = [{0} for _ in sources.space]
-    for pairs in _pairs(sources, out):
+    for _, pairs in _pairs(sources, out):
         steps = _coordinates(pairs.second, sources.space) - _coordinates(pairs.first, sources.space)
         for axis, along in enumerate(steps[:, pairs.valid]):
             found = set(np.unique(along).tolist())
@@ -118,7 +128,7 @@ def _offsets(sources: Sources, out: tuple[tuple[int, ...], ...]) -> tuple[tuple[
 
 
 class _Pairs(NamedTuple):
-    """The pairs of inputs of every output at one offset: (outputs, pairs).
+    """Pairs of inputs of some outputs at one offset: (outputs, pairs).
 
     `first` and `second` are flat inputs, `places` the indices of their weights.
     """
@@ -129,44 +139,56 @@ class _Pairs(NamedTuple):
     valid: np.ndarray
 
 
-def _pairs(sources: Sources, out: tuple[tuple[int, ...], ...]) -> Iterator[_Pairs]:
-    """Those of one offset after the other."""
-    taps, outputs, terms = sources.source.shape
-    at = _coordinates(np.arange(outputs), sources.outputs)
-    source = sources.source.reshape(-1)
-    place = np.arange(source.size).reshape(taps, outputs, terms)
+def _moved(sources: Sources, out) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each offset, every output's neighbour, and whether it is inside."""
+    at = _coordinates(np.arange(math.prod(sources.outputs)), sources.outputs)
     sizes = np.array(sources.outputs, int)[:, None]
     for offset in itertools.product(*out):
         moved = at + np.array(offset, int)[:, None]
         inside = np.all((moved >= 0) & (moved < sizes), axis=0)
-        there = np.where(inside, _flat(moved, sources.outputs), 0)
-        one, other = (
-            np.broadcast_to(part, (taps, outputs, terms, terms))
-            .transpose(1, 0, 2, 3)
-            .reshape(outputs, -1)
-            for part in (place[..., None], place[:, there, None, :])
-        )
-        first, second = source[one], source[other]
-        valid = (first >= 0) & (second >= 0) & inside[:, None]
-        yield _Pairs(first, second, (one, other), valid)
+        yield np.where(inside, _flat(moved, sources.outputs), 0), inside
+
+
+def _pairs(sources: Sources, out) -> Iterator[tuple[tuple[int, slice], _Pairs]]:
+    """The pairs of so many outputs at a time as have `_PART` of them, with these outputs' places:
+    the number of the offset and a slice.
+    """
+    taps, outputs, _ = sources.source.shape
+    source = sources.source.reshape(-1)
+    place = np.arange(source.size).reshape(sources.source.shape)
+    terms = [int(most) for most in (sources.source >= 0).sum(axis=-1).max(axis=-1)]
+    step = max(_PART // max(sum(most**2 for most in terms), 1), 1)
+    for number, (there, inside) in enumerate(_moved(sources, out)):
+        for start in range(0, outputs, step):
+            rows = slice(start, start + step)
+            # An output's terms come first: no tap has more than its own number of them.
+            both = [
+                np.broadcast_arrays(place[u, rows, :most, None], place[u, there[rows], None, :most])
+                for u, most in zip(range(taps), terms, strict=True)
+            ]
+            one, other = (
+                np.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
+                for parts in zip(*both, strict=True)
+            )
+            first, second = source[one], source[other]
+            valid = (first >= 0) & (second >= 0) & inside[rows, None]
+            yield (number, rows), _Pairs(first, second, (one, other), valid)
 
 
 def _gathered(sources: Sources, have, out) -> tuple[np.ndarray, ...]:
     """Of every offset and output its pairs' places in a band, the places of both weights, and
     whether there is such a pair: (offsets, outputs, pairs) each.
     """
-    parts = []
-    for pairs in _pairs(sources, out):
-        order = np.argsort(~pairs.valid, axis=-1, kind="stable")
-        order = order[..., : max(int(pairs.valid.sum(-1).max(initial=0)), 1)]
-        index = _band_index(pairs, sources.space, have)
-        found = (index.astype(np.int32), *(p.astype(np.int32) for p in pairs.places), pairs.valid)
-        parts.append([np.take_along_axis(part, order, axis=-1) for part in found])
-    width = max(valid.shape[-1] for *_, valid in parts)
-    padded = [
-        [np.pad(part, ((0, 0), (0, width - part.shape[-1]))) for part in found] for found in parts
-    ]
-    return tuple(np.stack(found) for found in zip(*padded, strict=True))
+    offsets, width = math.prod(map(len, out)), _most_pairs(sources, out)
+    shape = (offsets, math.prod(sources.outputs), width)
+    index, one, other = (np.zeros(shape, np.int32) for _ in range(3))
+    valid = np.zeros(shape, bool)
+    for (number, rows), pairs in _pairs(sources, out):
+        order = np.argsort(~pairs.valid, axis=-1, kind="stable")[:, :width]
+        found = (_band_index(pairs, sources.space, have), *pairs.places, pairs.valid)
+        for whole, part in zip((index, one, other, valid), found, strict=True):
+            whole[number, rows, : order.shape[-1]] = np.take_along_axis(part, order, axis=-1)
+    return index, one, other, valid
 
 
 def _band_index(pairs: _Pairs, space: tuple[int, ...], have) -> np.ndarray:

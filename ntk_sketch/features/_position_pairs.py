@@ -54,12 +54,18 @@ def pair_matrices(
 def exact_matrices(variances: Variances, axes: Axes, out: tuple[tuple[int, ...], ...]) -> Variances:
     """Covariances at all offsets along `axes`, as matrices; other axes are at the offsets `out`."""
     sizes = [variances.space[a] for a in axes]
+    places = np.indices(sizes).reshape(len(axes), -1)
+    first = [np.broadcast_to(p[:, None], (p.size, p.size)) for p in places]
+    steps = [p[None, :] - p[:, None] for p in places]
     wanted = list(out)
     for axis, size in zip(axes, sizes, strict=True):
         wanted[axis] = tuple(range(1 - size, size))
-    places = np.indices(sizes).reshape(len(axes), -1)
-    steps = [p[None, :] - p[:, None] + size - 1 for p, size in zip(places, sizes, strict=True)]
-    first = [np.broadcast_to(p[:, None], (p.size, p.size)) for p in places]
+    if len(axes) == len(out):  # K(s, t) = K(t, s), of which one is there
+        wanted[0] = tuple(range(sizes[0]))
+        mirrored = steps[0] < 0
+        first = [np.where(mirrored, at.T, at) for at in first]
+        steps = [np.where(mirrored, -step, step) for step in steps]
+    steps = [step - min(wanted[axis]) for axis, step in zip(axes, steps, strict=True)]
     order = _order(len(out), axes)
     return variances.select(tuple(wanted)).linear(
         lambda values: values.transpose(order)[(..., *steps, *first)], out

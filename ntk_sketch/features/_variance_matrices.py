@@ -8,8 +8,11 @@ from ._band import band_mask, entries
 from ._variance_windows import mirrorable
 from ._variances import Variances
 
+#: A matrix (outputs, inputs) for each spatial axis; None: positions stay as they are.
+Matrices = tuple[np.ndarray | None, ...]
 
-def matrix_offsets(matrices: tuple[np.ndarray, ...], out: Offsets) -> Offsets:
+
+def matrix_offsets(matrices: Matrices, out: Offsets) -> Offsets:
     """Input offsets that output offsets `out` need, for the map `x'_S = Σ_s W[S, s] x_s` with a
     matrix `W` (outputs, inputs) for each spatial axis. Those of the first axis are not negative.
     """
@@ -17,34 +20,41 @@ def matrix_offsets(matrices: tuple[np.ndarray, ...], out: Offsets) -> Offsets:
         return None
     needed = []
     for axis, (along, matrix) in enumerate(zip(mirrorable(out), matrices, strict=True)):
-        steps = set(_steps(matrix, along))
+        steps = set(along if matrix is None else _steps(matrix, along))
         steps = steps if axis else set(map(abs, steps))
         needed.append(tuple(sorted(steps)) or (0,))
     return tuple(needed)
 
 
-def matrix_numbers(matrices: tuple[np.ndarray, ...], out: tuple[tuple[int, ...], ...]) -> int:
+def matrix_numbers(matrices: Matrices, out: tuple[tuple[int, ...], ...]) -> int:
     """How many weights of pairs `through_matrices` multiplies with, along all axes together."""
     return sum(
         len(along) * len(_steps(matrix, along)) * matrix.size
         for along, matrix in zip(mirrorable(out), matrices, strict=True)
+        if matrix is not None
     )
 
 
 def through_matrices(
-    variances: Variances, matrices: tuple[np.ndarray, ...], out: tuple[tuple[int, ...], ...]
+    variances: Variances, matrices: Matrices, out: tuple[tuple[int, ...], ...]
 ) -> Variances:
     """Covariances after the map, one spatial axis after the other:
     `K(S, S+δ) = Σ_st W[S, s] W[S+δ, t] K(s, t)`.
     """
     have, wanted = variances.offsets, mirrorable(out)
-    inside = band_mask(tuple(len(matrix) for matrix in matrices), wanted)
+    sizes = zip(variances.space, matrices, strict=True)
+    space = tuple(size if matrix is None else len(matrix) for size, matrix in sizes)
+    inside = band_mask(space, wanted)
 
     def apply(values):
         # The first axis comes last, when the arrays to mirror along it are smallest.
         for axis in reversed(range(len(wanted))):
-            before = (*have[: axis + 1], *wanted[axis + 1 :])
-            values = _along(values, matrices[axis], axis, before, wanted[axis])
+            before, matrix = (*have[: axis + 1], *wanted[axis + 1 :]), matrices[axis]
+            values = (
+                entries(values, before, axis, wanted[axis])
+                if matrix is None
+                else _along(values, matrix, axis, before, wanted[axis])
+            )
         return jnp.where(inside, values, 0)
 
     return variances.linear(apply, wanted).select(out)

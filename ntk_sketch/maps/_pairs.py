@@ -33,13 +33,14 @@ def warn_of_pairs(
     if are_many(numbers, dtype) or of_sample > _USUAL_BYTES_OF_SAMPLE:
         also = f", and {of_sample / 2**20:,.0f} MiB for the sample" if of_sample else ""
         also += f", and {shared / 2**20:,.0f} MiB for all of them together" if shared else ""
-        smaller = " and a smaller sample" if of_sample else ""
+        smaller = ", or use small batches" if max(needed, of_sample) > shared else ""
+        smaller += " and a smaller sample" if of_sample else ""
         shown = ", ".join(map(str, shape[1:]))
         warnings.warn(
             f"exact variances of inputs of shape (n, {shown}) need the covariances of pairs of"
             " positions, for attention, aggregation, pools or other sums of positions before a"
             f" nonlinearity: about {needed / 2**20:,.0f} MiB for every example of a batch{also}."
-            " Pool positions before, with smaller windows, or use small batches" + smaller,
+            " Pool positions before, with smaller windows" + smaller,
             UserWarning,
             stacklevel=stacklevel + 1,
         )

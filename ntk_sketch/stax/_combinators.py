@@ -114,7 +114,7 @@ class Serial(Combinator):
         return Covariances(
             max(*bands, *(found.bands for found in inner)),
             max(found.pairs for found in inner),
-            max(found.shared for found in inner),
+            sum(found.shared for found in inner),
         )
 
     def needs(self, offsets, shape, *, method, **kwargs):

@@ -14,7 +14,12 @@ from .._typing import Array, Offsets
 from ..features._hidden import HiddenFeatures
 from ..features._position_map import map_numbers, map_offsets, through_map
 from ..features._sources import Sources, sources_of
-from ..features._variance_matrices import matrix_numbers, matrix_offsets, through_matrices
+from ..features._variance_matrices import (
+    Matrices,
+    matrix_numbers,
+    matrix_offsets,
+    through_matrices,
+)
 from ..numerics._precision import float64
 from ._repaired import in_order
 from ._rule import Covariances, Rule, check_axes
@@ -35,15 +40,20 @@ class Weights:
         if out is None:
             return None
         matrices = self.matrices(space)
-        terms = math.prod(int((matrix != 0).sum(axis=1).max()) for matrix in matrices)
-        pairs = terms**2 * math.prod((*map(len, matrices), *map(len, out)))
+        resized = [matrix for matrix in matrices if matrix is not None]
+        terms = math.prod(int((matrix != 0).sum(axis=1).max()) for matrix in resized)
+        pairs = terms**2 * math.prod((*self.outputs(space), *map(len, out)))
         return _sources(self, space) if pairs < matrix_numbers(matrices, out) else None
 
-    def matrices(self, space: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-        """A matrix (outputs, inputs) for each spatial axis, in float64."""
+    def outputs(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = zip(space, self.shape[1:-1], strict=True)
+        return tuple(size if out == -1 else out for size, out in sizes)
+
+    def matrices(self, space: tuple[int, ...]) -> Matrices:
+        """A matrix (outputs, inputs) for each spatial axis that is resized, in float64."""
         return tuple(
-            np.eye(size) if out in (-1, size) else _matrix(size, out, self.method, self.antialias)
-            for size, out in zip(space, self.shape[1:-1], strict=True)
+            None if size == out else _matrix(size, out, self.method, self.antialias)
+            for size, out in zip(space, self.outputs(space), strict=True)
         )
 
 
@@ -94,14 +104,12 @@ class Resize(Rule):
 
     def covariances(self, offsets, shape, *, method):
         space = tuple(shape[1:-1])
-        matrices, sources = self.weights.matrices(space), self.weights.sources(space, offsets)
-        each, of_all = 0, 2 * sum(matrix.size for matrix in matrices)  # in float64
+        if offsets is None:
+            return Covariances(0, 0)
+        sources = self.weights.sources(space, offsets)
         if sources is not None:
-            each, pairs = map_numbers(sources, offsets)
-            of_all += pairs
-        elif offsets is not None:
-            of_all += matrix_numbers(matrices, offsets)
-        return Covariances(0, each, of_all)
+            return Covariances(0, *map_numbers(sources, offsets))
+        return Covariances(0, 0, matrix_numbers(self.weights.matrices(space), offsets))
 
     def fit(self, features, *, method, offsets, key):
         return ResizeTransform(self.weights, offsets)
@@ -123,21 +131,21 @@ class ResizeTransform(eqx.Module):
             )
         mask = features.mask
         if mask is not None:  # masked if all of its inputs are masked
-            met = tuple((matrix != 0).astype(np.float32) for matrix in matrices)
+            met = tuple(None if m is None else (m != 0).astype(np.float32) for m in matrices)
             mask = resized((~mask)[..., None].astype(jnp.float32), met)[..., 0] == 0
         resizing = features.map(lambda block: resized(block, matrices))
         return resizing.replace(variances=variances, mask=mask)
 
 
-def resized(x: Array, matrices: tuple[np.ndarray, ...]) -> Array:
-    """`x` (n, *space, c) times one matrix (outputs, inputs) along each spatial axis.
+def resized(x: Array, matrices: Matrices) -> Array:
+    """`x` (n, *space, c) times one matrix along each spatial axis that has one.
 
     It is one matrix product for each line of positions. `jax.image.resize` would move axes, which
     XLA on a CPU fuses into a slow loop with the kernel values before it. But a matrix larger than
     what it multiplies is not repeated for every line.
     """
     for axis, matrix in reversed(list(enumerate(matrices, start=1))):
-        if len(matrix) == x.shape[axis] and (matrix == np.eye(len(matrix))).all():
+        if matrix is None:
             continue
         if matrix.size > math.prod(x.shape[axis:]):
             weights = jnp.asarray(matrix.T, x.dtype)

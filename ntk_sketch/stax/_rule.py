@@ -23,7 +23,7 @@ class Covariances(NamedTuple):
     Attributes:
         bands: of one example, in the largest band that passes between two layers.
         pairs: of one example, in the layer that compares most pairs of positions.
-        shared: of all examples together, in the layer that looks up most of them.
+        shared: of all examples together, in all layers.
     """
 
     bands: int

@@ -111,6 +111,25 @@ def test_a_sum_of_all_positions(monkeypatch):
         ns.feature_map(model, shape, ns.RandomFeatures(4), key=KEY)
 
 
+def test_enlarged_and_pooled():
+    """Pairs of inputs, far fewer than covariances of all pairs of the positions between."""
+    model = pooled(stax.ConvTranspose(1, (4, 4), (4, 4)), stax.AvgPool((16, 16), (16, 16)))
+    held = model.rule.covariances(None, (1, 32, 32, 3), method=ns.RandomFeatures(4))
+    assert held.pairs < 2**23
+    assert held.shared == 6 * held.pairs
+
+
+def test_what_all_examples_share_adds_up():
+    layer = stax.ConvTranspose(1, (3,), (2,))
+    each = [
+        stax.serial(*[layer] * count, stax.Relu()).rule.covariances(
+            None, (1, 8, 3), method=ns.RandomFeatures(4)
+        )
+        for count in (1, 2)
+    ]
+    assert each[1].shared > 2 * each[0].shared
+
+
 def test_a_sample_of_many(monkeypatch):
     """6 · 11 offsets at 12 · 12 positions, K and Θ in float32, of 30 images."""
     monkeypatch.setattr(_pairs, "_USUAL_BYTES_OF_SAMPLE", 2e6)

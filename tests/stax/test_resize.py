@@ -70,6 +70,14 @@ def test_variances_by_the_smaller_way(shape, out, sparse, monkeypatch):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), found, diagonal())
 
 
+def test_axes_that_stay_have_no_matrix():
+    """8,192² numbers of an identity."""
+    rule = stax.ImageResize((-1, -1, 2, -1), "linear").rule
+    assert rule.weights.matrices((8192, 4))[0] is None
+    shape, out = (1, 8192, 4, 1), ((0, 1), (-1, 0, 1))
+    assert rule.covariances(out, shape, method=ns.RandomFeatures(4)).shared < 2**10
+
+
 def test_memory_along_a_long_axis():
     """The matrix of the layer alone is not linear in positions. Weights of pairs, in a matrix
     product, would take 60 times as many numbers.
@@ -77,8 +85,9 @@ def test_memory_along_a_long_axis():
     rule, out = stax.ImageResize((-1, 2048, -1), "linear").rule, ((0, 1, 2),)
     shape, method = (1, 1024, 3), ns.RandomFeatures(4)
     assert rule.needs(out, shape, method=method) == ((0, 1, 2),)
-    held = 2 * 1024 * 2048 + 6 * 4 * 3 * 2048
-    assert rule.covariances(out, shape, method=method) == (0, 0, held)
+    pairs = 4 * 3 * 2048
+    assert rule.covariances(out, shape, method=method) == (0, pairs, 6 * pairs)
+    assert rule.covariances(None, shape, method=method) == (0, 0, 0)
     once = functools.partial(resized, matrices=rule.weights.matrices((1024,)))
     program = jax.jit(once).lower(np.ones((8, 1024, 3), np.float32)).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * 1024 * 2048
