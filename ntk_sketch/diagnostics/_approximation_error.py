@@ -46,7 +46,9 @@ def approximation_error(
         x: inputs (n, *input_shape) to draw the subset from. Do not give the sample: the error at
             landmarks is too small.
         pairs: about how many exact kernel values to compute. The subset has as many examples m ≥ 3
-            as `m (m + 1) / 2 <= pairs` allows. Raise it for smaller standard errors.
+            as `m (m + 1) / 2 <= pairs` allows. Raise it for smaller standard errors. Compare only
+            errors with the same `pairs`: the diagonal is a share 1 / m of the matrix, and its error
+            is another than that of the rest.
         key: of `jax.random`, for the subset.
         diag_reg: `λ` of the spectral error, relative to the mean of the exact diagonal. Set it to
             that of the regression.

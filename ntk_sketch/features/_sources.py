@@ -27,7 +27,7 @@ class Sources(NamedTuple):
 
     Attributes:
         space, outputs: spatial shapes before and after.
-        source: flat input positions (taps, outputs, terms), -1 if there are fewer terms.
+        source: flat input positions (taps, outputs, terms), -1 behind them if there are fewer.
         weight: of each term, 0 where source is -1; of NumPy, or traced by JAX.
     """
 

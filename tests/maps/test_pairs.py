@@ -9,6 +9,7 @@ from jax import numpy as jnp
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.features import _position_map
 from ntk_sketch.maps import _diagonals, _pairs, _scale
 
 KEY = jax.random.key(0)
@@ -111,11 +112,12 @@ def test_a_sum_of_all_positions(monkeypatch):
         ns.feature_map(model, shape, ns.RandomFeatures(4), key=KEY)
 
 
-def test_enlarged_and_pooled():
-    """Pairs of inputs, far fewer than covariances of all pairs of the positions between."""
+def test_enlarged_and_pooled(monkeypatch):
+    """More pairs of inputs than covariances before, and far fewer than of all pairs between."""
+    monkeypatch.setattr(_position_map, "_PAIRS", 2**16)
     model = pooled(stax.ConvTranspose(1, (4, 4), (4, 4)), stax.AvgPool((16, 16), (16, 16)))
-    held = model.rule.covariances(None, (1, 32, 32, 3), method=ns.RandomFeatures(4))
-    assert held.pairs < 2**23
+    held = model.rule.covariances(None, (1, 8, 8, 3), method=ns.RandomFeatures(4))
+    assert 2**16 < held.pairs < 2**20
     assert held.shared == 6 * held.pairs
 
 

@@ -84,18 +84,6 @@ def test_with_tensorflow(tmp_path):
     )
 
 
-def test_slow_modules_are_not_imported():
-    """Each takes half a second or more, and nothing here needs it."""
-    run(
-        """
-        import sys
-        import ntk_sketch
-        slow = {"scipy.stats", "sklearn", "matplotlib", "flax", "optax", "pandas"}
-        assert not slow & set(sys.modules)
-        """
-    )
-
-
 def test_namespaces_of_jax_are_left_alone():
     """Not during the import either: looks at them each time that NT imports one of its modules."""
     run(
@@ -197,10 +185,13 @@ def test_after_an_import_that_failed(tensorflow):
     )
 
 
-def test_many_threads():
+def test_many_threads_and_reload():
+    """One import, by whichever thread is first, without modules that take half a second or more and
+    that nothing here needs. Reloading a module of NT keeps it repaired.
+    """
     run(
         """
-        import concurrent.futures, importlib
+        import concurrent.futures, importlib, sys
         import jax
 
         def load(i):
@@ -210,62 +201,62 @@ def test_many_threads():
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             assert all(pool.map(load, range(16)))
-        """
-    )
-
-
-@pytest.mark.parametrize(
-    ("fake", "messages"),
-    [
-        (
-            "jax.__version__, jax.__version_info__ = '0.4.9', (0, 4, 9)",
-            ["got jax 0.4.9", "needs jax>=0.4.", "pip install --upgrade 'jax>=0.4."],
-        ),
-        (
-            "metadata.version = lambda name: '0.6.4'",
-            ["got neural-tangents 0.6.4", "needs neural-tangents==0.6.5", "pip install"],
-        ),
-        (
-            "metadata.version = missing",
-            ["not installed", "neural-tangents==0.6.5", "pip install", "--no-deps"],
-        ),
-    ],
-    ids=["old JAX", "other NT", "no NT"],
-)
-def test_wrong_versions(fake, messages):
-    out = run(
-        """
-        import jax
-        from importlib import metadata
-
-        def missing(name):
-            raise metadata.PackageNotFoundError(name)
-
-        """,
-        fake,
-        """
-        try:
-            import ntk_sketch
-        except ImportError as error:
-            print(error)
-        else:
-            raise AssertionError("imported")
-        """,
-    )
-    for message in messages:
-        assert message in out
-
-
-def test_reload():
-    """Reloading a module of NT keeps it repaired."""
-    run(
-        """
-        import importlib
-        import jax
-        import ntk_sketch
+        slow = {"scipy.stats", "sklearn", "matplotlib", "flax", "optax", "pandas"}
+        assert not slow & set(sys.modules)
         import neural_tangents._src.empirical as empirical
         importlib.reload(empirical)
         assert empirical._eqn_vjp_fn.__module__ == "ntk_sketch._nt._rewritten"
         """,
         USE,
     )
+
+
+WRONG = {
+    "jax.__version__, jax.__version_info__ = '0.4.9', (0, 4, 9)": [
+        "got jax 0.4.9",
+        "needs jax>=0.4.",
+        "pip install --upgrade 'jax>=0.4.",
+    ],
+    "metadata.version = lambda name: '0.6.4'": [
+        "got neural-tangents 0.6.4",
+        "needs neural-tangents==0.6.5",
+        "pip install",
+    ],
+    "metadata.version = missing": [
+        "not installed",
+        "neural-tangents==0.6.5",
+        "pip install",
+        "--no-deps",
+    ],
+}
+
+
+def test_wrong_versions():
+    """One after the other in one process, and at last the right ones, without a restart."""
+    out = run(
+        f"wrong = {list(WRONG)}",
+        """
+        import jax, sys
+        from importlib import metadata
+
+        def missing(name):
+            raise metadata.PackageNotFoundError(name)
+
+        right = jax.__version__, jax.__version_info__, metadata.version
+        for fake in wrong:
+            exec(fake)
+            try:
+                import ntk_sketch
+            except ImportError as error:
+                print(error, end="next")
+            else:
+                raise AssertionError("imported")
+            jax.__version__, jax.__version_info__, metadata.version = right
+        import ntk_sketch
+        """,
+    )
+    *said, end = out.split("next")
+    assert not end
+    for told, messages in zip(said, WRONG.values(), strict=True):
+        for message in messages:
+            assert message in told
