@@ -4,11 +4,14 @@ The blocks of a page share one namespace, in order. `-D run_code=0` leaves pages
 tests run all blocks too (`tests/test_docs.py`), with the same `blocks`.
 """
 
+import concurrent.futures
 import contextlib
 import io
+import multiprocessing
 import os
 import re
 import warnings
+from pathlib import Path
 
 from drawing import images, plt, save, style
 from sphinx.errors import ExtensionError
@@ -36,11 +39,8 @@ def _figures(folder, stem):
     return text
 
 
-def run(app, name, source):
-    """An event of Sphinx: a page has been read."""
-    if not app.config.run_code or name in NOT_RUN or not blocks(source[0]):
-        return
-    logger.info("running the code of %s", name)
+def page(name, text, folder):
+    """The text of a page with what its blocks print and draw."""
     namespace, count = {"__name__": "page"}, 0
 
     def with_output(match):
@@ -52,19 +52,39 @@ def run(app, name, source):
                 exec(compile(match[1], f"{name}, block {count}", "exec"), namespace)
         except Exception as error:
             raise ExtensionError(f"{name}, block {count}: {error!r}") from error
-        stem = f"{name.replace('/', '-')}-{count}"
-        text = match[0] + "\n" + _figures(app.srcdir / "_build" / "figures", stem)
+        text = match[0] + "\n" + _figures(folder, f"{name.replace('/', '-')}-{count}")
         if printed.getvalue():
             text += f"\n```{{code-block}} text\n:class: printed\n\n{printed.getvalue()}```\n"
         return text
 
     with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="neural_tangents")
-        source[0] = BLOCK.sub(with_output, source[0])
+        return BLOCK.sub(with_output, text)
+
+
+def start(app, env, names):
+    """An event of Sphinx: pages are about to be read. Runs their code beside, in two processes."""
+    if not app.config.run_code:
+        return
+    texts = {name: env.doc2path(name).read_text("utf-8") for name in names}
+    texts = {n: text for n, text in texts.items() if n not in NOT_RUN and blocks(text)}
+    pool = concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    folder = Path(app.srcdir) / "_build" / "figures"
+    longest = sorted(texts, key=lambda name: -len(texts[name]))
+    app.pages = {name: pool.submit(page, name, texts[name], folder) for name in longest}
+    pool.shutdown(wait=False)
+
+
+def run(app, name, source):
+    """An event of Sphinx: a page has been read."""
+    if app.config.run_code and name in app.pages:
+        logger.info("running the code of %s", name)
+        source[0] = app.pages[name].result()
 
 
 def setup(app):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     app.add_config_value("run_code", True, "env", types=[bool, str, int])
+    app.connect("env-before-read-docs", start)
     app.connect("source-read", run)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
