@@ -14,7 +14,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -27,6 +27,17 @@ Shape: TypeAlias = Sequence[int]
 
 #: The names of both kernels, in the order of pairs of them.
 KERNELS = ("nngp", "ntk")
+
+
+class PerKernel(NamedTuple):
+    """One value for each kernel, mostly an array, as a pair in the order of `KERNELS`.
+
+    `ntk` is `None` without that kernel.
+    """
+
+    nngp: Any
+    ntk: Any
+
 
 #: Position offsets along each spatial axis; the set of offsets is their product. `None`: no
 #: variances are needed.

@@ -10,7 +10,7 @@ import jax
 from jax import numpy as jnp
 
 from .._arguments import checked_inputs
-from .._typing import Array, Inputs, Shape
+from .._typing import Array, Inputs, PerKernel, Shape
 from ..features import Features
 from ..identity._fingerprint import Fingerprint, fingerprint
 from ..identity._structure import once_per_structure
@@ -126,8 +126,8 @@ class EmpiricalFeatureMap(eqx.Module):
         """
         return exact_kernel_fn(self)
 
-    def diagonals(self, x: Inputs) -> tuple[Array, Array]:
-        """The exact diagonals of the NNGP kernel and of the NTK, (n,) each.
+    def diagonals(self, x: Inputs) -> PerKernel:
+        """The exact diagonals `.nngp` and `.ntk` of both kernels, (n,) each.
 
         Cost: one gradient for every output of every example.
 
@@ -222,12 +222,12 @@ def _features(feature_map: EmpiricalFeatureMap, x: Array) -> Features:
 
 
 @eqx.filter_jit
-def _diagonals(feature_map: EmpiricalFeatureMap, x: Array) -> tuple[Array, Array]:
+def _diagonals(feature_map: EmpiricalFeatureMap, x: Array) -> PerKernel:
     network, params = feature_map.network, feature_map.params
     outputs = network.outputs(params, shapes(x, skip=1))
     dtype, budget = promoted(outputs.dtype, jnp.float32), feature_map._budget()
     norms, values = of_gradients(squared_norm, network, params, x, dtype, budget)
-    return mean_over_outputs(values.astype(dtype) ** 2), mean_over_outputs(norms)
+    return PerKernel(mean_over_outputs(values.astype(dtype) ** 2), mean_over_outputs(norms))
 
 
 @once_per_structure

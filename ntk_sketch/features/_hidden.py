@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._typing import Array, Scalar
+from .._typing import Array, PerKernel, Scalar
 from ..numerics._precision import Precision
 from ._patch_operator import PatchOperator
 from ._rooted import Rooted, formed, mapped, raw
@@ -129,7 +129,7 @@ class HiddenFeatures(eqx.Module):
             ntk = tuple(raw(block, size, columns_ntk) for block in ntk)
         return self.replace(nngp=tuple(raw(block, size, shared) for block in self.nngp), ntk=ntk)
 
-    def fold(self, w: Any, s: Any, numpy: Any = jnp) -> tuple[Any, Any]:
+    def fold(self, w: Any, s: Any, numpy: Any = jnp) -> PerKernel:
         """Columns for the vectors of `raw`, from those for φ, `w` (d, m), and ψ, `s` (d_ψ, m')."""
         columns_ntk = None if s is None else s.shape[1]
         shared = (w.shape[1] + self._shared(columns_ntk),) * len(self.nngp)
@@ -138,7 +138,7 @@ class HiddenFeatures(eqx.Module):
             own = (int(s.shape[1]),) * len(self.ntk)
             counts = own if self.pending is None else own + shared
             s = self.ntk_vectors().fold(s, counts, numpy)
-        return w, s
+        return PerKernel(w, s)
 
     def _shared(self, columns_ntk: int | None) -> int:
         """The number of columns for ψ that multiply φ too, which is a block of ψ after an affine
@@ -146,30 +146,26 @@ class HiddenFeatures(eqx.Module):
         """
         return 0 if self.pending is None else columns_ntk or 0
 
-    def project(
-        self, w: Array, s: Array | None, precision: Precision = "full"
-    ) -> tuple[Array, Array | None]:
+    def project(self, w: Array, s: Array | None, precision: Precision = "full") -> PerKernel:
         """Inner products of φ with the columns of `w` (d, m), and of ψ with those of `s` (d_ψ, m').
 
         They are 0 at masked positions. After an affine layer φ is among the blocks of ψ, and is
         multiplied by both sets of columns in one product.
         """
         u, v = self._project(w, s, precision)
-        return self.masked(u), None if v is None else self.masked(v)
+        return PerKernel(self.masked(u), None if v is None else self.masked(v))
 
-    def _project(
-        self, w: Array, s: Array | None, precision: Precision
-    ) -> tuple[Array, Array | None]:
+    def _project(self, w: Array, s: Array | None, precision: Precision) -> PerKernel:
         if self.rooted and precision == "full":
             raw = self.raw(w.shape[1], None if s is None else s.shape[1])
             return raw._project(*self.fold(w, s), precision)
         self = self.formed()  # roots magnify the rounding of what they multiply
         phi = self.nngp_vectors()
         if s is None or self.ntk is None:
-            return phi.project(w, precision), None
+            return PerKernel(phi.project(w, precision), None)
         psi = self.ntk_vectors()
         if self.pending is None:
-            return phi.project(w, precision), psi.project(s, precision)
+            return PerKernel(phi.project(w, precision), psi.project(s, precision))
         terms = psi.terms(s)
         own, shared = terms[: len(self.ntk)], terms[len(self.ntk) :]
         both = [
@@ -178,7 +174,7 @@ class HiddenFeatures(eqx.Module):
         ]
         columns = w.shape[1]
         projected = [psi.through(*term, precision) for term in own]
-        return (
+        return PerKernel(
             phi.summed([part[..., :columns] for part in both], w),
             psi.summed([*projected, *(part[..., columns:] for part in both)], s),
         )

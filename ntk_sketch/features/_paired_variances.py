@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._typing import Array
+from .._typing import Array, PerKernel
 from ._variances import Variances
 
 
@@ -37,11 +37,10 @@ class PairedVariances(eqx.Module):
     def diagonal(self, values: Array) -> Array:
         return self.own.diagonal(values)
 
-    def kernels(self) -> tuple[Array, Array]:
+    def kernels(self) -> PerKernel:
         """K and Θ of every pair."""
-        _, nngp, ntk = self.pairs.diagonals()
-        assert ntk is not None
-        return nngp.reshape(self.shapes[0]), ntk.reshape(self.shapes[0])
+        kernels = self.pairs.diagonals().kernels
+        return jax.tree.map(lambda k: k.reshape(self.shapes[0]), kernels)
 
     def linear(self, fn, offsets) -> "PairedVariances":
         return self._with(self.own.linear(fn, offsets), self.pairs.linear(fn, offsets))

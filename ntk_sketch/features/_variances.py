@@ -9,18 +9,34 @@ nonlinearity. The cost is linear in positions.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._typing import Array, Scalar
+from .._typing import Array, PerKernel, Scalar
 from ._band import band_mask, band_products, entries, here, there
 
 #: Largest number of positions with exact covariances of all pairs, which some layers need, such as
 #: a global pool before a nonlinearity. Beyond it they are estimated from the features.
 MAX_POSITIONS_ALL_PAIRS = 256
+
+
+class Diagonals(NamedTuple):
+    """Variances of every position, (n, *space) each: `same`, `independent` and `ntk` at offset 0,
+    as in `Variances`, with zeros for `Θ = 0`.
+    """
+
+    same: Array
+    independent: Array
+    ntk: Array | None
+
+    @property
+    def kernels(self) -> PerKernel:
+        """Those of features, which are independent passes."""
+        return PerKernel(self.independent, self.ntk)
 
 
 class Variances(eqx.Module):
@@ -58,15 +74,14 @@ class Variances(eqx.Module):
         """`values` at offset 0: (n, *space)."""
         return values[(slice(None), *(offsets.index(0) for offsets in self.offsets))]
 
-    def diagonals(self) -> tuple[Array, Array, Array | None]:
-        """`same`, `independent` and `ntk` at offset 0: (n, *space) each."""
+    def diagonals(self) -> Diagonals:
         same = self.diagonal(self.same)
         ntk = (
             jnp.zeros_like(same)
             if isinstance(self.ntk, tuple)
             else jax.tree.map(self.diagonal, self.ntk)
         )
-        return same, self.diagonal(self.independent), ntk
+        return Diagonals(same, self.diagonal(self.independent), ntk)
 
     def linear(self, fn: Callable[[Array], Array], offsets: tuple[tuple[int, ...], ...]):
         """The variances after a linear map `fn` that treats all covariances alike."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
-from .._typing import Array, Inputs, Offsets
+from .._typing import Inputs, Offsets, PerKernel
 from ..features._variances import Variances
 from ..identity._specification import Specification
 from ..methods._variances_only import VariancesOnly
@@ -25,7 +25,7 @@ def exact_diagonals(
     dtype: str,
     mask_constant: str | None = None,
     **kwargs,
-) -> tuple[Array, Array | None]:
+) -> PerKernel:
     """`k(x, x)` and `Θ(x, x)` of each example, (n,) each, or (n, *space) if the output of the model
     has positions. `Θ` is `None` if `get` does not ask for it.
     """
@@ -36,8 +36,7 @@ def exact_diagonals(
     variances = variances_at_output(
         program.transform, on_device(x), program.offsets, get, dtype, kwargs, mask_constant
     )
-    _, nngp, ntk = variances.diagonals()
-    return nngp, ntk
+    return variances.diagonals().kernels
 
 
 class VarianceProgram(NamedTuple):

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 
 from .._arguments import checked_inputs
-from .._typing import Array, Inputs, Shape
+from .._typing import Array, Inputs, PerKernel, Shape
 from ..features._features import Features
 from ..features._hidden import joined
 from ..numerics._compiling import explained
@@ -205,8 +205,8 @@ class FeatureMap(Parts):
 
         return kernel_fn
 
-    def diagonals(self, x: Inputs, **kwargs) -> tuple[Array, Array | None]:
-        """The exact diagonals of the NNGP kernel and of the NTK (`None` without it), (n,) each.
+    def diagonals(self, x: Inputs, **kwargs) -> PerKernel:
+        """The exact diagonals `.nngp` and `.ntk` (`None` without it) of both kernels, (n,) each.
 
         Use this when you need prior variances. If the output of the model has positions, they are
         (n, *space), one for each position.

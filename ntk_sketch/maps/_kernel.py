@@ -29,10 +29,9 @@ def kernel_of_features(
     first, second = _sides(kwargs, x2 is None)
     z1 = feature_map(x1, **first)
     z2 = z1 if x2 is None else feature_map(x2, **second)
-    exact: dict[str, Any] = {}
+    exact = None
     if exact_diagonal and x2 is None:
-        diagonals = feature_map.diagonals(x1, **first)
-        exact = dict(zip(("nngp", "ntk"), diagonals, strict=True))
+        exact = feature_map.diagonals(x1, **first)
     grams = []
     for name in names:
         a, b = getattr(z1, name), getattr(z2, name)
@@ -42,8 +41,8 @@ def kernel_of_features(
                 " with Flatten or a global pool to compare examples."
             )
         gram = jnp.matmul(a, b.T, precision="highest")
-        if name in exact:
-            gram = jnp.fill_diagonal(gram, exact[name], inplace=False)
+        if exact is not None:
+            gram = jnp.fill_diagonal(gram, getattr(exact, name), inplace=False)
         grams.append(gram)
     return grams[0] if isinstance(get, str) else named(names)(*grams)
 

@@ -80,5 +80,5 @@ def _diagonals_by(program, x: np.ndarray, get: tuple[str, ...], dtype: str) -> n
     """`k(x, x)`, and `Θ(x, x)` if it was asked for, of every position: (n, numbers)."""
     given = on_device(x)
     variances = variances_at_output(program.transform, given, program.offsets, get, dtype, {})
-    kernels = [k for k in variances.diagonals()[1:] if k is not None]
+    kernels = [k for k in variances.diagonals().kernels if k is not None]
     return np.concatenate([np.asarray(k).reshape(len(x), -1) for k in kernels], axis=1)

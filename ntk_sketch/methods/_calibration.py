@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-from .._typing import Inputs
+from .._typing import Inputs, PerKernel
 from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..features._rooted import formed
@@ -82,10 +82,10 @@ def calibrated(
     index = np.unravel_index(flat, (examples, *space))
     pairs = _features_and_kernels(expansion, dual, features, index)
     ridge = _RIDGE if expansion.roots.projection is None else _RIDGE_RANDOM
-    roots = expansion.roots.then(_transform(*pairs[0], ridge=ridge))
+    roots = expansion.roots.then(_transform(*pairs.nngp, ridge=ridge))
     roots_ntk = expansion.roots_ntk
-    if roots_ntk is not None and pairs[1] is not None:
-        roots_ntk = roots_ntk.then(_transform(*pairs[1], ridge=ridge))
+    if roots_ntk is not None and pairs.ntk is not None:
+        roots_ntk = roots_ntk.then(_transform(*pairs.ntk, ridge=ridge))
     return eqx.tree_at(
         lambda e: (e.roots, e.roots_ntk),
         expansion,
@@ -100,8 +100,8 @@ def _features_and_kernels(
     dual: DualKernels,
     features: HiddenFeatures,
     index: tuple[Inputs, ...],
-):
-    """`(A, B, E)` of the NNGP kernel, and of the NTK or `None`.
+) -> PerKernel:
+    """`(A, B, E)` of each kernel.
 
     `A` holds the features of the first half of the positions `index`, `B` those of the second.
     """
@@ -112,18 +112,18 @@ def _features_and_kernels(
         z_ntk = features.ntk_vectors().at(index)
         v = matmul(z_ntk, expansion.filters_ntk, "full")
     u, v = expansion.mixed(matmul(z, expansion.filters, "full"), v)
-    norms = None, None
+    norms = PerKernel(None, None)
     if expansion.function is not None:
         norm, derivative = dual(independent, q, q)
-        norms = norm, None if ntk is None else derivative * ntk
+        norms = PerKernel(norm, None if ntk is None else derivative * ntk)
     made, made_ntk = map(formed, expansion.of_projections(u, v, q, norms))
     covariance = matmul(z[:count], z[count:].T, "full")
     k, k_derivative = dual(covariance, q[:count, None], q[None, count:])
     pair = (made[:count], made[count:], k)
     if z_ntk is None or made_ntk is None:
-        return pair, None
+        return PerKernel(pair, None)
     k_ntk = k_derivative * matmul(z_ntk[:count], z_ntk[count:].T, "full")
-    return pair, (made_ntk[:count], made_ntk[count:], k_ntk)
+    return PerKernel(pair, (made_ntk[:count], made_ntk[count:], k_ntk))
 
 
 def _transform(a: Any, b: Any, kernel: Any, *, ridge: float) -> Inputs:

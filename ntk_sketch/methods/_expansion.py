@@ -1,16 +1,17 @@
 """Features of one nonlinearity from landmarks, and random features of the residual kernel."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
+import jax
 from jax import numpy as jnp
 
-from .._typing import Array, Inputs
+from .._typing import Array, Inputs, PerKernel
 from ..activations import DualActivation
 from ..activations._dual_kernels import DualKernels
 from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
-from ..features._rooted import Rooted
 from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit
 from ..numerics._precision import Precision, matmul, on_device
@@ -63,24 +64,22 @@ class LandmarkExpansion(eqx.Module):
         """m₁ + m₂."""
         return (self.filters if self.mixing is None else self.mixing).shape[1]
 
-    def __call__(
-        self, features: HiddenFeatures, exact: Variances | None
-    ) -> tuple[Array | Rooted, Array | Rooted | None]:
+    def __call__(self, features: HiddenFeatures, exact: Variances | None) -> PerKernel:
         if self.precision == "full":
             ntk = None if self.filters_ntk is None else self.filters_ntk.shape[1]
             features = features.raw(self.filters.shape[1], ntk)
         u, v = self.mixed(*features.project(self.filters, self.filters_ntk, self.precision))
-        q, _, _ = features.variances.diagonals()
-        norms = (None, None) if exact is None else exact.diagonals()[1:]
+        q = features.variances.diagonals().same
+        norms = PerKernel(None, None) if exact is None else exact.diagonals().kernels
         return self.of_projections(u, v, q, norms)
 
-    def mixed(self, u: Array, v: Array | None) -> tuple[Array, Array | None]:
+    def mixed(self, u: Array, v: Array | None) -> PerKernel:
         """Products of φ and of ψ with landmarks and directions, from those with `filters`."""
         if self.mixing is not None:
             u = matmul(u, self.mixing, self.precision)
         if self.mixing_ntk is not None and v is not None:
             v = matmul(v, self.mixing_ntk, self.precision)
-        return u, v
+        return PerKernel(u, v)
 
     def folded(self, features: HiddenFeatures) -> "LandmarkExpansion":
         """This expansion for `features` that still wait for roots: the filters absorb the roots,
@@ -90,12 +89,13 @@ class LandmarkExpansion(eqx.Module):
             return self
         filters = folded(features, self.filters, self.filters_ntk)
         return eqx.tree_at(
-            lambda e: (e.filters, e.filters_ntk), self, filters, is_leaf=lambda f: f is None
+            lambda e: PerKernel(e.filters, e.filters_ntk),
+            self,
+            filters,
+            is_leaf=lambda f: f is None,
         )
 
-    def of_projections(
-        self, u: Array, v: Array | None, q: Array, norms: tuple[Array | None, Array | None]
-    ) -> tuple[Array | Rooted, Array | Rooted | None]:
+    def of_projections(self, u: Array, v: Array | None, q: Array, norms: PerKernel) -> PerKernel:
         """Features from the projections on `filters` and `filters_ntk`.
 
         Args:
@@ -111,9 +111,9 @@ class LandmarkExpansion(eqx.Module):
         norm, norm_ntk = norms if self.normalize else (None, None)
         nngp = self.roots(k, value, norm)
         if v is None or self.roots_ntk is None:
-            return nngp, None
+            return PerKernel(nngp, None)
         random = None if derivative is None else derivative * v[..., m:]
-        return nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm_ntk)
+        return PerKernel(nngp, self.roots_ntk(k_derivative * v[..., :m], random, norm_ntk))
 
 
 def expansion(
@@ -137,34 +137,33 @@ def expansion(
     With `normalize`, the m₂ residual features have squared norm `k(x, x) - k(x, Z) B k(Z, x)` at
     every position x instead of on average: a bias of order `1 / m₂`, and less variance.
     """
-    filters, filters_ntk, values, values_ntk = landmarks.z, landmarks.z_ntk, None, None
-    function, dtype, roots_ntk = None, landmarks.q.dtype, None
+    function, dtype = None, landmarks.q.dtype
+    filters, values = landmarks.z, PerKernel(None, None)
     if w is not None:
         assert isinstance(dual, DualActivation)
         function = RandomFunction(dual, dtype)
-        w, s = on_device(w, filters.dtype), None if s is None else on_device(s, filters.dtype)
-        random = _with_directions(landmarks.z, landmarks.z_ntk, dual, w, s)
-        (filters, values), (filters_ntk, values_ntk) = random
-    if landmarks.gram_ntk is not None:
-        roots_ntk = fitted_roots(
-            landmarks.gram_ntk,
-            dtype,
-            values_ntk,
-            rcond,
-            landmarks.seen_ntk,
-            landmarks.traced_ntk,
-        )
-    mixing = mixing_ntk = None
-    basis, basis_ntk = landmarks.bases
-    if basis is not None:
-        filters, mixing = basis, matmul(basis.T, landmarks.z, "full")
-    if basis_ntk is not None and landmarks.z_ntk is not None:
-        filters_ntk, mixing_ntk = basis_ntk, matmul(basis_ntk.T, landmarks.z_ntk, "full")
+        own = filters.nngp.dtype
+        directions = jax.tree.map(lambda rows: on_device(rows, own), PerKernel(w, s))
+        filters, values = _with_directions(landmarks.z, dual, directions)
+
+    def of(kernel: str) -> Any:
+        """Filters, what mixes their products, and roots."""
+        gram, basis = getattr(landmarks.gram, kernel), getattr(landmarks.bases, kernel)
+        if gram is None:
+            return None, None, None
+        seen, traced = getattr(landmarks.seen, kernel), getattr(landmarks.traced, kernel)
+        roots = fitted_roots(gram, dtype, getattr(values, kernel), rcond, seen, traced)
+        if basis is None:
+            return getattr(filters, kernel), None, roots
+        return basis, matmul(basis.T, getattr(landmarks.z, kernel), "full"), roots
+
+    own, mixing, roots = of("nngp")
+    own_ntk, mixing_ntk, roots_ntk = of("ntk")
     return LandmarkExpansion(
-        filters,
+        own,
         landmarks.q,
-        fitted_roots(landmarks.gram, dtype, values, rcond, landmarks.seen, landmarks.traced),
-        filters_ntk,
+        roots,
+        own_ntk,
         roots_ntk,
         on_device(landmarks.examples),
         function,
@@ -178,11 +177,10 @@ def expansion(
 
 
 @functools.partial(fitting_jit, level=0)
-def _with_directions(z: Array, z_ntk: Array | None, dual, w: Array, s: Array | None):
+def _with_directions(z: PerKernel, dual, directions: PerKernel):
     """`[Z, Wᵀ]` and `g(Z)` (m₁, m₂) of both kernels."""
-    value, derivative = dual.value_and_derivative(matmul(z.T, w, "full"))
-    own = jnp.concatenate([z, w], axis=1), value
-    if z_ntk is None or s is None:
-        return own, (None, None)
-    value_ntk = derivative * matmul(z_ntk.T, s, "full")
-    return own, (jnp.concatenate([z_ntk, s], axis=1), value_ntk)
+    value, derivative = dual.value_and_derivative(matmul(z.nngp.T, directions.nngp, "full"))
+    values = PerKernel(value, None)
+    if z.ntk is not None and directions.ntk is not None:
+        values = PerKernel(value, derivative * matmul(z.ntk.T, directions.ntk, "full"))
+    return jax.tree.map(lambda *sides: jnp.concatenate(sides, axis=1), z, directions), values

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from .._typing import Array
+from .._typing import Array, PerKernel
 from ..features._hidden import HiddenFeatures
 from ..features._rooted import Rooted
 from ..numerics._linalg import in_float64, namespace
@@ -12,13 +12,13 @@ from ..numerics._precision import float64
 from ._roots import with_derivative
 
 
-def folded(features: HiddenFeatures, w: Array, s: Array | None) -> tuple[Array, Array | None]:
+def folded(features: HiddenFeatures, w: Array, s: Array | None) -> PerKernel:
     """Filters for `features.raw`, from columns `w` (d, m) for φ and `s` (d_ψ, m') for ψ.
 
     They are those of `features.fold`, computed in float64.
     """
     if not features.rooted:
-        return w, s
+        return PerKernel(w, s)
 
     def accurate(block):
         return Rooted(block.values, in_float64(block.root)) if _is_rooted(block) else block
@@ -35,7 +35,7 @@ def folded(features: HiddenFeatures, w: Array, s: Array | None) -> tuple[Array, 
             values[at], lambda *_: features.fold(w, s)[at], *arrays, dtype=w.dtype
         )
 
-    return differentiable(0), None if values[1] is None else differentiable(1)
+    return PerKernel(differentiable(0), None if values.ntk is None else differentiable(1))
 
 
 def _is_rooted(block) -> bool:

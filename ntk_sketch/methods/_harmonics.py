@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..features._hidden import HiddenFeatures
 from ..numerics._precision import Precision, matmul
 from ..series._gegenbauer import (
@@ -145,9 +145,9 @@ class HarmonicExpansion(eqx.Module):
 
     parts: tuple[HarmonicFeatures, ...]
 
-    def __call__(self, features: HiddenFeatures, exact: Any) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Any) -> PerKernel:
         z = [part(features) for part in self.parts]
-        return z[0], z[1] if len(z) > 1 else None
+        return PerKernel(z[0], z[1] if len(z) > 1 else None)
 
 
 def harmonic_features(

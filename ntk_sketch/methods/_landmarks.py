@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
-from .._typing import Array, Inputs, PRNGKey
+from .._typing import Array, Inputs, PerKernel, PRNGKey
 from ..activations._dual_kernels import DualKernels
 from ..features._hidden import HiddenFeatures
 from ..numerics._compiling import fitting_jit
@@ -43,29 +43,22 @@ class Landmarks(eqx.Module):
     """Landmarks: their vectors and their Gram matrices.
 
     Attributes:
-        z: NNGP vectors `Z` in columns (d, m).
+        z: NNGP vectors `Z` in columns (d, m), and NTK vectors `Z_ψ` (d_ψ, m).
         q: exact variances (m,).
-        gram: `k_σ(Z, Z)` (m, m) in float64, of NumPy or on a GPU.
-        z_ntk: NTK vectors `Z_ψ` (d_ψ, m), or `None`.
-        gram_ntk: `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>` (m, m) in float64, or `None`.
+        gram: `k_σ(Z, Z)` and `k_σ'(Z, Z) ⊙ <Z_ψ, Z_ψ>`, (m, m) in float64, of NumPy or on a GPU.
         examples: sorted index (m,) of the example that each landmark comes from.
-        seen, seen_ntk: values of both kernels at other positions, to measure rounding, or `None`.
-        traced, traced_ntk: both Gram matrices as JAX differentiates them, or `None`.
-        bases: orthonormal columns (d, r) that span `z`, and `z_ntk`, if products with them cost
-            less; else `None`.
+        seen: kernel values at other positions, to measure rounding.
+        traced: Gram matrices as JAX differentiates them.
+        bases: orthonormal columns (d, r) that span `z`, if products with them cost less.
     """
 
-    z: Array
+    z: PerKernel
     q: Array
-    gram: Inputs
-    z_ntk: Array | None
-    gram_ntk: Inputs | None
+    gram: PerKernel
     examples: np.ndarray
-    seen: Values | None = None
-    seen_ntk: Values | None = None
-    traced: Array | None = None
-    traced_ntk: Array | None = None
-    bases: tuple[Array | None, Array | None] = (None, None)
+    seen: PerKernel = PerKernel(None, None)
+    traced: PerKernel = PerKernel(None, None)
+    bases: PerKernel = PerKernel(None, None)
 
 
 def landmarks_at(
@@ -90,11 +83,11 @@ def landmarks_at(
         rank: replace the landmarks' vectors by their projections on this many principal directions,
             if that costs less (`principal_directions`).
     """
-    bases = None, None
+    bases = PerKernel(None, None)
     if rank is not None:
         found = values_of(_vectors_at(features, index))
         psi = found.z_ntk
-        bases = (
+        bases = PerKernel(
             principal_directions(found.z, found.q, rank),
             None if psi is None else principal_directions(psi, found.q, rank),
         )
@@ -108,29 +101,14 @@ def landmarks_at(
     with float64():
         duals = rounded(dual, features.nngp[0].dtype), promoted(dual)
         found = _at(duals, features, together, len(index[0]), precision, bases, wide)
-    own, (z, z_ntk), *kernels = found
+    own, z, *kernels = found
     grams, accurate, seen_as_applied = jax.tree.map(in_place, kernels)
     for kernel in jax.tree.leaves((grams, seen_as_applied)):
         check_kernel(kernel, dual, values_of(own.q))
-    seen, seen_ntk = (
-        None if a is None or b is None else Values(a, b)
-        for a, b in zip(seen_as_applied, accurate, strict=True)
-    )
+    seen = jax.tree.map(Values, seen_as_applied, accurate)
     differentiated = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((dual, own)))
-    traced, traced_ntk = _grams(dual, own) if differentiated else (None, None)
-    return Landmarks(
-        z=z,
-        q=own.q,
-        gram=grams[0],
-        z_ntk=z_ntk,
-        gram_ntk=grams[1],
-        examples=np.sort(index[0]),
-        seen=seen,
-        seen_ntk=seen_ntk,
-        traced=traced,
-        traced_ntk=traced_ntk,
-        bases=bases,
-    )
+    traced = _grams(dual, own) if differentiated else PerKernel(None, None)
+    return Landmarks(z, own.q, grams, np.sort(index[0]), seen, traced, bases)
 
 
 def principal_directions(z: Inputs, q: Inputs, rank: int) -> Array | None:
@@ -164,13 +142,14 @@ def _at(duals, features: HiddenFeatures, index, count: int, precision: Precision
         for rows, basis in zip((own.z, own.z_ntk), bases, strict=True)
     )
     own = Vectors(z, own.q, own.independent, z_ntk)
-    columns = own.z.T, None if own.z_ntk is None else own.z_ntk.T
+    columns = PerKernel(own.z.T, None if own.z_ntk is None else own.z_ntk.T)
     alone = count == len(index[0])
     with x64(wide):  # a formula's constants as the map has them
-        applied = (None, None) if alone else _kernels(duals[0], other, own, precision)
+        nothing: Any = PerKernel(None, None)
+        applied = nothing if alone else _kernels(duals[0], other, own, precision)
     fixed, other = jax.tree.map(lambda rows: rows.astype(jnp.float64), values_of((own, other)))
     if alone:
-        return own, columns, _grams(duals[1], fixed), (None, None), applied
+        return own, columns, _grams(duals[1], fixed), nothing, applied
     rows = jax.tree.map(lambda *sets: jnp.concatenate(sets), fixed, other)
     grams, seen = _divided(_kernels(duals[1], rows, fixed, "full", fixed.independent), count)
     return own, columns, grams, seen, applied
@@ -184,14 +163,14 @@ def _divided(tree: Any, count: int) -> tuple[Any, Any]:
     )
 
 
-def _grams(dual, own: Vectors):
+def _grams(dual, own: Vectors) -> PerKernel:
     """Both Gram matrices of landmarks."""
     return _kernels(dual, own, own, "full", own.independent)
 
 
 def _kernels(
     dual, rows: Vectors, columns: Vectors, precision: Precision, diagonal: Array | None = None
-):
+) -> PerKernel:
     """Both kernels between two sets of positions; `diagonal` replaces the first m covariances of a
     position with itself.
     """
@@ -200,8 +179,8 @@ def _kernels(
         covariance = with_diagonal(covariance, diagonal)
     k, derivative = dual(covariance, rows.q[:, None], columns.q[None, :])
     if rows.z_ntk is None or columns.z_ntk is None:
-        return k, None
-    return k, derivative * matmul(rows.z_ntk, columns.z_ntk.T, precision)
+        return PerKernel(k, None)
+    return PerKernel(k, derivative * matmul(rows.z_ntk, columns.z_ntk.T, precision))
 
 
 def with_diagonal(matrix: Float[Array, "n m"], diagonal: Float[Array, " m"]) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..activations import DualActivation
 from ..activations._dual import value_and_derivative
 from ..activations._jumps import RandomFunction
@@ -126,16 +126,14 @@ class LeverageScoreExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
-    def __call__(
-        self, features: HiddenFeatures, exact: Variances | None
-    ) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Variances | None) -> PerKernel:
         del exact
         u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.function(self.dual, u, unit_radius(self.dual, features))
         scale = self.w.shape[1] ** -0.5
         if self.weights is not None:
             scale = jax.lax.expand_dims(scale * self.weights, range(value.ndim - 1))
-        return scale * value, None if v is None else scale * v * derivative
+        return PerKernel(scale * value, None if v is None else scale * v * derivative)
 
 
 def norm_does_not_matter(dual: DualActivation, dtype) -> bool:

@@ -6,7 +6,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._typing import Array
+from .._typing import Array, PerKernel
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
@@ -58,15 +58,13 @@ def _(primals, tangents):
     return value, jnp.where(near, tangents[0], change)
 
 
-def with_exact_norms(
-    nngp: Array, ntk: Array | None, exact: Variances
-) -> tuple[Array, Array | None]:
+def with_exact_norms(nngp: Array, ntk: Array | None, exact: Variances) -> PerKernel:
     """φ' and ψ' of a nonlinearity with `‖φ'_s‖² = K'(s, s)` and `‖ψ'_s‖² = Θ'(s, s)`."""
-    _, norm, norm_ntk = exact.diagonals()
+    norm, norm_ntk = exact.diagonals().kernels
     nngp = with_norm(nngp, norm)
     if ntk is not None and norm_ntk is not None:
         ntk = with_norm(ntk, norm_ntk)
-    return nngp, ntk
+    return PerKernel(nngp, ntk)
 
 
 def safe_sqrt(q: Array) -> Array:
@@ -85,8 +83,7 @@ def unit_radius(dual: DualActivation, features: HiddenFeatures) -> Array | None:
     """The norms `√q`, for random functions of the direction and the norm; else `None`."""
     if dual.unit is None:
         return None
-    q, _, _ = features.variances.diagonals()
-    return safe_sqrt(q)
+    return safe_sqrt(features.variances.diagonals().same)
 
 
 def input_radius(features: HiddenFeatures) -> Array:

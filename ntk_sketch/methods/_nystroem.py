@@ -248,7 +248,7 @@ class Nystroem(Method):
         rank, directions = self.rank.one, (None, None)
         z = landmarks_at(dual, features, index, seen, self.precision, rank)
         if residual:
-            sizes = len(z.z), None if z.z_ntk is None else len(z.z_ntk)
+            sizes = len(z.z.nngp), None if z.z.ntk is None else len(z.z.ntk)
             directions = self.directions(*sizes, residual, rng_residual)
         made = expansion(
             z, dual, *directions, self.precision, self.calibrate, self.rcond, self.width.one

@@ -8,7 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures, Vectors
 from ..numerics._compiling import fitting_jit
@@ -124,14 +124,14 @@ class NetworkExpansion(eqx.Module):
     sums: tuple["SignedPowers", ...]
     normalize: bool = eqx.field(static=True)
 
-    def __call__(self, features: HiddenFeatures, exact: Any) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Any) -> PerKernel:
         radius = input_radius(features)
         powers, _ = self.projection(features, None, radius)
         z = [
             scaled_to(kernel(radius, powers), kernel.factors.diagonal(radius), self.normalize)
             for kernel in self.sums
         ]
-        return z[0], z[1] if len(z) > 1 else None
+        return PerKernel(z[0], z[1] if len(z) > 1 else None)
 
 
 class Powers(eqx.Module):

@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..features._hidden import HiddenFeatures
 from ..features._rooted import Rooted
 from ..features._variances import Variances
@@ -81,9 +81,9 @@ def principal_projection(
 
 
 @functools.partial(fitting_jit, level=0)
-def _vectors_at(features: HiddenFeatures, index):
+def _vectors_at(features: HiddenFeatures, index) -> PerKernel:
     ntk = features.ntk_vectors().at(index) if has_ntk(features) else None
-    return features.nngp_vectors().at(index), ntk
+    return PerKernel(features.nngp_vectors().at(index), ntk)
 
 
 def _directions(z: Float[Array, "n d"], width: int) -> Float[Array, "d m"]:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,9 +9,8 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-from .._typing import Array, Inputs, PRNGKey
+from .._typing import Array, Inputs, PerKernel, PRNGKey
 from ..features._hidden import HiddenFeatures
-from ..features._rooted import Rooted
 from ..features._variances import Variances
 from ..numerics._compiling import fitting_jit
 from ..numerics._linalg import in_place
@@ -23,10 +21,10 @@ from ._norms import with_exact_norms
 from ._roots import Roots, Values, fitted_roots
 
 #: For each branch, inner products of φ, and of ψ or `None` if `Θ = 0`.
-Projections = Sequence[tuple[Array, Array | None]]
+Projections = Sequence[PerKernel]
 
 
-def product(parts: Projections, ntk: bool) -> tuple[Array, Array | None]:
+def product(parts: Projections, ntk: bool) -> PerKernel:
     """`Π_i u_i` and, if asked for, `Σ_i v_i Π_{j≠i} u_j`: the product rule of both kernels."""
     value, derivative = None, None
     for u, v in parts:
@@ -39,8 +37,8 @@ def product(parts: Projections, ntk: bool) -> tuple[Array, Array | None]:
         value = value * u
     assert value is not None
     if not ntk:
-        return value, None
-    return value, jnp.zeros_like(value) if derivative is None else derivative
+        return PerKernel(value, None)
+    return PerKernel(value, jnp.zeros_like(value) if derivative is None else derivative)
 
 
 def has_ntk(branch: HiddenFeatures) -> bool:
@@ -56,13 +54,11 @@ class RandomProducts(eqx.Module):
     `S_i` are independent: `E <ψ', ψ̃'> = Σ_i <ψ_i, ψ̃_i> Π_{j≠i} <φ_j, φ̃_j>`.
     """
 
-    directions: tuple[tuple[Array, Array | None], ...]
+    directions: tuple[PerKernel, ...]
     normalize: bool = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
 
-    def __call__(
-        self, branches: list[HiddenFeatures], exact: Variances | None
-    ) -> tuple[Array, Array | None]:
+    def __call__(self, branches: list[HiddenFeatures], exact: Variances | None) -> PerKernel:
         parts = [
             branch.project(w, s, self.precision)
             for branch, (w, s) in zip(branches, self.directions, strict=True)
@@ -71,7 +67,7 @@ class RandomProducts(eqx.Module):
         scale = nngp.shape[-1] ** -0.5
         nngp, ntk = scale * nngp, None if ntk is None else scale * ntk
         if not self.normalize or exact is None:
-            return nngp, ntk
+            return PerKernel(nngp, ntk)
         return with_exact_norms(nngp, ntk, exact)
 
 
@@ -98,7 +94,7 @@ def _draw(key: PRNGKey, sizes, m: int, dtype):
         own = next(keys)
         return None if d is None else orthogonal_directions(own, d, m, dtype, chi_norms=False)
 
-    return tuple((draw(d), draw(d_ntk)) for d, d_ntk in sizes)
+    return tuple(PerKernel(draw(d), draw(d_ntk)) for d, d_ntk in sizes)
 
 
 class ProductLandmarks(eqx.Module):
@@ -115,7 +111,7 @@ class ProductLandmarks(eqx.Module):
         name: of the layer, for errors.
     """
 
-    filters: tuple[tuple[Array, Array | None], ...]
+    filters: tuple[PerKernel, ...]
     q: Array
     roots: Roots
     roots_ntk: Roots | None
@@ -128,9 +124,7 @@ class ProductLandmarks(eqx.Module):
     def width(self) -> int:
         return len(self.q)
 
-    def __call__(
-        self, branches: list[HiddenFeatures], exact: Variances | None
-    ) -> tuple[Array | Rooted, Array | Rooted | None]:
+    def __call__(self, branches: list[HiddenFeatures], exact: Variances | None) -> PerKernel:
         parts = [
             branch.project(w, s, self.precision)
             for branch, (w, s) in zip(branches, self.filters, strict=True)
@@ -138,8 +132,8 @@ class ProductLandmarks(eqx.Module):
         k, k_ntk = product(parts, self.roots_ntk is not None)
         nngp = self.roots(k, None, None)
         if self.roots_ntk is None or k_ntk is None:
-            return nngp, None
-        return nngp, self.roots_ntk(k_ntk, None, None)
+            return PerKernel(nngp, None)
+        return PerKernel(nngp, self.roots_ntk(k_ntk, None, None))
 
 
 class Branch(eqx.Module):
@@ -193,7 +187,7 @@ def product_landmarks(
         grams = kernels(promoted(own), promoted(own), ntk, True)
         accurate = kernels(promoted(other), promoted(own), ntk)
     applied = kernels(other, own, ntk, False, precision)
-    traced = (None, None)
+    traced = PerKernel(None, None)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(own)):
         traced = kernels(own, own, ntk, True)
     q = functools.reduce(
@@ -206,7 +200,7 @@ def product_landmarks(
             measured = Values(in_place(applied[at]), in_place(accurate[at]))
         return fitted_roots(in_place(grams[at]), dtype, None, rcond, measured, traced[at])
 
-    filters = tuple((b.z.T, None if b.z_ntk is None else b.z_ntk.T) for b in own)
+    filters = tuple(PerKernel(b.z.T, None if b.z_ntk is None else b.z_ntk.T) for b in own)
     examples = on_device(np.sort(index[0]))
     return ProductLandmarks(
         filters, q, roots(0), roots(1) if ntk else None, examples, precision, asked, name
@@ -220,7 +214,7 @@ def kernels(
     ntk: bool,
     diagonal: bool = False,
     precision: Precision = "full",
-) -> tuple[Any, Any]:
+) -> PerKernel:
     """Both kernels between two sets of positions; with `diagonal`, of one set with itself, with
     exact variances.
     """
@@ -231,5 +225,5 @@ def kernels(
         theta = None
         if a.z_ntk is not None and b.z_ntk is not None:
             theta = matmul(a.z_ntk, b.z_ntk.T, precision)
-        parts.append((c, theta))
+        parts.append(PerKernel(c, theta))
     return product(parts, ntk)

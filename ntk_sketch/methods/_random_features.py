@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..activations import DualActivation
 from ..activations._jumps import RandomFunction
 from ..features._hidden import HiddenFeatures
@@ -129,16 +129,14 @@ class RandomExpansion(eqx.Module):
     dual: DualActivation
     precision: Precision = eqx.field(static=True)
 
-    def __call__(
-        self, features: HiddenFeatures, exact: Variances | None
-    ) -> tuple[Array, Array | None]:
+    def __call__(self, features: HiddenFeatures, exact: Variances | None) -> PerKernel:
         u, v = features.project(self.w, self.s, self.precision)
         value, derivative = self.function(self.dual, u, unit_radius(self.dual, features))
         scale = self.w.shape[1] ** -0.5
         nngp = scale * value
         ntk = None if v is None else scale * v * derivative
         if not self.normalize or exact is None:
-            return nngp, ntk
+            return PerKernel(nngp, ntk)
         return with_exact_norms(nngp, ntk, exact)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .._arguments import checked_integer
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ..features._variances import Variances
@@ -207,10 +207,8 @@ class SeriesExpansion(eqx.Module):
     dual: DualActivation
     normalize: bool = eqx.field(static=True)
 
-    def __call__(
-        self, features: HiddenFeatures, exact: Variances | None
-    ) -> tuple[Array, Array | None]:
-        q, _, _ = features.variances.diagonals()
+    def __call__(self, features: HiddenFeatures, exact: Variances | None) -> PerKernel:
+        q = features.variances.diagonals().same
         radius = safe_sqrt(q)
         seen, v = self.projection(features, self.s, radius)
         z = [kernel(radius, seen) for kernel in self.sums]  # expected squared norm 1
@@ -218,7 +216,7 @@ class SeriesExpansion(eqx.Module):
             return with_exact_norms(z[0], None if v is None else v * z[1], exact)
         diagonals = zip(z, self.dual(q, q, q), strict=False)
         z = [safe_sqrt(diagonal)[..., None] * kernel for kernel, diagonal in diagonals]
-        return z[0], None if v is None else v * z[1]
+        return PerKernel(z[0], None if v is None else v * z[1])
 
 
 def _checked_radii(value) -> tuple[float, float] | None:

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 from jax import numpy as jnp
 
-from .._typing import Array, PRNGKey
+from .._typing import PerKernel, PRNGKey
 from ..activations import DualActivation
 from ..features._hidden import HiddenFeatures
 from ._method import Method
@@ -44,9 +44,9 @@ class KernelsOnly(VariancesOnly):
 
 
 class NoFeatures(eqx.Module):
-    def __call__(self, features: Any, exact: Any) -> tuple[Array, Array | None]:
+    def __call__(self, features: Any, exact: Any) -> PerKernel:
         """Zeros, for the features of a nonlinearity or the branches of a product."""
         del exact
         features = features[0] if isinstance(features, list) else features
         nothing = jnp.zeros((features.nngp[0].shape[0], *features.space, 1), features.dtype)
-        return nothing, None if features.ntk is None else nothing
+        return PerKernel(nothing, None if features.ntk is None else nothing)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._typing import PerKernel
 from ..streaming._stream import FeatureMapLike
 from ._training import Training
 
@@ -45,9 +46,8 @@ class Missing:
         """Adds a batch of features, with rows of zeros after the last example."""
         rows = len(next(iter(z.values())))
         index = np.minimum(np.arange(start, start + rows), stop - 1)  # as many as the batch has
-        nngp, ntk = self._diagonals(self._x[index])
-        exact = {"nngp": nngp, "ntk": ntk}
+        exact = PerKernel(*self._diagonals(self._x[index]))
         for kernel, variances in self.variances.items():
             features = np.asarray(z[kernel])[: stop - start].astype(np.float64)
-            whole = np.asarray(exact[kernel])[: stop - start].astype(np.float64)
+            whole = np.asarray(getattr(exact, kernel))[: stop - start].astype(np.float64)
             variances[start:stop] = np.maximum(whole - np.sum(features**2, axis=1), 0.0)

@@ -8,7 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
 
-from .._typing import Array, PRNGKey
+from .._typing import Array, PerKernel, PRNGKey
 from ..features._hidden import HiddenFeatures, joined
 from ..methods._directions import orthogonal_directions
 from ..methods._landmarks import promoted, values_of
@@ -41,15 +41,15 @@ class Sides(eqx.Module):
     @classmethod
     def without_embedded_values(cls, features: HiddenFeatures, embedding: Embedded) -> "Sides":
         features = features.concrete()
-        (keys, keys_ntk), values = _rows(embedding.features(features)), _rows(features)
-        return cls(keys, values[0], keys_ntk, values[1])
+        keys, values = _rows(embedding.features(features)), _rows(features)
+        return cls(keys.nngp, values.nngp, keys.ntk, values.ntk)
 
 
-def _rows(features: HiddenFeatures) -> tuple[Array, Array | None]:
+def _rows(features: HiddenFeatures) -> PerKernel:
     both = (joined(blocks, features.nngp[0]) for blocks in (features.nngp, features.ntk))
     nngp, ntk = (None if x is None else x.reshape(x.shape[0], -1, x.shape[-1]) for x in both)
     assert nngp is not None
-    return nngp, ntk
+    return PerKernel(nngp, ntk)
 
 
 class Products(eqx.Module):
@@ -65,7 +65,7 @@ class Products(eqx.Module):
     c: Array
     ntk: tuple[Array, Array, Array] | None
 
-    def __call__(self, x: Sides) -> tuple[Array, Array | None]:
+    def __call__(self, x: Sides) -> PerKernel:
         scale = self.a.shape[1] ** -0.5
         one, two, three = (
             matmul(side, matrix, "full")
@@ -78,7 +78,7 @@ class Products(eqx.Module):
         shared = summed(two, three)
         nngp = one * shared
         if self.ntk is None or x.keys_ntk is None or x.values_ntk is None:
-            return nngp, None
+            return PerKernel(nngp, None)
         a, b, c = self.ntk
         parts = [
             2 * nngp,
@@ -86,7 +86,7 @@ class Products(eqx.Module):
             one * summed(two, matmul(x.values_ntk, c, "full")),
             one * summed(matmul(x.keys_ntk, b, "full"), three),
         ]
-        return nngp, jnp.concatenate(parts, axis=-1)
+        return PerKernel(nngp, jnp.concatenate(parts, axis=-1))
 
 
 def products(sides: Sides, width: int, key: PRNGKey) -> Products:
@@ -118,16 +118,16 @@ class Landmarks(eqx.Module):
     roots_ntk: Roots | None
     examples: Array
 
-    def __call__(self, x: Sides) -> tuple[Array, Array | None]:
+    def __call__(self, x: Sides) -> PerKernel:
         k, k_ntk = kernels(x, self.sides, self.place)
         nngp: Any = self.roots(k, None, None)
         if k_ntk is None or self.roots_ntk is None:
-            return nngp.formed(), None
+            return PerKernel(nngp.formed(), None)
         ntk: Any = self.roots_ntk(k_ntk, None, None)
-        return nngp.formed(), ntk.formed()
+        return PerKernel(nngp.formed(), ntk.formed())
 
 
-def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
+def kernels(x: Sides, z: Sides, place: Any) -> PerKernel:
     """Both kernels (n, P, m), of all positions of `x` with the positions `place` of `z`.
 
     Pairs of positions are formed for one example of `z` after the other: n P² numbers at a time.
@@ -137,22 +137,22 @@ def kernels(x: Sides, z: Sides, place: Any) -> tuple[Array, Array | None]:
     def dot(a, b):
         return jnp.einsum("nuc,vc->nuv", a, b, precision="highest")
 
-    def sums(one: Sides) -> tuple[Array, Array | None]:
+    def sums(one: Sides) -> PerKernel:
         """`D` and `D_Θ` of all examples of `x` with one of `z`, (n,) each."""
         keys, values = dot(x.keys, one.keys), dot(x.values, one.values)
         shared = jnp.sum(keys * values, (1, 2))
         if x.keys_ntk is None or one.keys_ntk is None:
-            return shared, None
+            return PerKernel(shared, None)
         keys_ntk, values_ntk = dot(x.keys_ntk, one.keys_ntk), dot(x.values_ntk, one.values_ntk)
-        return shared, jnp.sum(keys * values_ntk + values * keys_ntk, (1, 2))
+        return PerKernel(shared, jnp.sum(keys * values_ntk + values * keys_ntk, (1, 2)))
 
     found = jax.lax.map(jax.checkpoint(sums), z)  # derivatives form the pairs again
     shared, mixed = jax.tree.map(lambda k: k.T[:, None, example], found)
     own = dot(x.keys, z.keys[example, position])
     if x.keys_ntk is None or z.keys_ntk is None:
-        return shared * own, None
+        return PerKernel(shared * own, None)
     own_ntk = dot(x.keys_ntk, z.keys_ntk[example, position])
-    return shared * own, mixed * own + shared * (own_ntk + 4 * own)
+    return PerKernel(shared * own, mixed * own + shared * (own_ntk + 4 * own))
 
 
 def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
@@ -168,7 +168,7 @@ def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
     owner, position = np.unravel_index(chosen, shape)
     examples, example = np.unique(owner, return_inverse=True)
     own, place = jax.tree.map(lambda rows: rows[examples], sides), (example, position)
-    traced: Any = (None, None)
+    traced: Any = PerKernel(None, None)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(own)):
         traced = _gram(own, place)
     with float64():
@@ -185,7 +185,7 @@ def landmarks(sides: Sides, mask: Any, width: Any, key: PRNGKey) -> Landmarks:
 
 
 @fitting_jit
-def _gram(z: Sides, place: Any) -> tuple[Array, Array | None]:
+def _gram(z: Sides, place: Any) -> PerKernel:
     """Both Gram matrices (m, m) of landmarks."""
     k, k_ntk = kernels(z, z, place)
-    return k[place], None if k_ntk is None else k_ntk[place]
+    return PerKernel(k[place], None if k_ntk is None else k_ntk[place])

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._typing import Array, Offsets, Scalar
+from .._typing import Array, Offsets, PerKernel, Scalar
 from ..features._hidden import HiddenFeatures, positions
 from ..features._position_pairs import pair_bands, pair_matrices, pair_offsets
 from ..features._variances import Variances
@@ -109,7 +109,7 @@ class QuadraticTransform(eqx.Module):
             variances = self.variances(features, weight)
         nngp, ntk = self.vectors(features)
         if self.normalize and variances is not None:
-            _, norm, norm_ntk = variances.diagonals()
+            norm, norm_ntk = variances.diagonals().kernels
             nngp = with_norm(nngp, norm)
             ntk = None if ntk is None or norm_ntk is None else with_norm(ntk, norm_ntk)
         else:
@@ -126,16 +126,15 @@ class QuadraticTransform(eqx.Module):
         )
         return after.map(after.masked)
 
-    def vectors(self, features: HiddenFeatures) -> tuple[Array, Array | None]:
+    def vectors(self, features: HiddenFeatures) -> PerKernel:
         """Features of both kernels without weight and bias."""
         if self.made is None:
             nothing = jnp.zeros((*features.nngp[0].shape[:-1], 1), features.dtype)
-            return nothing, None if features.ntk is None else nothing
+            return PerKernel(nothing, None if features.ntk is None else nothing)
         of = Sides.of if self.values else Sides.without_embedded_values
         nngp, ntk = self.made(of(features, self.embedding))
         shape = features.nngp[0].shape[:-1]
-        nngp, ntk = jax.tree.map(lambda z: z.reshape(*shape, -1), (nngp, ntk))
-        return nngp, ntk
+        return jax.tree.map(lambda z: z.reshape(*shape, -1), PerKernel(nngp, ntk))
 
     def variances(self, features: HiddenFeatures, weight: Array) -> Variances:
         """Variances after the layer, without its bias."""

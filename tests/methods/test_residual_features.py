@@ -42,7 +42,7 @@ def features_at(name, index):
 def drawn(name, index):
     """Features (keys, points, p) of both kernels, with the same landmarks under all keys."""
     dual, features, landmarks = features_at(name, index)
-    rng, sizes = np.random.default_rng(5), (len(landmarks.z), len(landmarks.z_ntk))
+    rng, sizes = np.random.default_rng(5), (len(landmarks.z.nngp), len(landmarks.z.ntk))
     drawn = [residual_directions(*sizes, WIDTH, rng) for _ in range(KEYS)]
     apply = eqx.filter_jit(lambda made, features: expanded(made, dual, features))
     maps = [apply(expansion(landmarks, dual, *ws), features) for ws in drawn]
@@ -117,9 +117,7 @@ def test_covariance(name, index, record_property):
     """`k - k B k`, of the residual features alone; with landmarks twice too."""
     _, _, landmarks = features_at(name, index)
     kernel = model(name)[2](points(), None, ("nngp", "ntk"))
-    both = zip(
-        ("nngp", "ntk"), drawn(name, index), (landmarks.gram, landmarks.gram_ntk), strict=True
-    )
+    both = zip(("nngp", "ntk"), drawn(name, index), landmarks.gram, strict=True)
     for kind, z, at_landmarks in both:
         k = np.asarray(getattr(kernel, kind))
         root = inverse_root(at_landmarks)
@@ -140,8 +138,8 @@ def test_projection_of_a_pseudo_inverse(name, copies):
     index = np.tile(np.arange(LANDMARKS), copies)
     everywhere = landmarks_at(dual, features, (np.arange(LANDMARKS + HELD_OUT),))
     for k_zz, k in (
-        (landmarks.gram, everywhere.gram),
-        (landmarks.gram_ntk, everywhere.gram_ntk),
+        (landmarks.gram.nngp, everywhere.gram.nngp),
+        (landmarks.gram.ntk, everywhere.gram.ntk),
     ):
         k_zz, k = np.asarray(k_zz), np.asarray(k)
         root = inverse_root(k_zz)
@@ -194,7 +192,7 @@ def test_share_of_the_width():
 def test_exact_norms():
     """Rescaled, every feature vector has the kernel's diagonal, landmarks or not."""
     dual, features, landmarks = features_at("Gelu", tuple(range(LANDMARKS)))
-    sizes = len(landmarks.z), len(landmarks.z_ntk)
+    sizes = len(landmarks.z.nngp), len(landmarks.z.ntk)
     w, s = residual_directions(*sizes, WIDTH, np.random.default_rng(0))
     kernel = model("Gelu")[2](points(), None, ("nngp", "ntk"))
     plain = expanded(expansion(landmarks, dual, w, s), dual, features)

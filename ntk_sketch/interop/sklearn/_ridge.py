@@ -11,7 +11,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..._arguments import checked_choice, checked_integer
-from ..._typing import KERNELS
 from ...maps import FeatureMap
 from ...solvers import GCV, GramState, LeaveOneOut, RidgeSolution, accumulate, solve
 from ...solvers._checks import checked_diag_reg
@@ -242,7 +241,7 @@ class RidgeEstimator(NetworkEstimator):
         with digits(self._dtype):
             for start, stop, z in stream(self.feature_map_, rows.inputs(), **options):
                 z, diagonals = np.asarray(z), self.feature_map_.diagonals(rows[start:stop])
-                whole = np.asarray(diagonals[KERNELS.index(self.kernel)]).astype(np.float64)
+                whole = np.asarray(getattr(diagonals, self.kernel)).astype(np.float64)
                 yield z, np.maximum(whole - np.sum(z.astype(np.float64) ** 2, axis=1), 0.0)
 
 
