@@ -39,6 +39,10 @@ ensure_environment() {
         fi
     fi
     VENV_PYTHON=$venv/bin/python
+    # Bytecode goes into the environment's folder, also where it is turned off: tests and examples
+    # start a hundred processes, each of which would compile the source of JAX for seconds.
+    export PYTHONPYCACHEPREFIX=$venv/bytecode
+    unset PYTHONDONTWRITEBYTECODE
     if ! "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
         echo "Creating ${venv#"$root"/} with $("$python" --version) ..." >&2
         "$python" -m venv --clear "$venv" ||
