@@ -168,16 +168,18 @@ def test_subset(tmp_path, capsys, monkeypatch):
 
 
 def test_cold_start(tmp_path, monkeypatch):
-    """Both checkouts in turn; what is timed is README's own code."""
+    """Both checkouts in turn, after a run of each that writes bytecode; README's own code."""
     calls = []
 
-    def timed(checkout):
+    def timed(checkout, bytecode):
+        assert bytecode.is_dir()
         calls.append(checkout)
-        return [2.0, 3.0] if checkout == cold_start.ROOT else [4.0, 5.0]
+        first = 50.0 if len(calls) <= 2 else 0.0
+        return [first + 2.0, 3.0] if checkout == cold_start.ROOT else [first + 4.0, 5.0]
 
     monkeypatch.setattr(cold_start, "seconds", timed)
     record = cold_start.run(cold_start.Settings(tmp_path, 2, tmp_path))
-    assert calls == [cold_start.ROOT, tmp_path] * 2
+    assert calls == [cold_start.ROOT, tmp_path] * 3
     assert written(tmp_path, "cold_start")["results"]["ratio"]["median"] == 0.5
     assert record["results"]["other"]["median"] == 4.0
     assert str(tmp_path) not in json.dumps(record["settings"])
