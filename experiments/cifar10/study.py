@@ -2,6 +2,7 @@
 
 Every variant with several keys on the same images; the table has the mean, its difference from the
 base of the same keys, features, and seconds. Features of 10,000 + 10,000 images, no mirror image.
+Crops are further training images, each left out together with the image that it is of.
 """
 
 import sys
@@ -45,11 +46,15 @@ class Map:
 
 @dataclass(frozen=True)
 class Variant:
-    """Maps whose features are put side by side, or whose predictions are averaged."""
+    """Maps whose features are put side by side, or whose predictions are averaged.
+
+    `crops` are passes over randomly shifted training images, besides the images themselves.
+    """
 
     maps: tuple[Map, ...]
     averaged: bool = False
     fit_intercept: bool = True
+    crops: int = 0
 
 
 def one(**changes: Any) -> Variant:
@@ -70,6 +75,9 @@ def three_layers(shape, **options) -> stax.Layer:
 VARIANTS: dict[str, Variant] = {
     "32-512": one(),
     "mirror averaging": one(flip=True),
+    "a pass of crops": Variant((Map(),), crops=1),
+    "two passes of crops": Variant((Map(),), crops=2),
+    "mirror averaging, a pass of crops": Variant((Map(flip=True),), crops=1),
     "widths 16-512": one(widths=(16, 512)),
     "widths 64-512": one(widths=(64, 512)),
     "widths 128-512": one(widths=(128, 512)),
@@ -119,8 +127,24 @@ class Images(NamedTuple):
     test_labels: np.ndarray
 
 
-def features_of(map_: Map, images: Images, seed: int):
-    """Features of training and test images, and which training images are landmarks."""
+def shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every image moved by up to an eighth of its side along both axes, mirrored at its border."""
+    most = x.shape[1] // 8
+    border = ((0, 0), (most, most), (most, most), (0, 0))
+    padded, (height, width) = np.pad(x, border, mode="reflect"), x.shape[1:3]
+    starts = rng.integers(0, 2 * most + 1, (len(x), 2))
+    return np.stack(
+        [image[i : i + height, j : j + width] for image, (i, j) in zip(padded, starts, strict=True)]
+    )
+
+
+def features_of(map_: Map, images: Images, crops: int, seed: int):
+    """Features of training and test images, and which training images are landmarks.
+
+    Those of crops follow after those of all training images.
+    """
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([images.x, *(shifted(images.x, rng) for _ in range(crops))])
     preprocess = fit_patches(images.x, **map_.patch)
     shape = (*images.x.shape[1:3], len(preprocess.mean))
     feature_map = ns.feature_map(
@@ -131,7 +155,7 @@ def features_of(map_: Map, images: Images, seed: int):
         get=(map_.kernel,),
         preprocess=preprocess,
     )
-    landmarks = feature_map.is_landmark(images.x)
+    landmarks = np.tile(feature_map.is_landmark(images.x), 1 + crops)
     if map_.flip:
         feature_map = feature_map.averaged(mirrored)
     batch = feature_map.batch_size(2**27)
@@ -139,26 +163,27 @@ def features_of(map_: Map, images: Images, seed: int):
         np.concatenate(
             [np.asarray(z) for _, _, z in stream(feature_map, x, get=map_.kernel, batch_size=batch)]
         )
-        for x in (images.x, images.x_test)
+        for x in (x, images.x_test)
     )
     return z, z_test, landmarks
 
 
-def predictions(parts, images: Images, fit_intercept: bool) -> np.ndarray:
+def predictions(parts, images: Images, variant: Variant) -> np.ndarray:
     """Of test images, by regression on features side by side."""
     z, z_test, landmarks = parts[0]
     if len(parts) > 1:
         z, z_test = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
         landmarks = np.any([part[2] for part in parts], axis=0)
+    copies = np.tile(np.arange(len(images.x)), 1 + variant.crops)
     solution = ns.ridge(
         GivenFeatures(landmarks),
         z,
-        np.eye(10, dtype=np.float32)[images.labels] - 0.1,
+        np.eye(10, dtype=np.float32)[images.labels[copies]] - 0.1,
         get="nngp",
         diag_reg=[1e-3, 10**-2.5, 1e-2],
-        select="gcv",
+        **({"select": "loo", "groups": copies} if variant.crops else {"select": "gcv"}),
         extend_path=True,
-        fit_intercept=fit_intercept,
+        fit_intercept=variant.fit_intercept,
         batch_size=1024,
     )
     return np.asarray(solution.predict(z_test))
@@ -166,10 +191,12 @@ def predictions(parts, images: Images, fit_intercept: bool) -> np.ndarray:
 
 def measure(variant: Variant, images: Images, seed: int) -> dict[str, Any]:
     start = time.perf_counter()
-    parts = [features_of(m, images, seed + 1000 * i) for i, m in enumerate(variant.maps)]
+    parts = [
+        features_of(m, images, variant.crops, seed + 1000 * i) for i, m in enumerate(variant.maps)
+    ]
     fitted = time.perf_counter()
     groups = [[part] for part in parts] if variant.averaged else [parts]
-    outputs = sum(predictions(group, images, variant.fit_intercept) for group in groups)
+    outputs = sum(predictions(group, images, variant) for group in groups)
     return {
         "accuracy": float(np.mean(np.argmax(outputs, axis=1) == images.test_labels)),
         "features": sum(part[0].shape[1] for part in parts),

@@ -25,14 +25,14 @@ def refuse_traced(*given: Any) -> None:
         )
 
 
-def checked_devices(mesh: Any) -> Devices:
-    """The devices of this process that a user's mesh is of."""
+def own_devices(mesh: Any) -> Devices:
+    """The devices of a user's mesh, which must be of this process."""
     devices = Devices.of(mesh)
     if devices.processes is not None:
         raise ValueError(
-            "predictions are of one process, and this mesh is of several, whose examples they do"
-            " not share: give all training examples and a mesh of jax.local_devices(). A mean"
-            " without variances is ntk_sketch.ridge(..., mesh=mesh), which takes several"
+            "derivatives of the evidence are of one process, and this mesh is of several, whose"
+            " examples they do not share: give all training examples and a mesh of"
+            " jax.local_devices(). The evidence itself takes several"
         )
     return devices
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._typing import PRNGKey
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
@@ -100,9 +98,13 @@ def gradient_descent_mse_ensemble(
       progress: of each pass over examples, as in `ntk_sketch.ridge`.
       exact_diagonal: correct the diagonal of test covariances as above. Turn it off to compare with
         Neural Tangents on `feature_map.kernel_fn`.
-      mesh: a `jax.sharding.Mesh` of devices of this process, as in `ntk_sketch.ridge`. Features of
-        training and test examples, and their products, are computed on all of them. A second axis
-        must divide the features of each kernel. Decompositions run on one device, or on the host.
+      mesh: a `jax.sharding.Mesh`, as in `ntk_sketch.ridge`. Features of training and test examples,
+        and their products, are computed on all of its devices. A second axis must divide the
+        features of each kernel. Decompositions run on one device, or on the host. With the devices
+        of all processes of `jax.distributed`, each process makes this call with its own training
+        examples and otherwise the same arguments; the statistics are made at once. From then on
+        `predict_fn` is of each process alone, with test examples of its own, and its predictions on
+        training examples are of those that it has.
 
     Returns:
       `predict_fn(t=None, x_test=None, get=None, compute_cov=False)`.
@@ -164,5 +166,5 @@ def gradient_descent_mse_ensemble(
         progress=progress,
         mesh=mesh,
     )
-    size = float(np.size(training.y))
-    return Ensemble(training, ("nngp", "ntk"), exact_diagonal, rate / size)
+    rate /= training.n_examples * training.y.shape[1]
+    return Ensemble(training, ("nngp", "ntk"), exact_diagonal, rate)

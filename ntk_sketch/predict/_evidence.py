@@ -81,8 +81,9 @@ def log_evidence(
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
-      mesh: devices of this process, as in `gradient_descent_mse_ensemble`. Derivatives of streamed
-        statistics use them too; 'stochastic' does not take a mesh.
+      mesh: as in `gradient_descent_mse_ensemble`: each of several processes makes the call with its
+        own examples, and gets the evidence of all. Derivatives of streamed statistics take the
+        devices of one process; 'stochastic' does not take a mesh.
       diag_reg: the variance λ of the noise, relative to `trace(K) / n`; above 0 unless n <= p and K
         has full rank. A sequence gives one value for each.
       diag_reg_absolute_scale: `diag_reg` is λ itself.

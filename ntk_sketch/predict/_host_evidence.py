@@ -28,13 +28,14 @@ class HostEvidence:
     def __init__(self, training: Training, get: str, diag_reg: Sequence[float], absolute: bool):
         _checks.check_available(get, get, training.kernels)
         width = training.stream((get,)).widths(training.x)[get]
-        if min(diag_reg) == 0 and len(training.x) > width:
+        n = training.n_examples
+        if min(diag_reg) == 0 and n > width:
             raise ValueError(
-                f"diag_reg={list(diag_reg)}: {len(training.x)} examples with {width} features have"
-                " a singular kernel, under which targets have no density: every diag_reg must be"
-                " > 0"
+                f"diag_reg={list(diag_reg)}: {n} examples with {width} features have a singular"
+                " kernel, under which targets have no density: every diag_reg must be > 0"
             )
-        self._y, self._diag_reg = training.y, diag_reg
+        self._n, self._outputs = n, training.y.shape[1]
+        self._squared_targets, self._diag_reg = training.squared_targets, diag_reg
         self.directions = training.statistics((get,)).directions(get)
         spectrum = self.directions.spectrum
         scale = 1.0 if absolute else spectrum.mean_square_norm
@@ -42,7 +43,7 @@ class HostEvidence:
 
     def values(self, stacklevel: int) -> Float[np.ndarray, " m"]:
         """One for each λ."""
-        n, k = self._y.shape
+        n, k = self._n, self._outputs
         constant = n * k * math.log(2 * math.pi)
         found = []
         for penalty, diag_reg in zip(self.penalties, self._diag_reg, strict=True):
@@ -53,7 +54,7 @@ class HostEvidence:
 
     def residual_norms(self) -> Float[np.ndarray, " m"]:
         """‖y - Zw‖² of the regression with each λ, in the primal form."""
-        s, total = self.directions.spectrum.values, float(np.sum(self._y**2))
+        s, total = self.directions.spectrum.values, self._squared_targets
         inverse = 1 / (s + self.penalties[:, None])
         explained = (2 * inverse - s * inverse**2) @ np.sum(self.directions.targets**2, axis=1)
         return np.maximum(total - explained, 0.0)
@@ -69,7 +70,7 @@ class HostEvidence:
     def _log_determinant(self, penalty: float) -> float:
         spectrum = self.directions.spectrum
         found = float(np.sum(np.log(spectrum.values + penalty)))
-        missing = len(self._y) - spectrum.size
+        missing = self._n - spectrum.size
         return found + (missing * math.log(penalty) if missing else 0.0)
 
     def _quadratic(self, penalty: float, diag_reg: float, stacklevel: int) -> float:
@@ -78,7 +79,7 @@ class HostEvidence:
         explained = float(np.sum(self.directions.targets**2 / rates[:, None]))
         if isinstance(self.directions, DualDirections):
             return explained
-        total = float(np.sum(self._y**2))
+        total = self._squared_targets
         return _rest(total, explained, spectrum.dtype, diag_reg, stacklevel + 1) / penalty
 
 

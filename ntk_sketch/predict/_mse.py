@@ -25,6 +25,7 @@ class Trajectory:
 
     def __init__(self, training: Training, kernel: str, rate: float):
         self._training, self._kernel, self._rate = training, kernel, rate
+        training.share((kernel,))
 
     def __call__(
         self,
@@ -33,6 +34,26 @@ class Trajectory:
         fx_test_0: Any = None,
         x_test: Inputs | None = None,
     ) -> Any:
+        training = self._training
+        with training.devices.together():
+            given = self._checked(t, fx_train_0, fx_test_0, x_test)
+        times, shape, start, x, at_test = given
+        results = []
+        if x is None and t is None:  # at once: no statistics
+            return self._result(training.y[None], shape)
+        statistics = training.statistics((self._kernel,))
+        training.warn_of_rank(statistics, self._kernel, stacklevel=2)
+        residuals = training.y - start
+        coordinates = self._coordinates(statistics, start)
+        if fx_train_0 is not None:
+            results.append(self._on_training(statistics, t, times, residuals, coordinates))
+        if x is not None:
+            results.append(at_test + self._change(statistics, times, coordinates, x))
+        results = [self._result(values, shape) for values in results]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _checked(self, t: Any, fx_train_0: Any, fx_test_0: Any, x_test: Any):
+        """Times and their shape, f_0 of the training examples, test examples and f_0 of these."""
         training = self._training
         times, shape = _checks.checked_times(t)
         if fx_train_0 is None and fx_test_0 is None:
@@ -52,19 +73,7 @@ class Trajectory:
             x = checked_examples(x_test, "x_test")
             checked_inputs(x, "x_test", tuple(training.x.shape[1:]), values=False)
             at_test = self._outputs(fx_test_0, "fx_test_0", x)
-        results = []
-        if x is None and t is None:  # at once: no statistics
-            return self._result(training.y[None], shape)
-        statistics = training.statistics((self._kernel,))
-        training.warn_of_rank(statistics, self._kernel, stacklevel=2)
-        residuals = training.y - start
-        coordinates = self._coordinates(statistics, start)
-        if fx_train_0 is not None:
-            results.append(self._on_training(statistics, t, times, residuals, coordinates))
-        if x is not None:
-            results.append(at_test + self._change(statistics, times, coordinates, x))
-        results = [self._result(values, shape) for values in results]
-        return results[0] if len(results) == 1 else tuple(results)
+        return times, shape, start, x, at_test
 
     def _outputs(self, value: Any, name: str, x: Any) -> Float[np.ndarray, "n k"]:
         outputs = () if self._training.one_output else self._training.y.shape[1:]
@@ -74,15 +83,17 @@ class Trajectory:
         self, statistics: Statistics, start: Float[np.ndarray, "n k"]
     ) -> Float[np.ndarray, "r k"]:
         """Of y - f_0: in the primal form by another pass over the examples, unless f_0 = 0."""
-        directions = statistics.directions(self._kernel)
-        if not start.any():
+        directions, devices = statistics.directions(self._kernel), self._training.devices
+        if not devices.summed(np.array([float(start.any())])).any():
             return directions.targets
         if isinstance(directions, DualDirections):
             return directions.targets - transposed_product(directions.vectors, start)
         products = np.zeros((statistics.widths[self._kernel], start.shape[1]))
-        for first, last, z in self._training.stream((self._kernel,))(self._training.x):
-            rows = np.asarray(z[self._kernel])[: last - first].astype(np.float64)
-            products += rows.T @ start[first:last]
+        with devices.together():
+            for first, last, z in self._training.stream((self._kernel,))(self._training.x):
+                rows = np.asarray(z[self._kernel])[: last - first].astype(np.float64)
+                products += rows.T @ start[first:last]
+        products = devices.summed(products.reshape(-1)).reshape(products.shape)
         return directions.targets - transposed_product(directions.vectors, products)
 
     def _on_training(self, statistics, t, times, residuals, coordinates):
@@ -136,7 +147,8 @@ def gradient_descent_mse(
     Args:
       get: the kernel of the training, 'ntk', or 'nngp' if only the last layer is trained.
       feature_map, x_train, y_train, learning_rate, diag_reg, diag_reg_absolute_scale, batch_size,
-        progress, mesh: as in `gradient_descent_mse_ensemble`.
+        progress, mesh: as in `gradient_descent_mse_ensemble`; but `predict_fn` is called by all
+        processes together, each with f_0 of its own examples.
 
     Returns:
       `predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, x_test=None)`, as in Neural Tangents with
@@ -188,4 +200,4 @@ def gradient_descent_mse(
         mesh=mesh,
     )
     _checks.check_available(get, get, training.kernels)
-    return Trajectory(training, get, rate / np.size(training.y))
+    return Trajectory(training, get, rate / (training.n_examples * training.y.shape[1]))

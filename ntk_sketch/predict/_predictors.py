@@ -32,6 +32,7 @@ class Predictor:
             raise TypeError(f"exact_diagonal={exact_diagonal!r}; needed: True or False")
         self._training, self._known, self._rate = training, known, rate
         self._exact_diagonal = bool(exact_diagonal)
+        training.share(training.kernels)
 
     def _names(self, get: Any, spread: bool) -> tuple[tuple[str, ...], bool]:
         hint = ""

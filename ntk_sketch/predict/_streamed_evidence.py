@@ -20,7 +20,7 @@ from ..streaming._computed import kernel_features
 from ..streaming._feature_stream import FeatureStream
 from ..streaming._progress import Progress, reporting
 from ..streaming._stream import FeatureMapLike, Inputs
-from ._checks import checked_devices
+from ._checks import own_devices
 from ._host_evidence import HostEvidence
 from ._training import Training
 
@@ -58,7 +58,7 @@ def streamed_log_evidence(
     for nothing. A and w come from one decomposition in float64 on the host; a second pass over the
     examples adds up the derivatives of the sum.
     """
-    x = on_host(checked_inputs(x, values=False))
+    devices, x = own_devices(mesh), on_host(checked_inputs(x, values=False))
     leaves, structure = jax.tree.flatten(feature_map)
     where = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tracer))
     shape = jnp.shape(diag_reg)
@@ -86,7 +86,6 @@ def streamed_log_evidence(
     def backward(residuals: Any, slope: Float[Array, "*m"]):
         chosen, fixed = residuals
         by_example, by_diag_reg = fixed.weighted(slope.reshape(-1))
-        devices = checked_devices(mesh)
         about = get, batch_size, progress, "derivatives", devices
         stream = FeatureStream(map_of(chosen), *about)
         return _summed(stream, chosen, where, x, y, by_example), by_diag_reg.reshape(shape)

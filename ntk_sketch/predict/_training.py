@@ -1,10 +1,12 @@
-"""Training examples, and their statistics when somebody asks for them."""
+"""Training examples, and their statistics when somebody asks for them.
+
+Of several processes each has examples of its own, and all have the same statistics.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -16,10 +18,14 @@ from .._arguments import checked_examples, warn_of_lost_variation
 from ..numerics._linalg import diagonal, transposed_product
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
+from ..parallel._devices import Devices
+from ..solvers._agreement import agreed
 from ..solvers._checks import check_range
+from ..solvers._examples import Data
 from ..solvers._gram_state import GramState
-from ..solvers._sums import gram_of_stream
+from ..solvers._sums import gram_of_stream, statistics
 from ..solvers._targets import centred_units
+from ..streaming._batch_checks import Kind
 from ..streaming._computed import Part
 from ..streaming._feature_map import check_feature_map
 from ..streaming._feature_stream import FeatureStream, batches_of
@@ -44,6 +50,7 @@ class Training:
     Attributes:
       kernels: those that the map has features of.
       dtype: of predictions.
+      n_examples, squared_targets: the number of examples, and Σ y², of all processes.
     """
 
     def __init__(
@@ -59,27 +66,50 @@ class Training:
         mesh: Any = None,
         names: tuple[str, str] = ("x_train", "y_train"),
     ):
-        self.devices = _checks.checked_devices(mesh)
-        check_feature_map(feature_map)
-        _checks.refuse_traced(feature_map, x, y)
-        self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
-        self.feature_map, self.batch_size, self.progress = feature_map, batch_size, progress
-        self.x = checked_examples(x, names[0])
-        targets, self.one_output = checked_targets(y, len(self.x), names[1])
-        self.y = targets.astype(np.float64)
-        warn_of_lost_variation(self.x, names[0])
-        self.kernels = kernels_of(feature_map, self.x)
-        specs = [FeatureStream(feature_map, k, batch_size).spec(self.x) for k in self.kernels]
-        check_range(float(np.abs(self.y).max()), specs[0].dtype)
-        for spec in specs:
-            self.devices.check_width(spec.shape[1])
+        self.devices = Devices.of(mesh)
+        with self.devices.together():
+            check_feature_map(feature_map)
+            _checks.refuse_traced(feature_map, x, y)
+            self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
+            self.feature_map, self.batch_size, self.progress = feature_map, batch_size, progress
+            self.x = checked_examples(x, names[0])
+            targets, self.one_output = checked_targets(y, len(self.x), names[1])
+            self.y = targets.astype(np.float64)
+            warn_of_lost_variation(self.x, names[0])
+            self.kernels = kernels_of(feature_map, self.x)
+            specs = [FeatureStream(feature_map, k, batch_size).spec(self.x) for k in self.kernels]
+            check_range(float(np.abs(self.y).max()), specs[0].dtype)
+        for kernel in self.kernels:
+            self._agree(kernel)
         self.dtype = np.dtype(promoted(specs[0].dtype, jnp.float32))
+        own = np.array([len(self.x), np.sum(self.y**2)])
+        n_examples, self.squared_targets = map(float, self.devices.summed(own))
+        self.n_examples = int(n_examples)
         self._statistics: list[Statistics] = []
         self._warned: set[str] = set()
 
+    def _agree(self, kernel: str) -> None:
+        """What all processes must have in common."""
+        outputs = self.y.shape[1], self.one_output, False
+        kind = Kind(tuple(self.x.shape[1:]), np.dtype(self.x.dtype), *outputs)
+        call = {"diag_reg": self.diag_reg, "diag_reg_absolute_scale": bool(self._absolute)}
+        features = FeatureStream(self.feature_map, kernel, self.batch_size, devices=self.devices)
+        agreed(features, Data(self.x, self.y, kind), call)
+
     def stream(self, kernels: tuple[str, ...], what: str = "predictions") -> KernelStream:
-        settings = self.batch_size, self.progress, what, self.devices
-        return KernelStream(self.feature_map, kernels, *settings)
+        """Of examples of this process alone."""
+        return self._stream(kernels, what, self.devices.alone())
+
+    def _stream(self, kernels: tuple[str, ...], what: str, devices: Devices) -> KernelStream:
+        return KernelStream(
+            self.feature_map, kernels, self.batch_size, self.progress, what, devices
+        )
+
+    def share(self, kernels: tuple[str, ...]) -> None:
+        """Makes the statistics of these kernels now if there are several processes, which need not
+        make the same calls from then on."""
+        if self.devices.processes is not None:
+            self.statistics(kernels)
 
     def statistics(self, kernels: tuple[str, ...]) -> Statistics:
         """Those of these kernels and of products between them: one pass over the examples, unless
@@ -87,11 +117,22 @@ class Training:
         for found in self._statistics:
             if set(kernels) <= set(found.stream.names):
                 return found
-        found = Statistics(self.stream(kernels, "features"), self.x, self.y)
+        if self.devices.processes is not None:
+            self._check_equal(kernels)
+        found = Statistics(self._stream(kernels, "features", self.devices), self.x, self.y)
         # whatever is of fewer kernels goes, with its memory
         self._statistics = [s for s in self._statistics if not set(s.stream.names) <= set(kernels)]
         self._statistics.append(found)
         return found
+
+    def _check_equal(self, kernels: tuple[str, ...]) -> None:
+        assert self.devices.processes is not None
+        told = self.devices.processes.gathered(list(kernels))
+        if any(one != told[0] for one in told):
+            raise ValueError(
+                f"the processes asked for statistics of different kernels, {told}: give the same"
+                " `get` in all of them"
+            )
 
     def flow(self, statistics: Statistics, kernel: str) -> Flow:
         spectrum = statistics.directions(kernel).spectrum
@@ -117,20 +158,21 @@ class Training:
 class Statistics:
     """What one pass over the features of some kernels leaves.
 
-    Of few examples, n <= p for the widest kernel, all features (n, p); else ZᵀZ of all kernels'
-    features side by side. Each kernel is decomposed by its smaller side.
+    Of few examples, n <= p for the widest kernel, all features (n, p); else, and of several
+    processes, ZᵀZ of all kernels' features side by side. Each kernel is decomposed by its smaller
+    side.
     """
 
     def __init__(self, stream: KernelStream, x: Inputs, y: Float[np.ndarray, "n k"]):
         self.stream, self._y, self.rows = stream, y, stream.features.rows(len(x))
-        self._spec, self._slices = stream.features.spec(x), stream.slices(x)
-        self.widths = stream.widths(x)
+        self._slices, self.widths = stream.slices(x), stream.widths(x)
         self.z: dict[str, np.ndarray] = {}
         self._state: GramState | None = None
-        if len(x) <= max(self.widths.values()):
+        alone = stream.features.devices.processes is None
+        if alone and len(x) <= max(self.widths.values()):
             self.z = stream.all_of(x)
         else:
-            self._state = self._summed(stream.features.with_targets(x, y), self._spec)
+            self._state = statistics(stream.features, x, y, one_output=False)
         self._directions: dict[str, Directions] = {}
         self._cross: dict[tuple[str, str], np.ndarray] = {}
 
@@ -169,12 +211,9 @@ class Statistics:
 
     def _state_of(self, z: Float[np.ndarray, "n p"]) -> GramState:
         parts = (Part(a, b, part, self._y[a:b]) for a, b, part in batches_of(z, self.rows))
-        return self._summed(parts, jax.ShapeDtypeStruct((self.rows, z.shape[1]), z.dtype))
-
-    def _summed(self, parts: Generator[Part, None, None], spec) -> GramState:
-        n, k = self._y.shape
+        spec = jax.ShapeDtypeStruct((self.rows, z.shape[1]), z.dtype)
+        (n, k), devices = self._y.shape, self.stream.features.devices
         units = centred_units(self._y, promoted(spec.dtype, jnp.float32))
-        devices = self.stream.features.devices
         return gram_of_stream(parts, k, self.rows, spec, False, units, n, devices=devices)
 
 

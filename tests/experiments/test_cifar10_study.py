@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from experiments.cifar10 import study
@@ -33,6 +34,7 @@ def small(monkeypatch):
         pytest.param(
             1, {"mirror averaging": 36, "three layers 32-64-512": 36}, marks=pytest.mark.slow
         ),
+        pytest.param(1, {"a pass of crops": 36, "two passes of crops": 36}, marks=pytest.mark.slow),
     ],
 )
 def test_a_record_with_every_key(small, images, tmp_path, capsys, keys, variants):
@@ -51,6 +53,25 @@ def test_a_record_with_every_key(small, images, tmp_path, capsys, keys, variants
 def test_an_unknown_variant_ends_at_once(capsys):
     assert study.main(["--variants", "bigger"]) == 2
     assert "'bigger'" in capsys.readouterr().err
+
+
+def test_crops_are_windows_of_images_with_a_mirrored_border():
+    x = np.random.default_rng(0).random((40, 16, 16, 3))
+    found = study.shifted(x, np.random.default_rng(1))
+    assert found.shape == x.shape
+    rows = np.abs(np.arange(-2, 18))
+    rows = np.where(rows > 15, 30 - rows, rows)
+    starts = []
+    for image, crop in zip(x, found, strict=True):
+        whole = image[rows][:, rows]
+        windows = [(i, j) for i in range(5) for j in range(5)]
+        [start] = [
+            at
+            for at in windows
+            if np.array_equal(whole[at[0] : at[0] + 16, at[1] : at[1] + 16], crop)
+        ]
+        starts.append(start)
+    assert {i for i, _ in starts} == {j for _, j in starts} == set(range(5))
 
 
 def test_the_table_compares_equal_keys():

@@ -116,8 +116,44 @@ class Work:
             "done before": done[0],
             "gram": difference(state.gram.to_host(), accumulate(self.map, x, y).gram.to_host()),
         }
-        found |= self.regressions() | {"errors": self.errors()}
+        found |= self.regressions() | {"predict": self.predict(), "errors": self.errors()}
         return found
+
+    def predict(self) -> dict:
+        """How far functions of `ns.predict` are from those of one process alone."""
+        x, y, test = self.x, self.y, self.x[:50] + np.float32(0.1)
+        feature_map, start = self.network(("nngp", "ntk")), np.sin(x[:, :2])
+        times = np.array([1.0, 30.0, np.inf])
+
+        def answers(own, mesh):
+            given, how = (feature_map, x[own], y[own]), {"batch_size": 100, "mesh": mesh}
+            ensemble, descent = (
+                function(*given, diag_reg=1e-2, **how)
+                for function in (
+                    ns.predict.gradient_descent_mse_ensemble,
+                    ns.predict.gradient_descent_mse,
+                )
+            )
+            if self.process == 1:  # the other does not ask for it
+                ensemble(x_test=test[:3], get="nngp", compute_cov=True)
+            found = ensemble(times, test, compute_cov="diagonal")
+            train, at_test = descent(30.0, start[own], np.cos(test[:, :2]), test)
+            return {
+                "means": [found.nngp.mean, found.ntk.mean],
+                "variances": [found.nngp.covariance, found.ntk.covariance],
+                "training examples": ensemble(times[:2], get="ntk"),
+                "training examples of descent": train,
+                "descent": at_test,
+                "evidence": ns.predict.log_evidence(*given, diag_reg=[1e-2, 0.1], **how),
+            }
+
+        found = answers(self.own, self.mesh)
+        if self.process == 1:
+            return {}
+        alone = answers(slice(N), None)
+        for name in ("training examples", "training examples of descent"):
+            alone[name] = alone[name][..., self.own, :]
+        return {name: difference(found[name], alone[name]) for name in found}
 
     def regressions(self) -> dict:
         """Of a network with landmarks in all processes."""
@@ -154,10 +190,9 @@ class Work:
         found["arrays"] = compared(arrays, None, x)
         return found
 
-    def network(self):
-        return ns.feature_map(
-            model(), self.x[:: N // 40], ns.Nystroem(12), key=jax.random.key(0), get="ntk"
-        )
+    def network(self, get="ntk"):
+        sample, key = self.x[:: N // 40], jax.random.key(0)
+        return ns.feature_map(model(), sample, ns.Nystroem(12), key=key, get=get)
 
     def errors(self) -> dict:
         x, y, mesh, first = self.x[:40], self.y[:40], self.mesh, self.process == 0
@@ -177,6 +212,12 @@ class Work:
             "no example": lambda: ridge(self.map, none, none, mesh=mesh),
             "arguments": lambda: ridge(self.map, x, y, diag_reg=PATH[: 1 + first], mesh=mesh),
             "shapes": lambda: accumulate(lambda x: self.map(x[:, :D]), wide, y[:9], mesh=mesh),
+            "predictions": lambda: ns.predict.gp_inference(
+                self.network(), x, y, diag_reg=0.1 if first else 1.0, mesh=mesh
+            ),
+            "targets of predictions": lambda: ns.predict.gp_inference(
+                self.network(), x, broken, mesh=mesh
+            ),
             "maps": lambda: accumulate(random_map, x, y, mesh=mesh),
             "one file": lambda: accumulate(self.map, x, y, mesh=mesh, checkpoint="one"),
             "kept": lambda: ridge(self.map, x, y, mesh=mesh, keep_features=self.folder / "z"),

@@ -145,6 +145,22 @@ def test_arrays_are_as_batches(both):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+ANSWERS = [
+    "means",
+    "variances",
+    "training examples",
+    "training examples of descent",
+    "descent",
+    "evidence",
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_predictions_are_of_the_examples_of_both(both, answer):
+    """Relative to those of one process with all examples; its sums have the rounding of float64."""
+    assert both[0]["predict"][answer] < 1e-6
+
+
 TOLD = {
     "targets": ("y is not finite", "process 1 of 2 ended by ValueError: y"),
     "of a late batch": ("in batch 0", "process 1 of 2 ended by ValueError: in batch 0"),
@@ -152,6 +168,8 @@ TOLD = {
     "no example": ("none of 2 processes has an example",) * 2,
     "arguments": ("different arguments (diag_reg: [0.001, 0.01] in process 0, [0.001] in",) * 2,
     "shapes": ("different examples (shape: [7] in process 0, [6] in process 1)",) * 2,
+    "predictions": ("different arguments (diag_reg: 0.1 in process 0, 1.0 in process 1)",) * 2,
+    "targets of predictions": ("y_train is not finite", "process 1 of 2 ended by ValueError: y_tr"),
     "maps": ("process 1 and process 0 have different feature maps",) * 2,
     "one file": ("put {process} into the name, such as 'run-{process}.safetensors'",) * 2,
     "kept": ("keep_features is of one process, and this mesh is of several",) * 2,
