@@ -37,6 +37,11 @@ def own_devices(mesh: Any) -> Devices:
     return devices
 
 
+def check_bool(value: Any, name: str) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r}; needed: True or False")
+
+
 def checked_regulariser(diag_reg: Any) -> float:
     """One number >= 0."""
     values, is_path = checked_diag_reg(diag_reg)

@@ -9,10 +9,12 @@ from jax.core import Tracer
 
 from .._arguments import checked_choice
 from .._typing import KERNELS, PRNGKey
+from ..parallel._devices import Devices
 from ..solvers._checks import DiagReg, checked_diag_reg
 from ..streaming._feature_map import check_feature_map
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
+from ._checks import check_available
 from ._host_evidence import HostEvidence
 from ._stochastic_evidence import stochastic_log_evidence
 from ._streamed_evidence import is_streamed, streamed_log_evidence
@@ -82,8 +84,8 @@ def log_evidence(
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
       mesh: as in `gradient_descent_mse_ensemble`: each of several processes makes the call with its
-        own examples, and gets the evidence of all. Derivatives of streamed statistics take the
-        devices of one process; 'stochastic' does not take a mesh.
+        own examples, and gets the evidence of all, for `diag_reg` above 0. Derivatives of streamed
+        statistics take the devices of one process; 'stochastic' does not take a mesh.
       diag_reg: the variance λ of the noise, relative to `trace(K) / n`; above 0 unless n <= p and K
         has full rank. A sequence gives one value for each.
       diag_reg_absolute_scale: `diag_reg` is λ itself.
@@ -116,8 +118,10 @@ def log_evidence(
       >>> values.shape
       (3,)
     """
-    checked_choice(get, "get", KERNELS)
-    checked_choice(log_determinant, "log_determinant", ("exact", "stochastic"))
+    devices = Devices.of(mesh)
+    with devices.together():
+        checked_choice(get, "get", KERNELS)
+        checked_choice(log_determinant, "log_determinant", ("exact", "stochastic"))
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((feature_map, x, y, diag_reg))):
         check_feature_map(feature_map)
         if log_determinant == "stochastic":
@@ -140,18 +144,22 @@ def log_evidence(
         raise ValueError(
             "log_determinant='stochastic' works on one device: leave mesh out, or use 'exact'"
         )
-    values, is_path = checked_diag_reg(diag_reg)
-    training = Training(
-        feature_map,
-        x,
-        y,
-        diag_reg=0.0,
-        absolute=True,
-        batch_size=batch_size,
-        progress=progress,
-        mesh=mesh,
-        names=("x", "y"),
-    )
+    with devices.together():
+        values, is_path = checked_diag_reg(diag_reg)
+        training = Training(
+            feature_map,
+            x,
+            y,
+            diag_reg=0.0,
+            absolute=True,
+            batch_size=batch_size,
+            progress=progress,
+            devices=devices,
+            names=("x", "y"),
+        )
+        check_available(get, get, training.kernels)
+    scale = bool(diag_reg_absolute_scale)
+    training.join(get=get, diag_reg=list(values), diag_reg_absolute_scale=scale)
     if log_determinant == "stochastic":
         given = training, get, values, diag_reg_absolute_scale, key
         found = stochastic_log_evidence(*given)

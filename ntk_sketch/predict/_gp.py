@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .._typing import PRNGKey
+from ..parallel._devices import Devices
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
+from . import _checks
 from ._predictors import Predictor
 from ._training import Training
 
@@ -73,14 +75,18 @@ def gp_inference(
       >>> predict_fn.sample(x[50:], key=jax.random.key(1), n_samples=5, get="ntkgp").shape
       (5, 10)
     """
-    training = Training(
-        feature_map,
-        x_train,
-        y_train,
-        diag_reg=diag_reg,
-        absolute=diag_reg_absolute_scale,
-        batch_size=batch_size,
-        progress=progress,
-        mesh=mesh,
-    )
+    devices = Devices.of(mesh)
+    with devices.together():
+        _checks.check_bool(exact_diagonal, "exact_diagonal")
+        training = Training(
+            feature_map,
+            x_train,
+            y_train,
+            diag_reg=diag_reg,
+            absolute=diag_reg_absolute_scale,
+            batch_size=batch_size,
+            progress=progress,
+            devices=devices,
+        )
+    training.join()
     return Posterior(training, ("nngp", "ntk", "ntkgp"), exact_diagonal)

@@ -29,6 +29,11 @@ class HostEvidence:
         _checks.check_available(get, get, training.kernels)
         width = training.stream((get,)).widths(training.x)[get]
         n = training.n_examples
+        if min(diag_reg) == 0 and training.devices.processes is not None:
+            raise ValueError(
+                f"diag_reg={list(diag_reg)}: the evidence of examples of several processes is that"
+                " of sums, for which every diag_reg must be > 0"
+            )
         if min(diag_reg) == 0 and n > width:
             raise ValueError(
                 f"diag_reg={list(diag_reg)}: {n} examples with {width} features have a singular"

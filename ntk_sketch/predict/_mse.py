@@ -11,6 +11,7 @@ from jaxtyping import Float
 from .._arguments import checked_choice, checked_examples, checked_inputs
 from .._typing import KERNELS
 from ..numerics._linalg import transposed_product
+from ..parallel._devices import Devices
 from ..streaming._progress import Progress
 from ..streaming._stream import FeatureMapLike, Inputs
 from . import _checks
@@ -39,10 +40,12 @@ class Trajectory:
             given = self._checked(t, fx_train_0, fx_test_0, x_test)
         times, shape, start, x, at_test = given
         results = []
-        if x is None and t is None:  # at once: no statistics
+        alone = training.devices.processes is None
+        if x is None and t is None and alone:  # at once: no statistics
             return self._result(training.y[None], shape)
         statistics = training.statistics((self._kernel,))
-        training.warn_of_rank(statistics, self._kernel, stacklevel=2)
+        with training.devices.together():  # decomposed here
+            training.warn_of_rank(statistics, self._kernel, stacklevel=2)
         residuals = training.y - start
         coordinates = self._coordinates(statistics, start)
         if fx_train_0 is not None:
@@ -90,7 +93,8 @@ class Trajectory:
             return directions.targets - transposed_product(directions.vectors, start)
         products = np.zeros((statistics.widths[self._kernel], start.shape[1]))
         with devices.together():
-            for first, last, z in self._training.stream((self._kernel,))(self._training.x):
+            stream = self._training.stream((self._kernel,), together=True)
+            for first, last, z in stream(self._training.x):
                 rows = np.asarray(z[self._kernel])[: last - first].astype(np.float64)
                 products += rows.T @ start[first:last]
         products = devices.summed(products.reshape(-1)).reshape(products.shape)
@@ -147,8 +151,8 @@ def gradient_descent_mse(
     Args:
       get: the kernel of the training, 'ntk', or 'nngp' if only the last layer is trained.
       feature_map, x_train, y_train, learning_rate, diag_reg, diag_reg_absolute_scale, batch_size,
-        progress, mesh: as in `gradient_descent_mse_ensemble`; but `predict_fn` is called by all
-        processes together, each with f_0 of its own examples.
+        progress, mesh: as in `gradient_descent_mse_ensemble`; but each call of `predict_fn` is made
+        by all processes, with f_0 of their own training examples and with what each wants to know.
 
     Returns:
       `predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, x_test=None)`, as in Neural Tangents with
@@ -187,17 +191,20 @@ def gradient_descent_mse(
       >>> train.shape, test.shape
       ((2, 50, 1), (2, 10, 1))
     """
-    rate = _checks.checked_learning_rate(learning_rate)
-    checked_choice(get, "get", KERNELS)
-    training = Training(
-        feature_map,
-        x_train,
-        y_train,
-        diag_reg=diag_reg,
-        absolute=diag_reg_absolute_scale,
-        batch_size=batch_size,
-        progress=progress,
-        mesh=mesh,
-    )
-    _checks.check_available(get, get, training.kernels)
+    devices = Devices.of(mesh)
+    with devices.together():
+        rate = _checks.checked_learning_rate(learning_rate)
+        checked_choice(get, "get", KERNELS)
+        training = Training(
+            feature_map,
+            x_train,
+            y_train,
+            diag_reg=diag_reg,
+            absolute=diag_reg_absolute_scale,
+            batch_size=batch_size,
+            progress=progress,
+            devices=devices,
+        )
+        _checks.check_available(get, get, training.kernels)
+    training.join(learning_rate=rate, get=get)
     return Trajectory(training, get, rate / (training.n_examples * training.y.shape[1]))

@@ -23,13 +23,12 @@ _NAMES = ("nngp", "ntk", "ntkgp")
 
 
 class Predictor:
-    """Predictions from the statistics of training examples, which the first call makes."""
+    """Predictions from the statistics of training examples, which the first call makes; those of
+    several processes are made at once."""
 
     def __init__(
         self, training: Training, known: tuple[str, ...], exact_diagonal: bool, rate: float = 1.0
     ):
-        if not isinstance(exact_diagonal, bool | np.bool_):
-            raise TypeError(f"exact_diagonal={exact_diagonal!r}; needed: True or False")
         self._training, self._known, self._rate = training, known, rate
         self._exact_diagonal = bool(exact_diagonal)
         training.share(training.kernels)

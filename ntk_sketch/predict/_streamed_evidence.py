@@ -76,9 +76,9 @@ def streamed_log_evidence(
             absolute=True,
             batch_size=batch_size,
             progress=progress,
-            mesh=mesh,
+            devices=devices,
             names=("x", "y"),
-        )
+        ).join()
         evidence = HostEvidence(training, get, values, absolute)
         found = on_device(evidence.values(stacklevel=4), training.dtype).reshape(shape)
         return found, (chosen, _Fixed.of(evidence, values, absolute, training))

@@ -18,7 +18,7 @@ from .._arguments import checked_examples, warn_of_lost_variation
 from ..numerics._linalg import diagonal, transposed_product
 from ..numerics._precision import promoted
 from ..numerics._two_sum import Pair
-from ..parallel._devices import Devices
+from ..parallel._devices import ONE, Devices
 from ..solvers._agreement import agreed
 from ..solvers._checks import check_range
 from ..solvers._examples import Data
@@ -47,6 +47,8 @@ from ._kernel_stream import KernelStream, kernels_of
 class Training:
     """Examples x (n, ...) and targets y (n, k) of a feature map, checked; nothing is computed.
 
+    It is made in `devices.together()`. `join` follows.
+
     Attributes:
       kernels: those that the map has features of.
       dtype: of predictions.
@@ -63,47 +65,60 @@ class Training:
         absolute: bool,
         batch_size: int | None,
         progress: Progress,
-        mesh: Any = None,
+        devices: Devices = ONE,
         names: tuple[str, str] = ("x_train", "y_train"),
     ):
-        self.devices = Devices.of(mesh)
-        with self.devices.together():
-            check_feature_map(feature_map)
-            _checks.refuse_traced(feature_map, x, y)
-            self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
-            self.feature_map, self.batch_size, self.progress = feature_map, batch_size, progress
-            self.x = checked_examples(x, names[0])
-            targets, self.one_output = checked_targets(y, len(self.x), names[1])
-            self.y = targets.astype(np.float64)
-            warn_of_lost_variation(self.x, names[0])
-            self.kernels = kernels_of(feature_map, self.x)
-            specs = [FeatureStream(feature_map, k, batch_size).spec(self.x) for k in self.kernels]
-            check_range(float(np.abs(self.y).max()), specs[0].dtype)
-        for kernel in self.kernels:
-            self._agree(kernel)
+        self.devices = devices
+        check_feature_map(feature_map)
+        _checks.refuse_traced(feature_map, x, y)
+        self.diag_reg, self._absolute = _checks.checked_regulariser(diag_reg), absolute
+        self.feature_map, self.batch_size, self.progress = feature_map, batch_size, progress
+        self.x = checked_examples(x, names[0])
+        targets, self.one_output = checked_targets(y, len(self.x), names[1])
+        self.y = targets.astype(np.float64)
+        warn_of_lost_variation(self.x, names[0])
+        self.kernels = kernels_of(feature_map, self.x)
+        specs = [FeatureStream(feature_map, k, batch_size).spec(self.x) for k in self.kernels]
+        check_range(float(np.abs(self.y).max()), specs[0].dtype)
+        for spec in specs:
+            devices.check_width(spec.shape[1])
+        self._widths = [spec.shape[1] for spec in specs]
         self.dtype = np.dtype(promoted(specs[0].dtype, jnp.float32))
-        own = np.array([len(self.x), np.sum(self.y**2)])
-        n_examples, self.squared_targets = map(float, self.devices.summed(own))
-        self.n_examples = int(n_examples)
         self._statistics: list[Statistics] = []
         self._warned: set[str] = set()
 
-    def _agree(self, kernel: str) -> None:
-        """What all processes must have in common."""
+    def join(self, **call: Any) -> Training:
+        """Compares what all processes must have in common, and counts the examples of all.
+
+        Args:
+          call: arguments that must be equal, of what JSON can hold.
+
+        Raises:
+          ValueError: in all processes, with what differs.
+        """
         outputs = self.y.shape[1], self.one_output, False
         kind = Kind(tuple(self.x.shape[1:]), np.dtype(self.x.dtype), *outputs)
-        call = {"diag_reg": self.diag_reg, "diag_reg_absolute_scale": bool(self._absolute)}
-        features = FeatureStream(self.feature_map, kernel, self.batch_size, devices=self.devices)
+        call = {"diag_reg": self.diag_reg, "diag_reg_absolute_scale": bool(self._absolute)} | call
+        call |= {"kernels of the map": list(self.kernels), "numbers of features": self._widths}
+        about = self.kernels[0], self.batch_size
+        features = FeatureStream(self.feature_map, *about, devices=self.devices)
         agreed(features, Data(self.x, self.y, kind), call)
+        own = np.array([len(self.x), np.sum(self.y**2)])
+        n_examples, self.squared_targets = map(float, self.devices.summed(own))
+        self.n_examples = int(n_examples)
+        return self
 
-    def stream(self, kernels: tuple[str, ...], what: str = "predictions") -> KernelStream:
-        """Of examples of this process alone."""
-        return self._stream(kernels, what, self.devices.alone())
+    def stream(
+        self, kernels: tuple[str, ...], what: str = "predictions", *, together: bool = False
+    ) -> KernelStream:
+        """Of examples of this process.
 
-    def _stream(self, kernels: tuple[str, ...], what: str, devices: Devices) -> KernelStream:
-        return KernelStream(
-            self.feature_map, kernels, self.batch_size, self.progress, what, devices
-        )
+        Args:
+          together: other processes make such a pass too, in `devices.together()`.
+        """
+        devices = self.devices if together else self.devices.alone()
+        settings = self.batch_size, self.progress, what, devices
+        return KernelStream(self.feature_map, kernels, *settings)
 
     def share(self, kernels: tuple[str, ...]) -> None:
         """Makes the statistics of these kernels now if there are several processes, which need not
@@ -117,22 +132,11 @@ class Training:
         for found in self._statistics:
             if set(kernels) <= set(found.stream.names):
                 return found
-        if self.devices.processes is not None:
-            self._check_equal(kernels)
-        found = Statistics(self._stream(kernels, "features", self.devices), self.x, self.y)
+        found = Statistics(self.stream(kernels, "features", together=True), self.x, self.y)
         # whatever is of fewer kernels goes, with its memory
         self._statistics = [s for s in self._statistics if not set(s.stream.names) <= set(kernels)]
         self._statistics.append(found)
         return found
-
-    def _check_equal(self, kernels: tuple[str, ...]) -> None:
-        assert self.devices.processes is not None
-        told = self.devices.processes.gathered(list(kernels))
-        if any(one != told[0] for one in told):
-            raise ValueError(
-                f"the processes asked for statistics of different kernels, {told}: give the same"
-                " `get` in all of them"
-            )
 
     def flow(self, statistics: Statistics, kernel: str) -> Flow:
         spectrum = statistics.directions(kernel).spectrum
@@ -140,10 +144,12 @@ class Training:
         return Flow(spectrum.values, spectrum.kept(penalty), penalty)
 
     def warn_of_rank(self, statistics: Statistics, kernel: str, stacklevel: int) -> None:
-        """Once for each kernel, where directions are dropped."""
-        what = statistics.directions(kernel).spectrum.deficiency(
-            self.flow(statistics, kernel).penalty
-        )
+        """Once for each kernel, where directions are dropped that examples have."""
+        spectrum = statistics.directions(kernel).spectrum
+        penalty = self.flow(statistics, kernel).penalty
+        what = spectrum.deficiency(penalty)
+        if spectrum.rank(penalty) >= self.n_examples:  # of few, which several processes sum too
+            what = ""
         if what and kernel not in self._warned:
             self._warned.add(kernel)
             warnings.warn(

@@ -148,6 +148,7 @@ def test_arrays_are_as_batches(both):
 ANSWERS = [
     "means",
     "variances",
+    "variances from few",
     "training examples",
     "training examples of descent",
     "descent",
@@ -169,6 +170,10 @@ TOLD = {
     "arguments": ("different arguments (diag_reg: [0.001, 0.01] in process 0, [0.001] in",) * 2,
     "shapes": ("different examples (shape: [7] in process 0, [6] in process 1)",) * 2,
     "predictions": ("different arguments (diag_reg: 0.1 in process 0, 1.0 in process 1)",) * 2,
+    "learning rates": ("different arguments (learning_rate: 2.0 in process 0, 1.0 in",) * 2,
+    "evidence": ("different arguments (diag_reg: [0.0, 1.0] in process 0, [0.1, 1.0] in",) * 2,
+    "evidence at 0": ("every diag_reg must be > 0",) * 2,
+    "rate of one": ("it must be finite and > 0", "process 1 of 2 ended by ValueError: learning_"),
     "targets of predictions": ("y_train is not finite", "process 1 of 2 ended by ValueError: y_tr"),
     "maps": ("process 1 and process 0 have different feature maps",) * 2,
     "one file": ("put {process} into the name, such as 'run-{process}.safetensors'",) * 2,

@@ -59,6 +59,29 @@ def test_equal_to_a_decomposition(make_map, make_data, n, fit_intercept, weighte
             np.testing.assert_allclose(one.intercept, other.intercept, rtol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.default_flags
+def test_thirty_thousand_features(record_property):
+    """Of a network, against the decomposition of the kernel of fewer examples; several outputs."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 16)).astype(np.float32)
+    y = np.tanh(x[:, :3]) + 0.1 * rng.normal(size=(4000, 3))
+    model = stax.serial(stax.Dense(1, 2**0.5, 0.1), stax.Relu(), stax.Dense(1))
+    feature_map = ns.feature_map(model, x, ns.RandomFeatures(15_000), key=KEY)
+    assert feature_map.n_features["ntk"] >= 30_000
+    options = {"diag_reg": [1e-3, 1e-1], "fit_intercept": True}
+    direct = ridge(feature_map, x[:3500], y[:3500], **options)
+    solver = ConjugateGradient(1e-7, rank=300)
+    found = ridge(feature_map, x[:3500], y[:3500], solver=solver, keep_features=True, **options)
+    for one, other in zip(direct.path, found.path, strict=True):
+        assert other.report.converged
+        expected, predictions = (np.asarray(s.predict(x[3500:])) for s in (one, other))
+        error = np.linalg.norm(predictions - expected) / np.linalg.norm(expected)
+        record_property(f"diag_reg {one.diag_reg:g}", (float(error), other.report.iterations))
+        # the tolerance, and the rounding of float32 features and weights
+        assert error < 1e-5
+
+
 def test_of_batches_and_on_a_device(make_map, make_data, monkeypatch):
     """float32 products, and residuals in float64."""
     feature_map, (x, y), weights = make_map(), make_data(300), _weights(300)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from ntk_sketch.features import Features
 from ntk_sketch.parallel._devices import Devices
 from ntk_sketch.solvers import GramState, _mesh_sums, _running_sums, _sums, accumulate
 
@@ -279,3 +280,37 @@ def test_a_state_remembers_targets_of_one_axis(make_map, make_data):
 def test_accumulate_of_the_other_kernel(make_map, make_data):
     x, y = make_data(100)
     assert accumulate(make_map(6, 20), x, y, get="nngp").gram.high.shape == (14, 14)
+
+
+class Rows(eqx.Module):
+    """The map whose features are the examples."""
+
+    def __call__(self, x):
+        return Features(nngp=None, ntk=x)
+
+
+@pytest.mark.slow
+@pytest.mark.default_flags
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_ten_million_rows(where, monkeypatch, record_property):
+    """Of width 256, against sums and products in float64; features have a mean."""
+    monkeypatch.setattr(_sums, "_on_host", lambda: where == "host")
+    rng, size = np.random.default_rng(0), 2**16
+    base = np.maximum(rng.normal(size=(size, 256)) @ rng.normal(size=(256, 256)) / 16 + 0.3, 0)
+    scales = rng.lognormal(sigma=0.3, size=(153, size, 1)).astype(np.float32)
+    base, y = base.astype(np.float32), np.ones((size, 1), np.float32)
+    exact = np.zeros((256, 256))
+
+    def batches():
+        for scale in scales:
+            x = base * scale
+            wide = x.astype(np.float64)
+            exact[...] += wide.T @ wide
+            yield x, y
+
+    state = accumulate(Rows(), batches, batch_size=4096)
+    assert int(state.n_examples) == 153 * size > 10_000_000
+    error = np.linalg.norm(state.gram.to_host() - exact) / np.linalg.norm(exact)
+    record_property("error", float(error))
+    print(f"{where}: {error:.2e}")
+    assert error < 1e-6
