@@ -175,13 +175,16 @@ def predictions(parts, images: Images, variant: Variant) -> np.ndarray:
         z, z_test = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
         landmarks = np.any([part[2] for part in parts], axis=0)
     copies = np.tile(np.arange(len(images.x)), 1 + variant.crops)
+    choice: dict[str, Any] = {"select": "gcv"}
+    if variant.crops:
+        choice = {"select": "loo", "groups": copies}
     solution = ns.ridge(
         GivenFeatures(landmarks),
         z,
         np.eye(10, dtype=np.float32)[images.labels[copies]] - 0.1,
         get="nngp",
         diag_reg=[1e-3, 10**-2.5, 1e-2],
-        **({"select": "loo", "groups": copies} if variant.crops else {"select": "gcv"}),
+        **choice,
         extend_path=True,
         fit_intercept=variant.fit_intercept,
         batch_size=1024,
