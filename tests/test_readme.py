@@ -14,7 +14,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAYERS = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 (EXAMPLE,) = CODE.findall(README)
-LINKS = re.findall(r"\]\((?!https?://)([^)#]+)(?:#([^)]+))?\)", CODE.sub("", README))
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
+PAGES += sorted((ROOT / "experiments").glob("**/README.md"))
+LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#([^)]+))?\)")
+LINKS = {
+    (page.relative_to(ROOT).as_posix(), *link)
+    for page in PAGES
+    for link in LINK.findall(CODE.sub("", page.read_text("utf-8")))
+}
 
 
 def test_example_runs(capsys):
@@ -23,14 +30,18 @@ def test_example_runs(capsys):
     assert float(accuracy) > 0.9
 
 
-def test_is_one_page():
+def test_the_example_is_short():
     assert len(EXAMPLE.splitlines()) <= 15
-    assert len(README.splitlines()) <= 100
 
 
-@pytest.mark.parametrize(("target", "anchor"), sorted(set(LINKS)))
-def test_links_lead_somewhere(target, anchor):
-    path = ROOT / target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_is_one_page(page):
+    assert len(page.read_text("utf-8").splitlines()) <= 100
+
+
+@pytest.mark.parametrize(("page", "target", "anchor"), sorted(LINKS))
+def test_links_lead_somewhere(page, target, anchor):
+    path = (ROOT / page).parent / target
     assert path.exists()
     if anchor:
         headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)

@@ -44,9 +44,36 @@ def test_settings_are_checked(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_the_readme_shows_the_record():
+def test_the_readme_shows_both_records():
+    """Every row of its table: sizes, times, their ratio, and errors where there are some."""
     readme = (FOLDER / "README.md").read_text()
-    (path,) = (FOLDER / "results").glob("sparse-*.json")
-    assert path.name in readme
-    for part in sparse.table(json.loads(path.read_text())["results"]).split("\n\n"):
-        assert part in readme
+    results = {}
+    for kind in ("speed", "sparse"):
+        (path,) = (FOLDER / "results").glob(f"{kind}-*.json")
+        assert path.name in readme
+        results[kind] = json.loads(path.read_text())["results"]
+
+    def shown(sizes: str, ours: float, other: float, digits: int, errors: str) -> None:
+        times = f"{1e3 * ours:.{digits}f} | {1e3 * other:.{digits}f} | {other / ours:.1f}"
+        assert f"| {sizes} | {times} | {errors} |" in readme
+
+    found = results["speed"]["srht"]
+    medians = [found[name]["median_s"] for name in ("SRHT", "GaussianSketch")]
+    shown("d = 16,384, m = 1,024, batch 1,024", *medians, 1, "- | -")
+    for row in results["speed"]["fourier"]:
+        both = row["PolynomialSketch"], row["Fourier"]
+        errors = " | ".join(f"{of['error'][15]:.3f}" for of in both)
+        sizes = f"d = {row['dimension']:,}, m = {row['width']}, l = 16"
+        shown(sizes, both[0]["median_s"], both[1]["median_s"], 1, errors)
+    for row in results["sparse"]["sparse"]:
+        if row["width"] == 512:
+            power = "" if row["degree"] == 1 else f", l = {row['degree']}"
+            times = row["median_s"]["csr"], row["median_s"]["dense"]
+            shown(f"d = 20,000, 1 %, m = 512{power}", *times, 2, "- | -")
+    for d, degree in ((50, 2), (784, 2), (784, 4), (4000, 2)):
+        about = {"dimension": d, "width": 1024, "degree": degree}
+        (row,) = (row for row in results["sparse"]["sklearn"] if about.items() <= row.items())
+        both = row["TensorSketch"], row["PolynomialCountSketch"]
+        errors = " | ".join(f"{of['error']:.4f}±{of['standard_error']:.4f}" for of in both)
+        sizes = f"d = {d:,}, m = 1,024, l = {degree}"
+        shown(sizes, both[0]["median_s"], both[1]["median_s"], 1, errors)
