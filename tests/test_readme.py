@@ -3,6 +3,8 @@
 import inspect
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,13 @@ def test_example_runs(capsys):
     exec(compile(EXAMPLE, "README.md", "exec"), {"__name__": "readme"})
     (accuracy,) = re.findall(r": ([\d.]+)$", capsys.readouterr().out, re.MULTILINE)
     assert float(accuracy) > 0.9
+
+
+def test_the_example_warns_of_nothing():
+    """In a process of its own, with the settings that users have: 32 bits above all."""
+    words = [sys.executable, "-W", "error::UserWarning", "-W", "error::RuntimeWarning"]
+    done = subprocess.run([*words, "-c", EXAMPLE], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_example_is_short():

@@ -15,22 +15,25 @@ _IMAGES, _PATCHES = 600, 200_000
 class WhitenedPatches(eqx.Module):
     """Every pixel becomes its patch, less the patch's own mean and the mean of all, whitened.
 
-    Patches reach over the border as if the image were mirrored there. Coates, Ng and Lee, *An
-    analysis of single-layer networks in unsupervised feature learning* (2011).
+    All of it is linear, and one convolution. Patches reach over the border as if the image were
+    mirrored there. Coates, Ng and Lee, *An analysis of single-layer networks in unsupervised
+    feature learning* (2011).
 
     Attributes:
-        mean: of patches without their own mean (d,), d = size² channels.
-        whitening: (d, d).
-        size: side of a patch, odd.
+        filters: (size, size, channels, d), d = size² channels, size odd.
+        bias: (d,).
     """
 
-    mean: Array
-    whitening: Array
-    size: int = eqx.field(static=True)
+    filters: Array
+    bias: Array
 
     def __call__(self, images: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-        patches = _centred(images, self.size)
-        return jnp.matmul(patches - self.mean, self.whitening, precision="highest")
+        padded = _mirrored_border(images, len(self.filters))
+        axes = ("NHWC", "HWIO", "NHWC")
+        convolved = jax.lax.conv_general_dilated(
+            padded, self.filters, (1, 1), "VALID", dimension_numbers=axes, precision="highest"
+        )
+        return convolved + self.bias
 
 
 def fit_patches(
@@ -56,19 +59,24 @@ def fit_patches(
     mean, covariance = patches.mean(0), np.cov(patches.T)
     values, vectors = np.linalg.eigh(covariance)
     scales = (np.maximum(values, 0.0) + reg * float(np.var(few)) + np.finfo(float).tiny) ** -0.5
-    dtype = few.dtype
+    whitening = (vectors * scales) @ vectors.T
+    filters = (whitening - whitening.mean(0)).reshape(size, size, images.shape[-1], -1)
     return WhitenedPatches(
-        jnp.asarray(mean, dtype), jnp.asarray((vectors * scales) @ vectors.T, dtype), size
+        jnp.asarray(filters, few.dtype), jnp.asarray(-mean @ whitening, few.dtype)
     )
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _centred(images: Array, size: int) -> Array:
     """The patch around every pixel (n, h, w, size² c), less its mean."""
-    around, (height, width) = size // 2, images.shape[1:3]
-    pads = ((0, 0), (around, around), (around, around), (0, 0))
-    padded = jnp.pad(images, pads, mode="reflect")
+    height, width = images.shape[1:3]
+    padded = _mirrored_border(images, size)
     patches = jnp.concatenate(
         [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)], -1
     )
     return patches - patches.mean(-1, keepdims=True)
+
+
+def _mirrored_border(images: Array, size: int) -> Array:
+    around = size // 2
+    return jnp.pad(images, ((0, 0), (around, around), (around, around), (0, 0)), mode="reflect")

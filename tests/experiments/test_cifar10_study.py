@@ -46,6 +46,8 @@ def test_a_record_with_every_key(small, images, tmp_path, capsys, keys, variants
     assert {name: result["features"] for name, result in results.items()} == variants
     for result in results.values():
         assert len(result["accuracy"]["keys"]) == keys
+        # at least the products of the second nonlinearity, nine inputs of four channels each
+        assert result["flops"] >= 2 * 36 * result["features"]
     printed = capsys.readouterr().out
     assert all(f"| {name} |" in printed for name in variants)
 

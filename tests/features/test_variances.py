@@ -9,7 +9,7 @@ from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
-from ntk_sketch.features._band import band_products, columns
+from ntk_sketch.features._band import band_products, columns, near_products
 from ntk_sketch.features._variances import Variances, input_variances
 from ntk_sketch.maps._ends import enter
 from ntk_sketch.methods import Method
@@ -228,11 +228,13 @@ def test_offsets_that_are_missing_are_zero():
     np.testing.assert_array_equal(columns(jnp.asarray(band), 1, (0, 1), (5, 1, 7)), some)
 
 
+@pytest.mark.parametrize("products", [band_products, near_products])
 @pytest.mark.parametrize("last", [(0, 1), (1, 3), (-2, -1), (-1, 0, 2), (0, 9)])
-def test_products_of_neighbours(last):
-    """`<x_s, x_{s+δ}>` of two axes, one of which is longer than a tile."""
-    x = np.random.default_rng(0).normal(size=(1, 3, 40, 2))
-    found = band_products(jnp.asarray(x), ((-1, 0), last))
+def test_products_of_neighbours(last, products):
+    """`<x_s, x_{s+δ}>` of two axes, one of which is longer than a tile; more channels than are
+    summed at a time."""
+    x = np.random.default_rng(0).normal(size=(1, 3, 40, 20))
+    found = products(jnp.asarray(x), ((-1, 0), last))
     for i, a in enumerate((-1, 0)):
         for j, b in enumerate(last):
             expected = np.zeros((3, 40))

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import pickle
+import warnings
 
 import cloudpickle
 import equinox as eqx
@@ -24,7 +25,9 @@ from ntk_sketch import stax
 from ntk_sketch.activations import DualActivation
 from ntk_sketch.identity._function import digest_of_function
 from ntk_sketch.identity._specification import Specification
+from ntk_sketch.identity._structure import once_per_structure
 from ntk_sketch.maps import _checks
+from ntk_sketch.numerics._precision import x64
 
 KEY = jax.random.key(0)
 METHODS = {
@@ -54,6 +57,21 @@ def small_net(slope=0.1, w_std=1.4, b_std=0.1):
         stax.Flatten(),
         stax.Dense(1, w_std, b_std),
     )
+
+
+def test_abstract_arrays_have_the_dtype_in_which_jax_holds_them():
+    """Those of NumPy too: JAX 0.12 warns of shapes in float64 where it has 32 bits."""
+    arrays = {"numpy": np.zeros(2), "jax": jnp.zeros(2, "bfloat16"), "key": KEY}
+
+    @once_per_structure
+    def shapes(tree):
+        return tree
+
+    for wide, dtype in ((False, np.float32), (True, np.float64)):
+        with x64(wide), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = {name: leaf.dtype for name, leaf in shapes(arrays).items()}
+        assert found == {"numpy": dtype, "jax": jnp.bfloat16, "key": KEY.dtype}
 
 
 # ------------------------------------------------------------------ equality
