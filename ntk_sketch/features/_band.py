@@ -50,8 +50,8 @@ def shifted(x: Array, axis: int, offset: int) -> Array:
     return jnp.pad(kept, pads)
 
 
-#: Products that `near_products` writes out in one program, and channels that it sums at a time: with
-#: 5 to 7, XLA on a CPU makes one loop of all sums, which takes three times as long.
+#: Products that `near_products` writes out in one program, and channels that it sums at a time
+#: (with 5 to 7, XLA on a CPU makes one loop of all sums, which takes three times as long).
 _TERMS, _CHANNELS = 256, 8
 
 

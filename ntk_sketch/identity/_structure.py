@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import numpy as jnp
 from jax.core import Tracer
 
 #: Settings of JAX that change dtypes, devices or precision of traced functions.
@@ -45,6 +46,6 @@ def _abstract(leaf):
         return leaf
     placed = isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not isinstance(leaf, Tracer)
     sharding, dtype = leaf.sharding if placed else None, leaf.dtype
-    if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):  # as keys are
+    if not jnp.issubdtype(dtype, jax.dtypes.extended):  # as keys are
         dtype = jax.dtypes.canonicalize_dtype(dtype)  # also a NumPy array's
     return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
