@@ -50,24 +50,19 @@ def shifted(x: Array, axis: int, offset: int) -> Array:
     return jnp.pad(kept, pads)
 
 
-#: Products that `near_products` writes out in one program, and channels that it sums at a time
-#: (with 5 to 7, XLA on a CPU makes one loop of all sums, which takes three times as long).
-_TERMS, _CHANNELS = 256, 8
-
-
-def is_near(offsets: tuple[tuple[int, ...], ...]) -> bool:
-    """Whether offsets are few enough for `near_products`."""
-    return math.prod(map(len, offsets)) <= _TERMS // 4
+#: Offsets that are few enough for `near_products`, and channels that it sums at a time. With 5 to 7
+#: channels XLA on a CPU makes one loop of all sums, which takes three times as long.
+NEAR, _CHANNELS = 32, 8
 
 
 def near_products(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
-    """`<x_s, x_{s+δ}>` of vectors `x` (n, *space, c), for few offsets.
+    """`<x_s, x_{s+δ}>` of vectors `x` (n, *space, c), for few offsets (but more than one).
 
     Sums of shifted products, written out for a few channels at a time: XLA on a CPU keeps a sum in
     a register, and takes half the time of `band_products` or less.
     """
     (n, *space, c), count = x.shape, math.prod(map(len, offsets))
-    channels = c if c <= _CHANNELS // 2 else max(min(_CHANNELS, _TERMS // count), 1)
+    channels = c if c <= _CHANNELS // 2 else _CHANNELS
     parts = -(-c // channels)
     home = tuple(max(-min(along), 0) for along in offsets)
     pads = [(first, max(*along, 0)) for first, along in zip(home, offsets, strict=True)]

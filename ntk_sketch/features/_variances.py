@@ -8,6 +8,7 @@ nonlinearity. The cost is linear in positions.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, PerKernel, Scalar
-from ._band import band_mask, band_products, entries, here, is_near, near_products, there
+from ._band import NEAR, band_mask, band_products, entries, here, near_products, there
 
 #: Largest number of positions with exact covariances of all pairs, which some layers need, such as
 #: a global pool before a nonlinearity. Beyond it they are estimated from the features.
@@ -210,7 +211,13 @@ class Variances(eqx.Module):
 
 def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -> Variances:
     """`K(s, s+δ) = <x_s, x_{s+δ}> / c` of inputs (n, *space, c); `Θ = 0`."""
-    if is_near(offsets):
+    count = math.prod(map(len, offsets))
+    if count == 1:
+        first = jnp.moveaxis(x, -1, 1)
+        second = there(first, offsets)
+        first = first.reshape((x.shape[0], *(1,) * len(offsets), *first.shape[1:]))
+        values = jnp.mean(first * second, axis=1 + len(offsets))
+    elif count <= NEAR:
         values = near_products(x, offsets) / x.shape[-1]
     elif x.shape[-1] <= 4:  # few channels, such as colours: one product after the other
         terms = [x[..., c] for c in range(x.shape[-1])]
