@@ -58,8 +58,8 @@ NEAR, _CHANNELS = 32, 8
 def near_products(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:
     """`<x_s, x_{s+δ}>` of vectors `x` (n, *space, c), for few offsets (but more than one).
 
-    Sums of shifted products, written out for a few channels at a time: XLA on a CPU keeps a sum in
-    a register, and takes half the time of `band_products` or less.
+    Sums of shifted products, written out for a few channels at a time. On a CPU they took .15 to .8
+    of the time of `band_products`, for 27 and 64 channels and 2 to 32 offsets.
     """
     (n, *space, c), count = x.shape, math.prod(map(len, offsets))
     channels = c if c <= _CHANNELS // 2 else _CHANNELS

@@ -144,11 +144,12 @@ def test_defaults_can_be_solved(backend):
 def test_patches_are_whitened():
     """Uncorrelated, of variance one but for the regulariser; constant images are patches too."""
     images = np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
-    images = images + np.roll(images, 1, axis=2) + 3
+    images = images + np.roll(images, 1, axis=2) + np.float32([3, 5])
     whitened = fit_patches(images, reg=1e-6)
     patches = np.asarray(whitened(images)).reshape(-1, 18)
     values = np.linalg.eigvalsh(np.cov(patches.T))
     assert abs(values[0]) < 1e-3  # a patch lost its mean
+    np.testing.assert_allclose(patches.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(values[1:], 1, atol=1e-3)
     assert np.isfinite(whitened(np.ones((2, 8, 8, 2), np.float32))).all()
     more = np.linalg.eigvalsh(

