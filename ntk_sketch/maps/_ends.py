@@ -8,7 +8,7 @@ import jax
 from .._typing import Array
 from ..features._hidden import HiddenFeatures, of_examples
 from ..features._variances import input_variances
-from ..numerics._precision import promoted
+from ..numerics._precision import canonical, promoted
 from ._masks import split
 from ._views import Views
 
@@ -42,9 +42,10 @@ def output(
     kwargs: dict,
     mask_constant: str | None = None,
 ):
-    """Hidden features at the network's output, in the wider of the map's and the inputs' dtype."""
+    """Hidden features at the network's output, in the wider of the map's and the inputs' dtype, or
+    what JAX has of it."""
     given = x.dtype
-    x = x.astype(promoted(x.dtype, dtype))
+    x = x.astype(canonical(promoted(x.dtype, dtype)))
     views, transform = jax.tree.map(
         lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf,
         (views, transform),

@@ -141,13 +141,13 @@ class FeatureMap(Parts):
             True
         """
         check_averaged(self.call_arguments)
-        views = self.views.with_transforms(transforms, self.input_shape, self.dtype)
+        views = self.views.with_transforms(transforms, self.input_shape, canonical(self.dtype))
         return dataclasses.replace(self, views=views)
 
     @property
     def n_features(self) -> dict[str, int]:
         """The number of features p of each kernel, such as `{"nngp": 64, "ntk": 128}`."""
-        one = jax.ShapeDtypeStruct((1, *self.input_shape), self.dtype)
+        one = jax.ShapeDtypeStruct((1, *self.input_shape), canonical(self.dtype))
         features = eqx.filter_eval_shape(self._program, self.transform, one)
         return {name: getattr(features, name).shape[-1] for name in self.get}
 
