@@ -51,16 +51,21 @@ def _without_folders(flags: str) -> str:
 
 
 FOLDERS = ("--data-dir", "--out", "--against")
+FILES = ("--records",)
 
 
 def command_line() -> str:
-    """The command as typed, with the interpreter named as users write it, and FOLDER for what is
-    elsewhere on another machine.
+    """The command as typed, with the interpreter named as users write it, FOLDER for what is
+    elsewhere on another machine, and files by their names.
     """
-    words = list(sys.argv)
-    for place, word in enumerate(words[:-1]):
-        if word in FOLDERS:
-            words[place + 1] = "FOLDER"
+    words, of = list(sys.argv), ""
+    for place, word in enumerate(words):
+        if word.startswith("--"):
+            of = word
+        elif of in FOLDERS:
+            words[place] = "FOLDER"
+        elif of in FILES:
+            words[place] = Path(word).name
     module = getattr(sys.modules.get("__main__"), "__spec__", None)
     if module is None:
         return " ".join(["python", *words])

@@ -12,6 +12,8 @@ import numpy as np
 
 from ._record import command_line, environment, write_record
 
+PLACES = ("data_dir", "out", "records")
+
 
 def finish(
     experiment: str,
@@ -39,7 +41,7 @@ def finish(
         "experiment": experiment,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data_dir", "out")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in PLACES},
         "environment": environment() | parts.pop("environment", {}),
         "results": results,
         **parts,

@@ -22,7 +22,6 @@ W_STD, B_STD = 2**0.5, 1.0
 SAMPLE = 4096  # training examples that landmarks are chosen from
 FOR_EVIDENCE = 5000
 FOR_DEPTH = 1000
-COMPONENTS = 1024  # of the estimator, by default
 ROUNDS = 5  # of feature learning at most
 
 Scope = Literal["layer", "network"]
@@ -68,7 +67,7 @@ def ntk_features(train: Train, x_test: np.ndarray, scope: Scope) -> Prediction:
 def estimator(train: Train, x_test: np.ndarray, learns: bool) -> Prediction:
     """That of scikit-learn's kind with its defaults, or with feature learning."""
     rounds = ROUNDS if learns else 0
-    model = NTKRegressor(COMPONENTS, feature_learning=rounds, random_state=train.seed)
+    model = NTKRegressor(feature_learning=rounds, random_state=train.seed)
     model.fit(train.x, train.y)
     mean, spread = model.predict(x_test, return_std=True)
     variance = np.asarray(spread, np.float64) ** 2

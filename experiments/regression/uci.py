@@ -2,9 +2,11 @@
 
 Every method chooses on training rows alone; then root mean squared error, log likelihood and
 seconds on the fixed test rows, in the units of the files, and ranks. The record is written after
-every table, so that nothing is lost.
+every table, so that nothing is lost: `--records` takes the tables of earlier records over, those of
+a run that was interrupted or of several that shared the tables.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from experiments._common._arguments import count, one_of, option, settings_from
 from experiments._common._command import exit_code
 from experiments._common._measure import load_average
 from experiments._common._study import finish, markdown
+from experiments._common.data import DataError
 
 from . import _others, _ours
 from ._choosing import DIAG_REG, Train
@@ -57,6 +60,7 @@ class Settings:
     )
     splits: int = option(1, count, "splits of each table")
     width: int = option(512, count, "features of each map at most")
+    records: tuple[Path, ...] = option((), Path, "whose tables are not measured again", "JSON")
     data_dir: str | None = option(None, str, "folder of the npz files", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of results", "DIR")
 
@@ -100,28 +104,58 @@ def run(settings: Settings) -> dict[str, Any]:
     """Measures, prints, writes and returns the record."""
     tables = [_uci.load_splits(name, settings.splits, settings.data_dir) for name in settings.data]
     name = f"uci-{len(tables)}tables-{settings.splits}splits-width{settings.width}"
-    known = {"diag_reg": DIAG_REG, "levels": LEVELS.tolist(), "b_std": _ours.B_STD}
-    results: dict[str, Any] = {}
-    record: dict[str, Any] = {}
-    for table in tables:
+    found, sources = _of_records(settings)
+
+    def written(text: str) -> dict[str, Any]:
+        results = {table.name: found[table.name] for table in tables if table.name in found}
+        return finish(
+            "regression uci",
+            settings,
+            name,
+            results,
+            table_of(results) if len(results) == len(tables) else text,
+            partial(draw, results=results),
+            ranks=ranks(results),
+            environment={"load_average": load_average()},
+            diag_reg=DIAG_REG,
+            levels=LEVELS.tolist(),
+            b_std=_ours.B_STD,
+            records=sources,
+        )
+
+    missing = [table for table in tables if table.name not in found]
+    for table in missing:
         splits = [
             measure(table, split, settings.width, settings.methods)
             for split in range(settings.splits)
         ]
         n, d = table.x.shape
-        results[table.name] = {"n": n, "d": d, "methods": _mean(splits)}
-        record = finish(
-            "regression uci",
-            settings,
-            name,
-            results,
-            table_of(results) if len(results) == len(tables) else f"{table.name} is done",
-            partial(draw, results=results),
-            ranks=ranks(results),
-            environment={"load_average": load_average()},
-            **known,
-        )
-    return record
+        found[table.name] = {"n": n, "d": d, "methods": _mean(splits)}
+        record = written(f"{table.name} is done")
+    return record if missing else written("")
+
+
+def _of_records(settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The tables of earlier records, and where and when each record was made.
+
+    Raises:
+        DataError: a record cannot be read, is of another experiment or of other settings.
+    """
+    found: dict[str, Any] = {}
+    sources = []
+    for path in settings.records:
+        try:
+            record = json.loads(path.read_text())
+            own = {name: record["settings"][name] for name in ("methods", "splits", "width")}
+            found |= record["results"]
+            about = {name: record[name] for name in ("finished", "command", "environment")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"--records {path}: no record of this experiment ({error!r})") from None
+        asked = {"methods": [*settings.methods], "splits": settings.splits, "width": settings.width}
+        if own != asked:
+            raise DataError(f"--records {path}: measured with {own}; asked for here: {asked}")
+        sources.append(about | {"tables": [*record["results"]]})
+    return found, sources
 
 
 def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Figures and records of the CIFAR-10 job."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from experiments._common._phases import Phases
-from experiments._common._record import environment, write_record
+from experiments._common._record import command_line, environment, write_record
 from experiments.cifar10._figures import accuracy_figure, confident_mistakes, mistakes_figure
 
 
@@ -49,6 +50,13 @@ def test_a_record_holds_the_settings_of_jax(monkeypatch):
     found = environment()
     assert found["XLA_FLAGS"] == "--xla_backend_optimization_level=0"
     assert "JAX_ENABLE_X64" not in found
+
+
+def test_a_command_names_no_folders(monkeypatch):
+    given = "job --data-dir /a/b --records /c/one.json /c/two.json --out /d --seed 3 x"
+    monkeypatch.setattr(sys, "argv", given.split())
+    expected = " --data-dir FOLDER --records one.json two.json --out FOLDER --seed 3 x"
+    assert command_line().endswith(expected)
 
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path):

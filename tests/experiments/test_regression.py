@@ -76,7 +76,6 @@ def test_exact_kernels_predict_as_neural_tangents(monkeypatch):
 def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
     monkeypatch.setattr(_ours, "DEPTHS", (1,))
-    monkeypatch.setattr(_ours, "COMPONENTS", 24)
     monkeypatch.setattr(_ours, "ROUNDS", 1)
     monkeypatch.setattr(uci._others, "BANDWIDTHS", (0.5,))
     monkeypatch.setattr(uci._others, "TREES", {"learning_rate": (0.1,)})
@@ -93,9 +92,37 @@ def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
         assert of["seconds"] > 0
     assert sum(record["ranks"]["all methods"]["rmse"].values()) == 55  # of 1 to 10
     assert uci.table_of(record["results"]) in capsys.readouterr().out
+    again = uci.run(uci.Settings(("yacht",), width=24, records=(path,), out=tmp_path / "again"))
+    assert again["results"] == record["results"]
+    (source,) = again["records"]
+    assert (source["tables"], source["finished"]) == ([name], record["finished"])
     few = {name: result | {"methods": {m: result["methods"][m] for m in list(uci.METHODS)[-2:]}}}
     uci.draw(tmp_path / "few.png", few)
     assert uci.ranks(few)["all tables"]["rmse"].keys() == few[name]["methods"].keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", r"no record of this experiment \(KeyError\('settings'\)\)"),
+        ("{", r"no record of this experiment \(JSONDecodeError"),
+        (None, r"no record of this experiment \(FileNotFoundError"),
+        (
+            '{"settings": {"methods": ["exact NTK"], "splits": 2, "width": 24}, "results": {},'
+            ' "finished": "", "command": "", "environment": {}}',
+            r"measured with .*'splits': 2.*asked for here: .*'splits': 1",
+        ),
+    ],
+)
+def test_a_record_of_something_else_is_refused_first(tmp_path, monkeypatch, text, message):
+    monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
+    monkeypatch.setattr(uci, "measure", None)  # nothing long starts
+    path = tmp_path / "record.json"
+    if text is not None:
+        path.write_text(text)
+    settings = uci.Settings(("yacht",), ("exact NTK",), width=24, records=(path,), out=tmp_path)
+    with pytest.raises(uci.DataError, match=message):
+        uci.run(settings)
 
 
 def test_flights_are_known_before_departure(some_flights):
