@@ -74,12 +74,13 @@ def log_evidence(
     float64 for up to 1,024 features.
 
     *Very wide features.* Beyond some 30,000 features the Gram matrix (p² numbers) and its
-    decomposition dominate the cost. `log_determinant="stochastic"` avoids both: the log-determinant
-    of the smaller side is estimated by `spectral.log_determinant` with Lanczos quadrature, to a
-    standard error of 0.1 %, and the other term by conjugate gradients. Both take some dozens to
-    hundreds of passes over the features for each `diag_reg`: about iterations + steps x probes /
-    32. All values of a sequence share their probes, so that their differences are more accurate
-    than the values. It has no derivatives.
+    decomposition dominate the cost. `log_determinant="stochastic"` avoids both: conjugate gradients
+    solve for w, and the log-determinant is that of their preconditioner (512 directions, exact)
+    plus an estimate of the rest by Lanczos quadrature (`spectral.log_determinant`), to a standard
+    error of 0.001 n, half of which counts in the evidence of each output. Passes over the features
+    are iterations + steps x probes / 32 for each `diag_reg`: some dozens if few directions are well
+    above λ, else hundreds. All values of a sequence share their probes, so that their differences
+    are more accurate than the values. It has no derivatives.
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.
@@ -101,7 +102,7 @@ def log_evidence(
 
     Warns:
       RuntimeWarning: the residual of y is so small that rounding dominates it; for 'stochastic',
-        conjugate gradients have not converged, or 512 probes do not reach 0.1 %.
+        conjugate gradients have not converged, or 512 probes do not reach 0.001 n.
 
     Source: C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning (2006), eq.
       2.30 and appendix A.3.

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from .._arguments import checked_key
 from .._typing import PRNGKey
-from ..solvers import ridge
-from ..spectral import FeatureGram, log_determinant
-from ..streaming._passes import Passes
+from ..solvers._conjugate_gradient import ConjugateGradient
+from ..solvers._streamed import Streamed
+from ..spectral._preconditioned import preconditioned
+from ..spectral._trace import checked_options
+from ..streaming._feature_stream import FeatureStream
 from ._training import Training
 
-TOLERANCE = 1e-3  # of the log-determinant of the smaller side
+TOLERANCE = 1e-3  # of the log-determinant, for each example
 
 
 def stochastic_log_evidence(
@@ -31,7 +32,8 @@ def stochastic_log_evidence(
 
         yᵀ (K + λI)⁻¹ y = min_w ‖y - Zw‖² / λ + ‖w‖²
 
-    at the w of conjugate gradients, whose error counts in second order.
+    at the w of conjugate gradients, whose error counts in second order. Both have the same
+    preconditioner.
     """
     if key is None:
         raise TypeError("log_determinant='stochastic' draws probes: give key=jax.random.key(0)")
@@ -41,32 +43,26 @@ def stochastic_log_evidence(
             " every diag_reg must be > 0"
         )
     checked_key(key)
-    x, y = training.x, training.y
-    how: dict[str, Any] = {"batch_size": training.batch_size, "progress": training.progress}
-    solution = ridge(
-        training.feature_map,
-        x,
-        y,
-        diag_reg=list(diag_reg),
-        diag_reg_absolute_scale=absolute,
-        get=get,
-        solver="cg",
-        **how,
-    )
-    weights = [np.asarray(one.weights, np.float64).reshape(-1, y.shape[1]) for one in solution.path]
-    passes = Passes.of(training.feature_map, x, get=get, **how)
-    (n, k), p = y.shape, len(weights[0])
+    y, (n, k) = training.y, training.y.shape
+    features = FeatureStream(training.feature_map, get, training.batch_size, training.progress)
+    solver = ConjugateGradient()
+    examples = Streamed(features, training.one_output, solver).plus(training.x, y)
+    solved = examples.decomposition(False, whole=True, path=len(diag_reg))
+    scale = 1.0 if absolute else solved.mean_square_norm
+    penalties = [value * scale for value in diag_reg]
+    nearly = solved.preconditioner
+    assert nearly is not None
+    weights = [solved.weights(penalty) for penalty in penalties]
     residuals = np.zeros(len(weights))
-    for part in passes:
+    for part in examples.passes:
         z, targets = part.rows(), y[part.start : part.stop]
         residuals += [np.sum((targets - z @ w) ** 2) for w in weights]
-    side = "features" if p < n else "examples"
-    gram = FeatureGram(training.feature_map, x, get=get, side=side, **how)
+    options = checked_options("lanczos", 1e-12, TOLERANCE * n, None, None, None, True)
     found = []
-    for one, w, residual in zip(solution.path, weights, residuals, strict=True):
-        options = {"shift": one.penalty, "method": "lanczos", "tolerance": TOLERANCE}
-        log_det = log_determinant(gram, key=key, **options).value
-        log_det += max(n - p, 0) * math.log(one.penalty)
-        quadratic = residual / one.penalty + np.sum(w**2)
+    for penalty, w, residual in zip(penalties, weights, residuals, strict=True):
+        about = solved.product, nearly, solved.size, penalty, key, options
+        log_det = preconditioned(*about, streamed=True).value
+        log_det += (n - solved.size) * math.log(penalty)
+        quadratic = residual / penalty + np.sum(w**2)
         found.append(-0.5 * (k * log_det + quadratic + n * k * math.log(2 * math.pi)))
     return np.array(found)

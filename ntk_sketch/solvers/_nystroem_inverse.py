@@ -19,6 +19,9 @@ class NystroemInverse:
     of its least value, that is (s_l + λ) U diag(1 / (s + λ)) Uᵀ + I - U Uᵀ. The condition number
     behind it is about (s_l + λ) / λ, whatever the largest eigenvalue.
 
+    `root_at` and `log_determinant` are of P = U diag(s) Uᵀ + λI itself. G is not below U diag(s) Uᵀ
+    but for rounding, so that the eigenvalues of P^(-1/2) (G + λI) P^(-1/2) are 1 or more.
+
     Source: Z. Frangella, J. A. Tropp, M. Udell, *Randomized Nyström preconditioning* (2021),
       2110.02820, algorithm 2.1 and eq. 5.3.
 
@@ -51,3 +54,18 @@ class NystroemInverse:
             return v + self._vectors @ (change[:, None] * (self._vectors.T @ v))
 
         return inverse
+
+    def root_at(self, penalty: float) -> Map:
+        """P^(-1/2), of vectors (p, k), for this λ."""
+        change = np.sqrt(penalty / (self._values + penalty)) - 1.0
+
+        def inverse_root(v: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
+            turned = self._vectors @ (change[:, None] * (self._vectors.T @ v))
+            return (v + turned) / np.sqrt(penalty)
+
+        return inverse_root
+
+    def log_determinant(self, penalty: float) -> float:
+        """log det P, for this λ."""
+        p, rank = self._vectors.shape
+        return float(np.sum(np.log(self._values + penalty)) + (p - rank) * np.log(penalty))

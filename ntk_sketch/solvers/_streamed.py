@@ -98,9 +98,8 @@ class Iterative(Decomposition):
         self.feature_mean, self.units = centred.feature_mean, centred.units
         self.mean_to_spread, self._right = centred.mean_to_spread, centred.cross
         self._mean = sums.feature_sum / self.total_weight
-        exactly = functools.partial(self._own_product, dtype=np.dtype(np.float64))
-        self._led = Led([self._own_product, exactly], examples.features.devices)
-        self._nearly: NystroemInverse | None = None
+        self._led = Led([self._own_product, self._exactly], examples.features.devices)
+        self.preconditioner: NystroemInverse | None = None  # of the process that iterates
         (largest,) = self._led.found(self._prepared)
         self._largest = float(largest)
         self._solved: dict[float, np.ndarray] = {}
@@ -141,18 +140,18 @@ class Iterative(Decomposition):
         del exactly
         eps = float(np.finfo(np.float64 if _sums._on_host() else self.dtype).eps)
         rank = self._solver.rank
-        self._nearly = NystroemInverse(self._whole(product), self.size, rank, eps)
-        return (np.array(self._nearly.largest),)
+        self.preconditioner = NystroemInverse(self._whole(product), self.size, rank, eps)
+        return (np.array(self.preconditioner.largest),)
 
     def _solve(
         self, penalty: float, start: np.ndarray | None, *products: Map
     ) -> tuple[np.ndarray, ...]:
         """Weights, and the numbers of the report."""
-        assert self._nearly is not None
+        assert self.preconditioner is not None
         product, exactly = map(self._whole, products)
         w, report = self._solver.solve(
             lambda v: product(v) + penalty * v,
-            self._nearly.at(penalty),
+            self.preconditioner.at(penalty),
             self._right,
             start,
             lambda v: exactly(v) + penalty * v,
@@ -194,6 +193,13 @@ class Iterative(Decomposition):
                 z, padded = devices.put(part.z), devices.put(padded)
                 total += np.asarray(_turned(z, *given, padded)).astype(np.float64)
         return total
+
+    def product(self, v: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
+        """ZᵀZ V, or that of centred features with an intercept, in float64; of one process."""
+        return self._whole(self._exactly)(v)
+
+    def _exactly(self, v: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
+        return self._own_product(v, np.dtype(np.float64))
 
     def _whole(self, product: Map) -> Map:
         """ZᵀZ V from Σ w (z - m)(z - m)ᵀ V: the same with an intercept, else W m mᵀ V more."""

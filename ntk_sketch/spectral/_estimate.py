@@ -40,12 +40,12 @@ MOST = 512  # largest number of probes if it is not given
 
 
 def mean_over_probes(
-    forms: Forms, probes: int | None, tolerance: float, bound: float, block: int
+    forms: Forms, probes: int | None, allowed: Callable[[float], float], bound: float, block: int
 ) -> tuple[float, float, int]:
     """Mean, standard error and number of probes.
 
     Probes are added in blocks up to the given number, or until the standard error plus `bound` is
-    within the tolerance.
+    at most what is `allowed` for that mean.
     """
     found = np.zeros(0)
     while True:
@@ -54,5 +54,5 @@ def mean_over_probes(
         mean = float(found.mean())
         spread = float(found.std(ddof=1)) if len(found) > 1 else np.nan
         error, left = spread / len(found) ** 0.5, left - min(block, left)
-        if not left or (probes is None and error + bound <= tolerance * abs(mean)):
+        if not left or (probes is None and error + bound <= allowed(mean)):
             return mean, error, len(found)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-
+from .._arguments import checked_integer
 from .._typing import PRNGKey
 from ._estimate import Estimate
-from ._series import log_series, series_of
-from ._trace import Function, checked_options, estimated
+from ._preconditioned import with_preconditioner
+from ._series import series_of
+from ._trace import LOG, Function, checked_options, estimated
 
 
 def log_determinant(
@@ -21,9 +21,11 @@ def log_determinant(
     shift: Any = 0.0,
     method: str = "chebyshev",
     tolerance: float = 1e-2,
+    absolute_tolerance: float = 0.0,
     probes: int | None = None,
     degree: int | None = None,
     interval: tuple[float, float] | None = None,
+    rank: int = 0,
 ) -> Estimate:
     """log det(A + shift I) of a large symmetric positive definite operator, from its products.
 
@@ -49,6 +51,15 @@ def log_determinant(
       divided by the probability of their degree, so that the estimate is unbiased. Choose it for
       stochastic gradient steps of few products each.
 
+    *Preconditioning.* The kernels of smooth functions have few large eigenvalues. With `rank` = r
+    and `shift` = λ > 0 these are taken out of the estimate: with P = U diag(s) Uᵀ + λI of a
+    randomised Nyström approximation, from one product of A with r vectors,
+
+        log det(A + λI) = log det P + tr log(P^(-1/2) (A + λI) P^(-1/2)).
+
+    The first term is exact. The eigenvalues of the second are 1 or more, and about 1 + s_r / λ at
+    most, so that it needs few steps and, as it is small, few probes.
+
     *Derivatives.* If the operator is an array or function of JAX, `jax.grad` may trace the values
     that it closes over, and `shift`. The derivative of a probe is wᵀ dA v with w ≈ A⁻¹ v from the
     same recurrence, and its mean is tr A⁻¹ dA. It takes one more vector in memory and the
@@ -67,6 +78,8 @@ def log_determinant(
         semidefinite, and λ is the lower end of the interval.
       tolerance: relative error wanted, 0 < tolerance < 1, of the standard error plus the bound of
         the truncation.
+      absolute_tolerance: an error that is small enough whatever the value. Give it for evidences,
+        since a log-determinant is relative to the unit of A, in which it may be 0.
       probes: their number; None: blocks of 8 (32 for a `FeatureGram`) until the tolerance is met,
         at most 512. The standard error falls as 1 / √probes. It is about √(2 / (n probes)) times
         the size of the off-diagonal rows of log A, so that a few are enough for large n.
@@ -74,15 +87,19 @@ def log_determinant(
         for a smaller truncation error.
       interval: known bounds of the eigenvalues of A + shift I; None: by Gershgorin's theorem if A
         is sparse, and by some 20 to 400 steps of Lanczos, with a margin.
+      rank: r of the preconditioner, with a shift above 0 and method="lanczos"; 0: there is none.
 
     Returns:
       An `Estimate`: value, standard error, truncation bound and settings.
 
     Cost: one product with 8 vectors for each block of probes and every 2 degrees (every degree if
-    traced); memory for 3 blocks of n x 8 float64 numbers, or with matfree N vectors.
+    traced); memory for 3 blocks of n x 8 float64 numbers, or with matfree N vectors. With a rank a
+    product with r vectors, a singular value decomposition of (n, r), 4 n r numbers, and 8 n r FLOPs
+    more for each vector of a product.
 
     Raises:
-      ValueError: the operator is not square, symmetric or positive definite, or has NaN; products
+      ValueError: a rank without a shift, with another method or of a traced operator; the operator
+        is not square, symmetric or positive definite, or has NaN; products
         show an eigenvalue outside of the interval; the condition number needs more than 10,000
         degrees; 400 products do not find the smallest eigenvalue.
       TypeError: the operator is of an unknown kind, or a function without `size`.
@@ -93,7 +110,9 @@ def log_determinant(
 
     Source: I. Han, D. Malioutov, J. Shin (2015), arXiv 1503.06394; I. Han, D. Malioutov, H. Avron,
       J. Shin (2016), arXiv 1606.00942; S. Ubaru, J. Chen, Y. Saad, SIAM J. Matrix Anal. Appl. 38
-      (2017), 1075; random degrees: I. Han, H. Avron, J. Shin (2018), arXiv 1802.06355.
+      (2017), 1075; random degrees: I. Han, H. Avron, J. Shin (2018), arXiv 1802.06355;
+      preconditioning: J. Wenger, G. Pleiss, P. Hennig, J. Cunningham, J. Gardner (2021), arXiv
+      2107.00243.
 
     Example:
       >>> import jax
@@ -113,8 +132,11 @@ def log_determinant(
       ...     return ns.spectral.log_determinant(product, **options).value
       >>> slope = jax.grad(evidence_part)(1.0)
     """
-    options = checked_options(method, tolerance, probes, degree, interval, True)
-    return estimated(operator, _LOG, size, shift, key, options)
+    given = method, tolerance, absolute_tolerance, probes, degree, interval
+    options = checked_options(*given, True)
+    if checked_integer(rank, "rank", least=0):
+        return with_preconditioner(operator, size, shift, key, options, rank)
+    return estimated(operator, LOG, size, shift, key, options)
 
 
 def trace_of_function(
@@ -126,6 +148,7 @@ def trace_of_function(
     shift: Any = 0.0,
     method: str = "chebyshev",
     tolerance: float = 1e-2,
+    absolute_tolerance: float = 0.0,
     probes: int | None = None,
     degree: int | None = None,
     interval: tuple[float, float] | None = None,
@@ -146,7 +169,8 @@ def trace_of_function(
 
     Args:
       f: an elementwise function of arrays of eigenvalues, of NumPy or JAX.
-      operator, key, size, tolerance, probes, degree, method: as in `log_determinant`.
+      operator, key, size, tolerance, absolute_tolerance, probes, degree, method: as in
+        `log_determinant`.
       shift: added to the eigenvalues before f.
       interval: bounds of the eigenvalues of A + shift I, on which f is smooth; None: found by
         Lanczos, with a margin of 2 % of its length, or down to 0.7 times the least eigenvalue where
@@ -177,9 +201,7 @@ def trace_of_function(
     """
     if not callable(f):
         raise TypeError(f"f must be a function of arrays, got {type(f).__name__}")
-    options = checked_options(method, tolerance, probes, degree, interval, False)
+    given = method, tolerance, absolute_tolerance, probes, degree, interval
+    options = checked_options(*given, False)
     function = Function(f, lambda low, high: series_of(function.on_host, low, high), False)
     return estimated(operator, function, size, shift, key, options)
-
-
-_LOG = Function(jnp.log, log_series, True)

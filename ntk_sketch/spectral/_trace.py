@@ -24,7 +24,7 @@ from ._matfree import lanczos_forms
 from ._operator import Operator, check_symmetric
 from ._plan import pilot
 from ._random_degree import RandomDegree
-from ._series import Interval, Series
+from ._series import Interval, Series, log_series
 
 METHODS = ("chebyshev", "randomized_chebyshev", "lanczos")
 _SHARE = 0.1  # the share of the tolerance that truncation may take
@@ -43,21 +43,37 @@ class Function(NamedTuple):
             return np.asarray(self.of(values)).astype(np.float64)
 
 
+LOG = Function(jnp.log, log_series, True)
+
+
 class Options(NamedTuple):
     """The user's options, checked."""
 
     method: str
     tolerance: float
+    absolute_tolerance: float
     probes: int | None
     degree: int | None
     interval: Interval | None
 
+    def allowed(self, value: float) -> float:
+        """The error that an estimate of this value may have."""
+        return max(self.tolerance * abs(value), self.absolute_tolerance)
 
-def checked_options(method, tolerance, probes, degree, interval, positive: bool) -> Options:
+
+def checked_options(
+    method, tolerance, absolute_tolerance, probes, degree, interval, positive: bool
+) -> Options:
     checked_choice(method, "method", METHODS)
     real = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
     if not real or not 0 < float(tolerance) < 1:
         raise ValueError(f"tolerance={tolerance!r}; needed: a relative error, 0 < tolerance < 1")
+    real = isinstance(absolute_tolerance, numbers.Real) and not isinstance(absolute_tolerance, bool)
+    if not real or not 0 <= float(absolute_tolerance) < math.inf:
+        raise ValueError(
+            f"absolute_tolerance={absolute_tolerance!r}; needed: an error of the result, a finite"
+            " number, 0 or more"
+        )
     if probes is not None:
         checked_integer(probes, "probes")
     if degree is not None:
@@ -72,16 +88,14 @@ def checked_options(method, tolerance, probes, degree, interval, positive: bool)
                 " eigenvalues above 0. With a shift the interval is that of operator + shift I"
             )
         interval = low, high
-    return Options(method, float(tolerance), probes, degree, interval)
+    return Options(method, float(tolerance), float(absolute_tolerance), probes, degree, interval)
 
 
 def estimated(
     operator: Any, function: Function, size: Any, shift: Any, key: PRNGKey, options: Options
 ) -> Estimate:
-    checked_key(key)
+    check_call(key, shift)
     traced = isinstance(shift, Tracer)
-    if not traced and not (math.isfinite(float(shift)) and float(shift) >= 0):
-        raise ValueError(f"shift={shift!r}; needed: a finite number, 0 or more")
     operator = Operator(operator, size, shift)
     if operator.traced:
         return _traced(operator, function, key, options)
@@ -90,7 +104,13 @@ def estimated(
             "the shift is traced by JAX but the operator is not a function or an array of JAX,"
             " which derivatives need"
         )
-    return _on_host(operator, function, float(shift), key, options)
+    return on_host(operator, function, float(shift), key, options)
+
+
+def check_call(key: PRNGKey, shift: Any) -> None:
+    checked_key(key)
+    if not isinstance(shift, Tracer) and not (math.isfinite(float(shift)) and float(shift) >= 0):
+        raise ValueError(f"shift={shift!r}; needed: a finite number, 0 or more")
 
 
 class _Truncation(NamedTuple):
@@ -107,17 +127,16 @@ class _Truncation(NamedTuple):
 
 
 def _truncation(
-    function: Function, interval: Interval, options: Options, n: int, size: float | None
+    function: Function, interval: Interval, options: Options, n: int, value: float | None
 ) -> _Truncation:
     """The truncation that the options ask for.
 
     Args:
-      size: typical size of f at an eigenvalue, to which the tolerance is relative; None: the
-        largest in the interval.
+      value: about that of the trace; None: n times the largest f in the interval.
     """
     series = function.series(*interval)
-    size = series.size if size is None else max(size, 1e-14 * series.size)
-    target = _SHARE * options.tolerance * size
+    value = n * series.size if value is None else value
+    target = _SHARE * max(options.allowed(value) / n, 1e-14 * options.tolerance * series.size)
     if options.method == "lanczos":
         # m steps are exact for degree 2m - 1: the error is at most twice the best polynomial's
         steps = min(options.degree or (series.least_degree(target / 2) + 2) // 2, n)
@@ -134,13 +153,23 @@ def _only_steps(options: Options) -> bool:
     return options.method == "lanczos" and given
 
 
-def _on_host(
-    operator: Operator, function: Function, shift: float, key: PRNGKey, options: Options
+def on_host(
+    operator: Operator,
+    function: Function,
+    shift: float,
+    key: PRNGKey,
+    options: Options,
+    exact_part: float = 0.0,
 ) -> Estimate:
+    """The estimate in NumPy.
+
+    Args:
+      exact_part: what is added to the trace.
+    """
     n, rng, interval = operator.size, generator(key), options.interval
     check_symmetric(operator, _signs(rng, n, 2))
-    known = shift > 0 if function.positive else operator.semidefinite
-    least = interval[0] if interval is not None else shift if known else -math.inf
+    bounded = shift > 0 if function.positive else operator.semidefinite
+    least = interval[0] if interval is not None else shift if bounded else -math.inf
     if _only_steps(options):
         assert options.degree is not None
         cut = _Truncation(None, min(options.degree, n), math.nan)
@@ -148,27 +177,32 @@ def _on_host(
         first = rng.normal(size=(n, 1))  # signs of few rows may be an eigenvector
         first *= n**0.5 / np.linalg.norm(first)
         found = pilot(operator, function.on_host, first, least, interval, function.positive)
-        cut = _truncation(function, found.interval, options, n, abs(found.trace) / n)
+        cut = _truncation(function, found.interval, options, n, found.trace + exact_part)
         if options.method == "lanczos" and options.degree is None and function.positive:
-            width = _SHARE * options.tolerance * abs(found.trace)
+            width = _SHARE * options.allowed(found.trace + exact_part)
             low, lanczos = found.interval[0], found.lanczos
             width = lanczos.steps_for(function.on_host, low, width, cut.degree)
             if lanczos.steps <= cut.degree and width < n * cut.bound:
                 cut = cut._replace(degree=lanczos.steps, bound=width / n)
-    forms = _forms(operator, function, cut, options.method, rng)
+    of_rest = _forms(operator, function, cut, options.method, rng)
+
+    def forms(k: int) -> np.ndarray:
+        return exact_part + of_rest(k)
+
     bound = 0.0 if math.isnan(cut.bound) else n * cut.bound
     block = STREAMED_BLOCK if operator.streamed else BLOCK
-    value, error, probes = mean_over_probes(forms, options.probes, options.tolerance, bound, block)
+    value, error, probes = mean_over_probes(forms, options.probes, options.allowed, bound, block)
     if not math.isfinite(value):
         raise ValueError(
             "the estimate is NaN or infinite: f is not finite at the Ritz values of the operator"
         )
-    if options.probes is None and error + bound > options.tolerance * abs(value):
+    if options.probes is None and error + bound > options.allowed(value):
         warnings.warn(
             f"after {probes} probes the value {value:.6g} has a standard error of {error:.2g} and a"
-            f" truncation bound of {bound:.2g}, more than the tolerance of {options.tolerance:g} of"
-            " it. Give more probes=, or a larger tolerance= (no relative one is met where the value"
-            " is about 0)",
+            f" truncation bound of {bound:.2g}, more than the {options.allowed(value):.2g} of"
+            f" tolerance={options.tolerance:g}, absolute_tolerance={options.absolute_tolerance:g}."
+            " Give more probes=, a larger tolerance= or, where the value is about 0, an"
+            " absolute_tolerance=",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -12,7 +12,9 @@ from benchmarks import (
     decompositions,
     depth,
     empirical,
+    evidence,
     exact_time,
+    first_prediction,
     layers,
     log_determinant,
     position_pairs,
@@ -147,6 +149,32 @@ def test_log_determinant(tmp_path, capsys):
         assert len(errors) == len(one["seconds"]) == 2
         assert all(e < 5 * s + 1e-3 for e, s in zip(errors, expected, strict=True))
     assert "random graph        150 rows, chebyshev: relative error" in capsys.readouterr().out
+
+
+def test_evidence(tmp_path, capsys):
+    """Against a decomposition where there is one; all directions are in the preconditioner."""
+    words = f"--examples 60 20 --features 24 40 --keys 2 --out {tmp_path}"
+    assert evidence.main(words.split()) == 0
+    results = written(tmp_path, "evidence")["results"]
+    assert list(results) == ["60 examples, 24 features", "20 examples, 40 features"]
+    for found in results.values():
+        assert np.shape(found["log_evidence"]) == (2, 2)
+        np.testing.assert_allclose(found["log_evidence"], [found["exact"]] * 2, rtol=1e-5)
+        assert len(found["seconds"]) == 2
+    assert "60 examples, 24 features: " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main(["--examples", "60", "--features", "24", "40"])
+
+
+@pytest.mark.slow
+def test_first_prediction(tmp_path, capsys):
+    words = f"--digits --width 8 16 --train 100 --repetitions 1 --out {tmp_path}"
+    assert first_prediction.main(words.split()) == 0
+    found = written(tmp_path, "first-prediction")["results"]
+    assert found["median"] == pytest.approx(sum(found[s][0] for s in first_prediction.STEPS))
+    low, middle, high = found["later, milliseconds (quartiles)"]
+    assert 0 < low <= middle <= high < 1e3 * found["median"]
+    assert f"later {middle:.1f} ms an image" in capsys.readouterr().out
 
 
 def test_subset(tmp_path, capsys, monkeypatch):

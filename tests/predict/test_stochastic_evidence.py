@@ -1,20 +1,19 @@
 """The evidence from products, against the one from a decomposition."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from ntk_sketch.predict import _stochastic_evidence, log_evidence
+from ntk_sketch.solvers import ConjugateGradient
 
 KEY = jax.random.key(0)
 STOCHASTIC = {"log_determinant": "stochastic", "key": KEY}
 
 
-@pytest.mark.parametrize(
-    "n",
-    [pytest.param(60, marks=pytest.mark.slow), 300],
-    ids=["fewer examples", "more examples"],
-)
+@pytest.mark.parametrize("n", [60, 300], ids=["fewer examples", "more examples"])
 @pytest.mark.parametrize(
     ("get", "options"),
     [
@@ -22,39 +21,33 @@ STOCHASTIC = {"log_determinant": "stochastic", "key": KEY}
         ("nngp", {"diag_reg": 0.5, "diag_reg_absolute_scale": True, "batch_size": 64}),
     ],
 )
-def test_equal_to_a_decomposition(make_map, make_data, monkeypatch, n, get, options):
-    """On either side, for several outputs, relative regularisers and absolute ones."""
-    monkeypatch.setattr(_stochastic_evidence, "TOLERANCE", 0.02)  # small matrices vary more
+def test_equal_to_a_decomposition(make_map, make_data, n, get, options):
+    """Where the preconditioner has all directions: on either side, for several outputs, relative
+    regularisers and absolute ones."""
     feature_map, (x, y) = make_map(6, 150), make_data(n)
     exact = log_evidence(feature_map, x, y, get=get, **options)
     found = log_evidence(feature_map, x, y, get=get, **options, **STOCHASTIC)
     assert np.shape(found) == np.shape(exact)
-    z = np.asarray(getattr(feature_map(x), get), np.float64)
-    small = z.T @ z if z.shape[1] < n else z @ z.T
-    scale = 1.0 if "diag_reg_absolute_scale" in options else np.sum(z**2) / n
-    for one, other, diag_reg in zip(
-        *map(np.atleast_1d, (found, exact, options["diag_reg"])), strict=True
-    ):
-        log_det = np.linalg.slogdet(small + diag_reg * scale * np.eye(len(small)))[1]
-        error = 0.5 * y.shape[1] * 0.02 * abs(log_det)  # of one standard error, at most
-        assert 0 < abs(one - other) < 3 * error
-
-
-@pytest.mark.parametrize("n", [60, 300], ids=["fewer examples", "more examples"])
-def test_all_but_the_probes(make_map, make_data, monkeypatch, n):
-    """With an exact log-determinant in place of the estimate, the number of the decomposition."""
-
-    class Exact:
-        def __init__(self, gram, *, shift, **options):
-            matrix = gram @ np.eye(gram.shape[0])
-            self.value = np.linalg.slogdet(matrix + shift * np.eye(len(matrix)))[1]
-
-    monkeypatch.setattr(_stochastic_evidence, "log_determinant", Exact)
-    feature_map, (x, y) = make_map(6, 150), make_data(n)
-    options = {"diag_reg": [1e-2, 0.3], "get": "ntk"}
-    exact = log_evidence(feature_map, x, y, **options)
-    found = log_evidence(feature_map, x, y, **options, **STOCHASTIC)
     np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+def test_as_close_as_promised(make_map, make_data, monkeypatch):
+    """Where probes have to estimate most directions; several keys, each its own estimate."""
+    monkeypatch.setattr(
+        _stochastic_evidence, "ConjugateGradient", partial(ConjugateGradient, rank=60)
+    )
+    feature_map, (x, y) = make_map(6, 150), make_data(300)
+    options = {"diag_reg": [0.05, 0.5], "get": "ntk"}
+    exact = log_evidence(feature_map, x, y, **options)
+    seen = []
+    for seed in range(3):
+        how = {"log_determinant": "stochastic", "key": jax.random.key(seed)}
+        seen.append(log_evidence(feature_map, x, y, **options, **how))
+    off = np.array(seen) - exact
+    most = 0.5 * y.shape[1] * _stochastic_evidence.TOLERANCE * len(x)
+    assert (np.abs(off) < 3 * most).all()
+    assert (np.abs(off) > 1e-4 * most).all()
+    assert len(np.unique(off)) == off.size
 
 
 def test_refused(make_map, make_data):
