@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, Inputs
@@ -46,7 +47,7 @@ class Views(eqx.Module):
             )
         return self(x)
 
-    def with_transforms(self, transforms, shape: tuple[int, ...], dtype: str) -> "Views":
+    def with_transforms(self, transforms, shape: tuple[int, ...], dtype: np.dtype) -> "Views":
         """A copy with these transforms, which must keep the shape of examples."""
         if self.transforms:
             raise ValueError(
