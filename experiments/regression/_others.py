@@ -1,18 +1,17 @@
 """What regression on tables is compared with, of scikit-learn."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.model_selection import GridSearchCV
 
 import ntk_sketch as ns
 from experiments._common._given import GivenFeatures
 
-from ._choosing import DIAG_REG, MOST, Train
+from ._choosing import DIAG_REG, Train, searched
 from ._scores import Prediction
 
 BANDWIDTHS = (1 / 32, 1 / 8, 1 / 2, 2)  # γ times the number of inputs
@@ -61,10 +60,7 @@ def trees(train: Train, x_test: np.ndarray) -> Prediction:
 
 
 def _searched(model: Any, grid: dict[str, Any], train: Train, x_test: np.ndarray) -> Prediction:
-    part = train.some(MOST)
-    search = GridSearchCV(model, grid, cv=part.folds, scoring="neg_mean_squared_error", refit=False)
-    search.fit(part.x.astype(np.float64), part.y)
-    best: Any = clone(model)
-    best.set_params(**search.best_params_).fit(train.x.astype(np.float64), train.y)
-    mean = best.predict(x_test.astype(np.float64))
-    return Prediction(mean, -float(search.best_score_), search.best_params_)
+    train = replace(train, x=train.x.astype(np.float64))
+    best, score, chosen = searched(model, grid, train)
+    mean = best.fit(train.x, train.y).predict(x_test.astype(np.float64))
+    return Prediction(mean, score, chosen)

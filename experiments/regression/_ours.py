@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from ntk_sketch import stax
 from ntk_sketch.interop.sklearn import NTKRegressor
 from ntk_sketch.streaming import stream
 
-from ._choosing import DIAG_REG, Train, choose
+from ._choosing import DIAG_REG, Train, choose, searched
 from ._scores import Prediction
 
 DEPTHS = (1, 2, 3, 4)
@@ -23,6 +23,7 @@ SAMPLE = 4096  # training examples that landmarks are chosen from
 FOR_EVIDENCE = 5000
 FOR_DEPTH = 1000
 ROUNDS = 5  # of feature learning at most
+SEARCHED = {"activation": ("relu", "gelu"), "depth": (1, 2)}  # as many as bandwidths of an RBF
 
 Scope = Literal["layer", "network"]
 
@@ -64,15 +65,23 @@ def ntk_features(train: Train, x_test: np.ndarray, scope: Scope) -> Prediction:
     return Prediction(mean, score, {"depth": depth, "diag_reg": solution.diag_reg})
 
 
-def estimator(train: Train, x_test: np.ndarray, learns: bool) -> Prediction:
-    """That of scikit-learn's kind with its defaults, or with feature learning."""
-    rounds = ROUNDS if learns else 0
-    model = NTKRegressor(feature_learning=rounds, random_state=train.seed)
+def estimator(
+    train: Train, x_test: np.ndarray, *, learns: bool = False, searches: bool = False
+) -> Prediction:
+    """That of scikit-learn's kind with its defaults, which choose `alpha`; with feature learning,
+    or with the activation and depth that a search on held-out examples finds."""
+    model: Any = NTKRegressor(feature_learning=ROUNDS * learns, random_state=train.seed)
+    if searches:
+        model, _, _ = searched(model, SEARCHED, train)
     model.fit(train.x, train.y)
     mean, spread = model.predict(x_test, return_std=True)
     variance = np.asarray(spread, np.float64) ** 2
     chosen: dict[str, float | int | str] = {"alpha": float(np.asarray(model.alpha_))}
-    return Prediction(np.asarray(mean, np.float64), variance, chosen)
+    return Prediction(
+        np.asarray(mean, np.float64),
+        variance,
+        chosen | {name: getattr(model, name) for name in SEARCHED},
+    )
 
 
 def nngp_features(train: Train, x_test: np.ndarray) -> Prediction:

@@ -2,8 +2,8 @@
 
 Every method chooses on training rows alone; then root mean squared error, log likelihood and
 seconds on the fixed test rows, in the units of the files, and ranks. The record is written after
-every table, so that nothing is lost: `--records` takes the tables of earlier records over, those of
-a run that was interrupted or of several that shared the tables.
+every table, so that nothing is lost: `--records` takes over what earlier records have, those of a
+run that was interrupted or of several that shared tables or methods.
 """
 
 import json
@@ -40,7 +40,8 @@ METHODS: dict[str, Callable[[Train, np.ndarray], Prediction]] = {
     "NTK, landmarks of the network": lambda train, x: _ours.ntk_features(train, x, "network"),
     "NTK, landmarks by layer": lambda train, x: _ours.ntk_features(train, x, "layer"),
     "NNGP, Gaussian process": _ours.nngp_features,
-    "NTKRegressor": partial(_ours.estimator, learns=False),
+    "NTKRegressor": _ours.estimator,
+    "NTKRegressor by search": partial(_ours.estimator, searches=True),
     "NTKRegressor, feature learning": partial(_ours.estimator, learns=True),
     "exact NTK": _ours.exact_ntk,
     "RBF, Fourier features": partial(_others.rbf_features, landmarks=False),
@@ -60,7 +61,7 @@ class Settings:
     )
     splits: int = option(1, count, "splits of each table")
     width: int = option(512, count, "features of each map at most")
-    records: tuple[Path, ...] = option((), Path, "whose tables are not measured again", "JSON")
+    records: tuple[Path, ...] = option((), Path, "what they have is not measured again", "JSON")
     data_dir: str | None = option(None, str, "folder of the npz files", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of results", "DIR")
 
@@ -74,8 +75,6 @@ def measure(table: _uci.Table, split: int, width: int, methods: Sequence[str]) -
     found = {}
     for name in methods:
         predict = METHODS[name]
-        if name in FORMED and len(x) > EXACT:
-            continue
         start = time.perf_counter()
         standard = predict(train, x_test)
         seconds = time.perf_counter() - start
@@ -108,6 +107,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
     def written(text: str) -> dict[str, Any]:
         results = {table.name: found[table.name] for table in tables if table.name in found}
+        for of in results.values():
+            of["methods"] = {m: of["methods"][m] for m in settings.methods if m in of["methods"]}
         return finish(
             "regression uci",
             settings,
@@ -123,20 +124,24 @@ def run(settings: Settings) -> dict[str, Any]:
             records=sources,
         )
 
-    missing = [table for table in tables if table.name not in found]
-    for table in missing:
-        splits = [
-            measure(table, split, settings.width, settings.methods)
-            for split in range(settings.splits)
-        ]
+    record = None
+    for table in tables:
         n, d = table.x.shape
-        found[table.name] = {"n": n, "d": d, "methods": _mean(splits)}
-        record = written(f"{table.name} is done")
-    return record if missing else written("")
+        of = found.setdefault(table.name, {"n": n, "d": d, "methods": {}})
+        formed = n - int(table.tests[:, 0].sum()) <= EXACT
+        known = of["methods"].keys()
+        missing = [m for m in settings.methods if m not in known and (formed or m not in FORMED)]
+        if missing:
+            splits = [
+                measure(table, split, settings.width, missing) for split in range(settings.splits)
+            ]
+            of["methods"] |= _mean(splits)
+            record = written(f"{table.name} is done")
+    return record or written("")
 
 
 def _of_records(settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The tables of earlier records, and where and when each record was made.
+    """Tables of earlier records with the methods that they have, and how each record was made.
 
     Raises:
         DataError: a record cannot be read, is of another experiment or of other settings.
@@ -146,15 +151,20 @@ def _of_records(settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]
     for path in settings.records:
         try:
             record = json.loads(path.read_text())
-            own = {name: record["settings"][name] for name in ("methods", "splits", "width")}
-            found |= record["results"]
+            own = {name: record["settings"][name] for name in ("splits", "width")}
+            results = record["results"]
+            for name, of in results.items():
+                methods = found.get(name, {"methods": {}})["methods"] | of["methods"]
+                found[name] = of | {"methods": methods}
             about = {name: record[name] for name in ("finished", "command", "environment")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"--records {path}: no record of this experiment ({error!r})") from None
-        asked = {"methods": [*settings.methods], "splits": settings.splits, "width": settings.width}
+        asked = {"splits": settings.splits, "width": settings.width}
         if own != asked:
             raise DataError(f"--records {path}: measured with {own}; asked for here: {asked}")
-        sources.append(about | {"tables": [*record["results"]]})
+        sources.append(
+            about | {"methods": {name: [*of["methods"]] for name, of in results.items()}}
+        )
     return found, sources
 
 

@@ -90,12 +90,13 @@ def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
         assert 40 < of["rmse"] < 75  # 54 of a linear regression, 77 of the mean
         assert -5.9 < of["log_likelihood"] < -5.1
         assert of["seconds"] > 0
-    assert sum(record["ranks"]["all methods"]["rmse"].values()) == 55  # of 1 to 10
+    assert sum(record["ranks"]["all methods"]["rmse"].values()) == 66  # of 1 to 11
     assert uci.table_of(record["results"]) in capsys.readouterr().out
     again = uci.run(uci.Settings(("yacht",), width=24, records=(path,), out=tmp_path / "again"))
     assert again["results"] == record["results"]
     (source,) = again["records"]
-    assert (source["tables"], source["finished"]) == ([name], record["finished"])
+    assert source["methods"] == {name: list(uci.METHODS)}
+    assert source["finished"] == record["finished"]
     few = {name: result | {"methods": {m: result["methods"][m] for m in list(uci.METHODS)[-2:]}}}
     uci.draw(tmp_path / "few.png", few)
     assert uci.ranks(few)["all tables"]["rmse"].keys() == few[name]["methods"].keys()
