@@ -30,8 +30,8 @@ COLUMNS = 16
 
 @dataclass(frozen=True)
 class Settings:
-    examples: tuple[int, ...] = option((20_000, 4_000, 40_000), count, as_given=True)
-    features: tuple[int, ...] = option((4_096, 32_768, 32_768), count, as_given=True)
+    examples: tuple[int, ...] = option((20_000, 4_000), count, as_given=True)
+    features: tuple[int, ...] = option((4_096, 32_768), count, as_given=True)
     keys: int = option(3, count, "where there is an exact value")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of the record", "DIR")
 

@@ -107,7 +107,7 @@ def run(settings: Settings) -> dict[str, Any]:
         )
     sizes = {"features": p, "map_flops_per_row": map_flops}
     environment = {"load_average": load_average()}
-    name = f"rows-{settings.columns}x{settings.width}"
+    name = f"rows-{settings.columns}x{settings.width}" + ("-processes" if scaling else "")
     parts = {"resolved": sizes, "environment": environment}
     return finish("rows", settings, name, results, table, by_processes=scaling, **parts)
 
