@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose modules are imported where they are used
 from jaxtyping import Float
-from scipy.optimize import nnls
 
 from .._typing import Inputs
 from ._checks import checked_degree, real
@@ -78,6 +78,6 @@ def fit_series(
     target = root * kappa.ravel()
     norms = np.linalg.norm(columns, axis=0)
     norms[norms == 0] = 1
-    solution, distance = nnls(columns / norms, target)
+    solution, distance = scipy.optimize.nnls(columns / norms, target)
     size = np.linalg.norm(target)
     return SeriesFit(solution / norms, float(distance / size) if size else 0.0)

@@ -5,9 +5,9 @@ from typing import Literal
 import equinox as eqx
 import jax
 import numpy as np
+import scipy  # whose modules are imported where they are used
 from jax import numpy as jnp
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
 
 from .._typing import Array, Inputs
 
@@ -44,7 +44,7 @@ class LogSpline(eqx.Module):
         self.step = float(np.log(last) - np.log(first)) / intervals
         self.beyond = beyond
         # Coefficients in the local coordinate from 0 to 1 of each interval, highest power first.
-        spline = CubicSpline(np.arange(intervals + 1), values)
+        spline = scipy.interpolate.CubicSpline(np.arange(intervals + 1), values)
         with jax.ensure_compile_time_eval():  # numbers even while a map is made under jit
             self.coefficients = jnp.asarray(np.moveaxis(spline.c, 1, 0), jnp.result_type(float))
 

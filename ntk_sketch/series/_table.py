@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
+import scipy  # whose modules are imported where they are used
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
 
 from .._typing import Array
 from ..activations._dual import DualActivation
@@ -107,7 +107,7 @@ def _tabulated(
     while True:
         between = np.arange(intervals) + 0.5
         truth = scaled(between / intervals)
-        spline = CubicSpline(np.arange(intervals + 1), values)
+        spline = scipy.interpolate.CubicSpline(np.arange(intervals + 1), values)
         error = float(np.max(np.abs(spline(between) - truth)))
         if error <= tolerance or intervals >= _MAX_INTERVALS:
             break

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose modules are imported where they are used
 from jaxtyping import Float, Int
-from scipy.spatial.distance import cdist
 
 from .._arguments import checked_integer
 from .._typing import Inputs
@@ -61,7 +61,7 @@ def greedy_coreset(points: Float[Inputs, "n d"], size: int) -> Coreset:
     nearest = np.zeros(len(points), int)
     farthest = 0
     while len(centres) < size and distance[farthest] > 0:
-        new = cdist(points[farthest : farthest + 1], points)[0]
+        new = scipy.spatial.distance.cdist(points[farthest : farthest + 1], points)[0]
         nearest = np.where(new < distance, len(centres), nearest)
         distance = np.minimum(distance, new)
         centres.append(farthest)

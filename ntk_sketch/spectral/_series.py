@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.fft
+import scipy  # whose modules are imported where they are used
 from jaxtyping import Float
 
 _NODES = 1 << 15  # largest number of points at which a function is sampled
