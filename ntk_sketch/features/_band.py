@@ -53,6 +53,8 @@ def shifted(x: Array, axis: int, offset: int) -> Array:
 #: Offsets that are few enough for `near_products`, and channels that it sums at a time. With 5 to 7
 #: channels XLA on a CPU makes one loop of all sums, which takes three times as long.
 NEAR, _CHANNELS = 32, 8
+#: Positions of all examples that are too few for it: it takes a second to compile.
+FEW = 2048
 
 
 def near_products(x: Array, offsets: tuple[tuple[int, ...], ...]) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._typing import Array, PerKernel, Scalar
-from ._band import NEAR, band_mask, band_products, entries, here, near_products, there
+from ._band import FEW, NEAR, band_mask, band_products, entries, here, near_products, there
 
 #: Largest number of positions with exact covariances of all pairs, which some layers need, such as
 #: a global pool before a nonlinearity. Beyond it they are estimated from the features.
@@ -217,7 +217,7 @@ def input_variances(x: Array, offsets: tuple[tuple[int, ...], ...], ntk: bool) -
         second = there(first, offsets)
         first = first.reshape((x.shape[0], *(1,) * len(offsets), *first.shape[1:]))
         values = jnp.mean(first * second, axis=1 + len(offsets))
-    elif count <= NEAR:
+    elif count <= NEAR and math.prod(x.shape[:-1]) > FEW:
         values = near_products(x, offsets) / x.shape[-1]
     elif x.shape[-1] <= 4:  # few channels, such as colours: one product after the other
         terms = [x[..., c] for c in range(x.shape[-1])]

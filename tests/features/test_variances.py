@@ -9,6 +9,7 @@ from marks import others_slow
 
 import ntk_sketch as ns
 from ntk_sketch import stax
+from ntk_sketch.features import _variances
 from ntk_sketch.features._band import band_products, columns, near_products
 from ntk_sketch.features._variances import Variances, input_variances
 from ntk_sketch.maps._ends import enter
@@ -229,19 +230,36 @@ def test_offsets_that_are_missing_are_zero():
 
 
 @pytest.mark.parametrize("products", [band_products, near_products])
-@pytest.mark.parametrize("last", [(0, 1), (1, 3), (-2, -1), (-1, 0, 2), (0, 9)])
-def test_products_of_neighbours(last, products):
+@pytest.mark.parametrize("first", [(-1, 0), (-1, 0, 1)])
+@pytest.mark.parametrize("last", [(0, 1), (1, 3), (-2, -1), (-1, 0, 2), (0, 9), (-9, 0, 9)])
+def test_products_of_neighbours(first, last, products):
     """`<x_s, x_{s+δ}>` of two axes, one of which is longer than a tile; more channels than are
-    summed at a time."""
+    summed at a time; some offsets, or all, with their opposites."""
     x = np.random.default_rng(0).normal(size=(1, 3, 40, 20))
-    found = products(jnp.asarray(x), ((-1, 0), last))
-    for i, a in enumerate((-1, 0)):
+    found = products(jnp.asarray(x), (first, last))
+    for i, a in enumerate(first):
         for j, b in enumerate(last):
             expected = np.zeros((3, 40))
             for s, t in np.ndindex(3, 40):
                 if 0 <= s + a < 3 and 0 <= t + b < 40:
                     expected[s, t] = x[0, s, t] @ x[0, s + a, t + b]
             np.testing.assert_allclose(found[0, i, j], expected, atol=1e-13)
+
+
+def test_of_many_positions(monkeypatch):
+    """By sums that are written out, which few positions are not worth compiling."""
+    x, offsets = np.random.default_rng(0).normal(size=(3, 32, 32, 9)), ((0, 1), (-1, 0, 1))
+    asked = []
+
+    def counted(x, offsets):
+        asked.append(x.shape)
+        return near_products(x, offsets)
+
+    monkeypatch.setattr(_variances, "near_products", counted)
+    found = input_variances(jnp.asarray(x), offsets, True)
+    few = [input_variances(jnp.asarray(x[i : i + 1]), offsets, True).same for i in range(3)]
+    assert asked == [x.shape]
+    np.testing.assert_allclose(found.same, np.concatenate(few), atol=1e-14)
 
 
 def test_bands_have_no_redundant_half():
