@@ -34,7 +34,6 @@ SMALL += ("energy", "fertility", "forest", "gas", "housing", "machine", "pendulu
 SMALL += ("skillcraft", "sml", "solar", "stock", "wine", "yacht")
 LARGE = ("parkinsons", "pumadyn32nm", "ccpp_raw", "naval_raw:0", "naval_raw:1")
 LARGE += ("protein", "protein_raw", "tamielectric")
-EXACT = 5000  # training rows up to which kernel matrices are formed
 
 METHODS: dict[str, Callable[[Train, np.ndarray], Prediction]] = {
     "NTK, landmarks of the network": lambda train, x: _ours.ntk_features(train, x, "network"),
@@ -49,7 +48,7 @@ METHODS: dict[str, Callable[[Train, np.ndarray], Prediction]] = {
     "RBF, exact": _others.kernel_ridge,
     "boosted trees": _others.trees,
 }
-FORMED = ("exact NTK", "RBF, exact")
+FORMED = {"exact NTK": 5000, "RBF, exact": 10_000}  # up to so many training rows
 PROCESS = "NNGP, Gaussian process"
 
 
@@ -128,9 +127,8 @@ def run(settings: Settings) -> dict[str, Any]:
     for table in tables:
         n, d = table.x.shape
         of = found.setdefault(table.name, {"n": n, "d": d, "methods": {}})
-        formed = n - int(table.tests[:, 0].sum()) <= EXACT
-        known = of["methods"].keys()
-        missing = [m for m in settings.methods if m not in known and (formed or m not in FORMED)]
+        rows, known = n - int(table.tests[:, 0].sum()), of["methods"]
+        missing = [m for m in settings.methods if m not in known and rows <= FORMED.get(m, n)]
         if missing:
             splits = [
                 measure(table, split, settings.width, missing) for split in range(settings.splits)
