@@ -50,6 +50,7 @@ METHODS: dict[str, Callable[[Train, np.ndarray], Prediction]] = {
 }
 FORMED = {"exact NTK": 5000, "RBF, exact": 10_000}  # up to so many training rows
 PROCESS = "NNGP, Gaussian process"
+KNOWN = {"diag_reg": [*DIAG_REG], "levels": LEVELS.tolist(), "b_std": _ours.B_STD}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Settings:
     )
     splits: int = option(1, count, "splits of each table")
     width: int = option(512, count, "features of each map at most")
-    records: tuple[Path, ...] = option((), Path, "what they have is not measured again", "JSON")
+    records: tuple[Path, ...] = option(
+        (), Path, "what they have is not measured again", "JSON", as_given=True
+    )
     data_dir: str | None = option(None, str, "folder of the npz files", "DIR")
     out: Path = option(Path(__file__).parent / "results", Path, "folder of results", "DIR")
 
@@ -104,26 +107,26 @@ def run(settings: Settings) -> dict[str, Any]:
     name = f"uci-{len(tables)}tables-{settings.splits}splits-width{settings.width}"
     found, sources = _of_records(settings)
 
-    def written(text: str) -> dict[str, Any]:
-        results = {table.name: found[table.name] for table in tables if table.name in found}
-        for of in results.values():
-            of["methods"] = {m: of["methods"][m] for m in settings.methods if m in of["methods"]}
+    def written(done: str | None) -> dict[str, Any]:
+        results = {}
+        for table in tables:
+            of = found.get(table.name, {"methods": {}})
+            methods = {m: of["methods"][m] for m in settings.methods if m in of["methods"]}
+            if methods:
+                results[table.name] = of | {"methods": methods}
         return finish(
             "regression uci",
             settings,
             name,
             results,
-            table_of(results) if len(results) == len(tables) else text,
+            table_of(results) if done is None else f"{done} is done",
             partial(draw, results=results),
             ranks=ranks(results),
             environment={"load_average": load_average()},
-            diag_reg=DIAG_REG,
-            levels=LEVELS.tolist(),
-            b_std=_ours.B_STD,
             records=sources,
+            **KNOWN,
         )
 
-    record = None
     for table in tables:
         n, d = table.x.shape
         of = found.setdefault(table.name, {"n": n, "d": d, "methods": {}})
@@ -134,8 +137,8 @@ def run(settings: Settings) -> dict[str, Any]:
                 measure(table, split, settings.width, missing) for split in range(settings.splits)
             ]
             of["methods"] |= _mean(splits)
-            record = written(f"{table.name} is done")
-    return record or written("")
+            written(table.name)
+    return written(None)
 
 
 def _of_records(settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -150,14 +153,16 @@ def _of_records(settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]
         try:
             record = json.loads(path.read_text())
             own = {name: record["settings"][name] for name in ("splits", "width")}
+            own |= {name: record[name] for name in KNOWN}
             results = record["results"]
             for name, of in results.items():
                 methods = found.get(name, {"methods": {}})["methods"] | of["methods"]
                 found[name] = of | {"methods": methods}
             about = {name: record[name] for name in ("finished", "command", "environment")}
+            about["records"] = record.get("records", [])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"--records {path}: no record of this experiment ({error!r})") from None
-        asked = {"splits": settings.splits, "width": settings.width}
+        asked = {"splits": settings.splits, "width": settings.width} | KNOWN
         if own != asked:
             raise DataError(f"--records {path}: measured with {own}; asked for here: {asked}")
         sources.append(

@@ -78,9 +78,9 @@ def log_evidence(
     solve for w, and the log-determinant is that of their preconditioner (512 directions, exact)
     plus an estimate of the rest by Lanczos quadrature (`spectral.log_determinant`), to a standard
     error of 0.001 n, half of which counts in the evidence of each output. Passes over the features
-    are iterations + steps x probes / 32 for each `diag_reg`: some dozens if few directions are well
-    above λ, else hundreds. All values of a sequence share their probes, so that their differences
-    are more accurate than the values. It has no derivatives.
+    are about 20 + iterations + steps x probes / 32 for each `diag_reg`: some dozens if few
+    directions beyond those 512 are above λ, else hundreds. All values of a sequence share their
+    probes, so that their differences are more accurate than the values. It has no derivatives.
 
     Args:
       feature_map, x, y, batch_size, progress: as in `ntk_sketch.ridge`.

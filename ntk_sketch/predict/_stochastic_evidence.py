@@ -18,6 +18,10 @@ from ..streaming._feature_stream import FeatureStream
 from ._training import Training
 
 TOLERANCE = 1e-3  # of the log-determinant, for each example
+_REMEDY = (
+    "That is of the log-determinant, half of which counts for each output. Differences of values of"
+    " one key are more accurate; a larger diag_reg leaves less to estimate"
+)
 
 
 def stochastic_log_evidence(
@@ -52,16 +56,18 @@ def stochastic_log_evidence(
     penalties = [value * scale for value in diag_reg]
     nearly = solved.preconditioner
     assert nearly is not None
-    weights = [solved.weights(penalty) for penalty in penalties]
+    weights = []
+    for penalty in penalties:
+        weights.append(solved.weights(penalty))  # no comprehension: warnings name the caller
     residuals = np.zeros(len(weights))
     for part in examples.passes:
         z, targets = part.rows(), y[part.start : part.stop]
         residuals += [np.sum((targets - z @ w) ** 2) for w in weights]
-    options = checked_options("lanczos", 1e-12, TOLERANCE * n, None, None, None, True)
+    options = checked_options("lanczos", 0.0, TOLERANCE * n, None, None, None, True)
     found = []
     for penalty, w, residual in zip(penalties, weights, residuals, strict=True):
         about = solved.product, nearly, solved.size, penalty, key, options
-        log_det = preconditioned(*about, streamed=True).value
+        log_det = preconditioned(*about, streamed=True, remedy=_REMEDY).value
         log_det += (n - solved.size) * math.log(penalty)
         quadratic = residual / penalty + np.sum(w**2)
         found.append(-0.5 * (k * log_det + quadratic + n * k * math.log(2 * math.pi)))

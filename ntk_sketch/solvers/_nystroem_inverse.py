@@ -19,8 +19,8 @@ class NystroemInverse:
     of its least value, that is (s_l + λ) U diag(1 / (s + λ)) Uᵀ + I - U Uᵀ. The condition number
     behind it is about (s_l + λ) / λ, whatever the largest eigenvalue.
 
-    `root_at` and `log_determinant` are of P = U diag(s) Uᵀ + λI itself. G is not below U diag(s) Uᵀ
-    but for rounding, so that the eigenvalues of P^(-1/2) (G + λI) P^(-1/2) are 1 or more.
+    `root_at`, `log_determinant` and `least` are of P = U diag(s + λ) Uᵀ + (s_l + λ) (I - U Uᵀ), the
+    same without that factor.
 
     Source: Z. Frangella, J. A. Tropp, M. Udell, *Randomized Nyström preconditioning* (2021),
       2110.02820, algorithm 2.1 and eq. 5.3.
@@ -43,7 +43,7 @@ class NystroemInverse:
         self._vectors, singular, _ = scipy.linalg.svd(
             factor, full_matrices=False, overwrite_a=True, check_finite=False
         )
-        self._values = np.maximum(singular**2 - shift, 0.0)
+        self._values, self.rounding = np.maximum(singular**2 - shift, 0.0), shift
         self.largest = float(self._values[0])
 
     def at(self, penalty: float) -> Map:
@@ -57,15 +57,25 @@ class NystroemInverse:
 
     def root_at(self, penalty: float) -> Map:
         """P^(-1/2), of vectors (p, k), for this λ."""
-        change = np.sqrt(penalty / (self._values + penalty)) - 1.0
+        rest = self._values[-1] + penalty
+        change = np.sqrt(rest / (self._values + penalty)) - 1.0
 
         def inverse_root(v: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
             turned = self._vectors @ (change[:, None] * (self._vectors.T @ v))
-            return (v + turned) / np.sqrt(penalty)
+            return (v + turned) / np.sqrt(rest)
 
         return inverse_root
 
     def log_determinant(self, penalty: float) -> float:
         """log det P, for this λ."""
-        p, rank = self._vectors.shape
-        return float(np.sum(np.log(self._values + penalty)) + (p - rank) * np.log(penalty))
+        (p, rank), values = self._vectors.shape, self._values + penalty
+        return float(np.sum(np.log(values)) + (p - rank) * np.log(values[-1]))
+
+    def least(self, penalty: float) -> float:
+        """A lower bound of the eigenvalues of P^(-1/2) (G + λI) P^(-1/2).
+
+        With rounding ν of products, U diag(s) Uᵀ is not above G + νI, and G + λI is at least
+        λ / (λ + ν) (G + (λ + ν) I).
+        """
+        rounded = penalty / (penalty + self.rounding)
+        return float(rounded * penalty / (self._values[-1] + penalty))

@@ -52,13 +52,15 @@ def log_determinant(
       stochastic gradient steps of few products each.
 
     *Preconditioning.* The kernels of smooth functions have few large eigenvalues. With `rank` = r
-    and `shift` = λ > 0 these are taken out of the estimate: with P = U diag(s) Uᵀ + λI of a
-    randomised Nyström approximation, from one product of A with r vectors,
+    and `shift` = λ > 0 these are taken out of the estimate: a randomised Nyström approximation
+    U diag(s) Uᵀ, from one product of A with r vectors, makes
 
+        P = U diag(s + λ) Uᵀ + (s_r + λ) (I - UUᵀ),
         log det(A + λI) = log det P + tr log(P^(-1/2) (A + λI) P^(-1/2)).
 
-    The first term is exact. The eigenvalues of the second are 1 or more, and about 1 + s_r / λ at
-    most, so that it needs few steps and, as it is small, few probes.
+    The first term is exact. The second has a condition number of about 1 + s_r / λ, so that it
+    needs few steps if r is large enough, and few probes if few eigenvalues lie between λ and s_r.
+    Interval and degree of the estimate are then those of the second.
 
     *Derivatives.* If the operator is an array or function of JAX, `jax.grad` may trace the values
     that it closes over, and `shift`. The derivative of a probe is wᵀ dA v with w ≈ A⁻¹ v from the
@@ -76,10 +78,11 @@ def log_determinant(
       size: n, if A is a function.
       shift: λ >= 0, the noise of a Gaussian process. With λ > 0 the operator must be positive
         semidefinite, and λ is the lower end of the interval.
-      tolerance: relative error wanted, 0 < tolerance < 1, of the standard error plus the bound of
+      tolerance: relative error wanted, 0 <= tolerance < 1, of the standard error plus the bound of
         the truncation.
-      absolute_tolerance: an error that is small enough whatever the value. Give it for evidences,
-        since a log-determinant is relative to the unit of A, in which it may be 0.
+      absolute_tolerance: an error that is small enough whatever the value; the larger of the two
+        counts. For evidences give it alone (tolerance=0): the unit of A decides where a
+        log-determinant is 0.
       probes: their number; None: blocks of 8 (32 for a `FeatureGram`) until the tolerance is met,
         at most 512. The standard error falls as 1 / √probes. It is about √(2 / (n probes)) times
         the size of the off-diagonal rows of log A, so that a few are enough for large n.

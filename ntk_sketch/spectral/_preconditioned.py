@@ -12,7 +12,7 @@ from .._typing import PRNGKey
 from ..solvers._nystroem_inverse import Map, NystroemInverse
 from ._estimate import Estimate
 from ._operator import Operator
-from ._trace import LOG, Options, check_call, on_host
+from ._trace import LOG, REMEDY, Options, check_call, on_host
 
 
 class _Preconditioned(scipy.sparse.linalg.LinearOperator):
@@ -37,6 +37,7 @@ def preconditioned(
     *,
     streamed: bool,
     dtype: Any = np.float64,
+    remedy: str = REMEDY,
 ) -> Estimate:
     """log det(A + λI) = log det P + tr log(P^(-1/2) (A + λI) P^(-1/2)).
 
@@ -44,11 +45,13 @@ def preconditioned(
       product: with A (n, n).
       streamed: whether a product is a pass over examples.
       dtype: that products are rounded to.
+      remedy: as of `on_host`.
     """
     operator = Operator(_Preconditioned(product, nearly, n, penalty), None, 0.0)
     operator.streamed, operator.dtype = streamed, np.dtype(dtype)
-    exact_part = nearly.log_determinant(penalty)
-    return on_host(operator, LOG, 0.0, key, options, exact_part)
+    more: dict[str, Any] = {"exact_part": nearly.log_determinant(penalty)}
+    more |= {"least": 0.9 * nearly.least(penalty), "remedy": remedy, "stacklevel": 4}
+    return on_host(operator, LOG, 0.0, key, options, **more)
 
 
 def with_preconditioner(
@@ -70,5 +73,11 @@ def with_preconditioner(
         )
     eps = float(np.finfo(given.dtype).eps)
     nearly = NystroemInverse(given.block, given.size, rank, eps)
+    if nearly.rounding > float(shift):
+        raise ValueError(
+            f"rank={rank}: products of {given.dtype} are rounded by up to {nearly.rounding:.2g},"
+            f" which the preconditioner cannot tell from shift={float(shift):.2g}: give float64, a"
+            " larger shift, or no rank"
+        )
     about = given.block, nearly, given.size, float(shift), key, options
     return preconditioned(*about, streamed=given.streamed, dtype=given.dtype)

@@ -28,6 +28,9 @@ from ._series import Interval, Series, log_series
 
 METHODS = ("chebyshev", "randomized_chebyshev", "lanczos")
 _SHARE = 0.1  # the share of the tolerance that truncation may take
+REMEDY = (
+    "Give more probes=, a larger tolerance= or, where the value is about 0, an absolute_tolerance="
+)
 
 
 class Function(NamedTuple):
@@ -65,14 +68,16 @@ def checked_options(
     method, tolerance, absolute_tolerance, probes, degree, interval, positive: bool
 ) -> Options:
     checked_choice(method, "method", METHODS)
-    real = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
-    if not real or not 0 < float(tolerance) < 1:
-        raise ValueError(f"tolerance={tolerance!r}; needed: a relative error, 0 < tolerance < 1")
-    real = isinstance(absolute_tolerance, numbers.Real) and not isinstance(absolute_tolerance, bool)
-    if not real or not 0 <= float(absolute_tolerance) < math.inf:
+    if not _is_number(absolute_tolerance) or not 0 <= float(absolute_tolerance) < math.inf:
         raise ValueError(
             f"absolute_tolerance={absolute_tolerance!r}; needed: an error of the result, a finite"
             " number, 0 or more"
+        )
+    zero = _is_number(tolerance) and tolerance == 0 < absolute_tolerance
+    if not zero and not (_is_number(tolerance) and 0 < float(tolerance) < 1):
+        raise ValueError(
+            f"tolerance={tolerance!r}; needed: a relative error, 0 < tolerance < 1, or 0 with an"
+            " absolute_tolerance above 0"
         )
     if probes is not None:
         checked_integer(probes, "probes")
@@ -89,6 +94,10 @@ def checked_options(
             )
         interval = low, high
     return Options(method, float(tolerance), float(absolute_tolerance), probes, degree, interval)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def estimated(
@@ -159,17 +168,24 @@ def on_host(
     shift: float,
     key: PRNGKey,
     options: Options,
+    *,
     exact_part: float = 0.0,
+    least: float = -math.inf,
+    remedy: str = REMEDY,
+    stacklevel: int = 3,
 ) -> Estimate:
     """The estimate in NumPy.
 
     Args:
       exact_part: what is added to the trace.
+      least: a lower bound of the eigenvalues, of nothing that the other arguments say.
+      remedy: what to do if 512 probes are too few.
+      stacklevel: of a warning of that by the caller.
     """
     n, rng, interval = operator.size, generator(key), options.interval
     check_symmetric(operator, _signs(rng, n, 2))
     bounded = shift > 0 if function.positive else operator.semidefinite
-    least = interval[0] if interval is not None else shift if bounded else -math.inf
+    least = interval[0] if interval is not None else shift if bounded else least
     if _only_steps(options):
         assert options.degree is not None
         cut = _Truncation(None, min(options.degree, n), math.nan)
@@ -201,10 +217,9 @@ def on_host(
             f"after {probes} probes the value {value:.6g} has a standard error of {error:.2g} and a"
             f" truncation bound of {bound:.2g}, more than the {options.allowed(value):.2g} of"
             f" tolerance={options.tolerance:g}, absolute_tolerance={options.absolute_tolerance:g}."
-            " Give more probes=, a larger tolerance= or, where the value is about 0, an"
-            " absolute_tolerance=",
+            f" {remedy}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=stacklevel + 1,
         )
     used = None if cut.series is None else cut.series.interval
     return Estimate(value, error, n * cut.bound, cut.degree, probes, used)

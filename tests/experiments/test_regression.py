@@ -109,8 +109,8 @@ def test_uci_at_its_smallest(tmp_path, monkeypatch, capsys):
         ("{", r"no record of this experiment \(JSONDecodeError"),
         (None, r"no record of this experiment \(FileNotFoundError"),
         (
-            '{"settings": {"methods": ["exact NTK"], "splits": 2, "width": 24}, "results": {},'
-            ' "finished": "", "command": "", "environment": {}}',
+            '{"settings": {"splits": 2, "width": 24}, "results": {}, "diag_reg": [], "levels": [],'
+            ' "b_std": 1.0, "finished": "", "command": "", "environment": {}}',
             r"measured with .*'splits': 2.*asked for here: .*'splits': 1",
         ),
     ],
@@ -124,6 +124,48 @@ def test_a_record_of_something_else_is_refused_first(tmp_path, monkeypatch, text
     settings = uci.Settings(("yacht",), ("exact NTK",), width=24, records=(path,), out=tmp_path)
     with pytest.raises(uci.DataError, match=message):
         uci.run(settings)
+
+
+def test_records_that_share_tables_and_methods(tmp_path, monkeypatch):
+    """In the order given, the last one counts; nothing that is measured is lost."""
+    monkeypatch.delenv("NTK_SKETCH_DATA", raising=False)
+    asked = []
+
+    def measure(table, split, width, methods):
+        asked.append((table.name, list(methods)))
+        one = {"rmse": float(len(asked)), "log_likelihood": -1.0, "seconds": 1.0, "chosen": {}}
+        return dict.fromkeys(methods, one)
+
+    def load(name, splits, folder):
+        rows = 20_000 if name == "large" else 20
+        return uci._uci.Table(np.ones((rows, 2)), np.ones(rows), np.zeros((rows, 1), bool), name)
+
+    monkeypatch.setattr(uci, "measure", measure)
+    monkeypatch.setattr(uci, "draw", lambda path, results: [])
+    monkeypatch.setattr(uci._uci, "load_splits", load)
+
+    def run(tables, methods, folder, *records):
+        out = tmp_path / folder
+        found = uci.run(uci.Settings(tables, methods, records=records, out=out))
+        (path,) = out.glob("*.json")
+        assert json.loads(path.read_text())["results"] == found["results"]
+        return found, path
+
+    exact, trees = "RBF, exact", "boosted trees"
+    _, one = run(("small", "large"), (exact, trees), "z")
+    assert asked == [("small", [exact, trees]), ("large", [trees])]
+    second, two = run(("small", "other"), (exact,), "a", one)
+    assert asked[2:] == [("other", [exact])]
+    assert second["results"]["small"]["methods"][exact]["rmse"] == 1.0
+    _, three = run(("small",), (exact,), "b")
+    for order, expected in (((one, three), 4.0), ((three, one), 1.0)):
+        found, _ = run(("small",), (exact,), f"c{expected}", *order)
+        assert found["results"]["small"]["methods"][exact]["rmse"] == expected
+    nested, _ = run(("small", "other", "large"), (exact, trees), "d", two, one)
+    assert asked[4:] == [("other", [trees])]
+    assert nested["records"][0]["records"][0]["methods"]["large"] == [trees]
+    alone, _ = run(("large",), (exact,), "e")
+    assert alone["results"] == {}
 
 
 def test_flights_are_known_before_departure(some_flights):

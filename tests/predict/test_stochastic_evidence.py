@@ -50,6 +50,20 @@ def test_as_close_as_promised(make_map, make_data, monkeypatch):
     assert len(np.unique(off)) == off.size
 
 
+def test_warnings_name_the_caller(make_map, make_data, monkeypatch):
+    """Of too few probes, and of conjugate gradients that have not converged."""
+    solver = partial(ConjugateGradient, rank=5, max_iterations=2)
+    monkeypatch.setattr(_stochastic_evidence, "ConjugateGradient", solver)
+    monkeypatch.setattr(_stochastic_evidence, "TOLERANCE", 1e-7)
+    feature_map, (x, y) = make_map(6, 150), make_data(300)
+    with pytest.warns(RuntimeWarning) as caught:
+        log_evidence(feature_map, x, y, diag_reg=0.01, get="ntk", **STOCHASTIC)
+    texts = [str(one.message) for one in caught]
+    assert [one.filename for one in caught] == [__file__] * 2
+    assert "have not converged" in texts[0]
+    assert "Differences of values of one key are more accurate" in texts[1]
+
+
 def test_refused(make_map, make_data):
     feature_map, (x, y) = make_map(), make_data(30)
     with pytest.raises(TypeError, match=r"draws probes: give key=jax.random.key\(0\)"):
