@@ -12,8 +12,8 @@ from .._arguments import checked_key
 from .._typing import PRNGKey
 from ..solvers._conjugate_gradient import ConjugateGradient
 from ..solvers._streamed import Streamed
+from ..spectral._options import checked_options
 from ..spectral._preconditioned import preconditioned
-from ..spectral._trace import checked_options
 from ..streaming._feature_stream import FeatureStream
 from ._training import Training
 

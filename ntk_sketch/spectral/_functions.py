@@ -8,9 +8,10 @@ from typing import Any
 from .._arguments import checked_integer
 from .._typing import PRNGKey
 from ._estimate import Estimate
+from ._options import checked_options
 from ._preconditioned import with_preconditioner
 from ._series import series_of
-from ._trace import LOG, Function, checked_options, estimated
+from ._trace import LOG, Function, estimated
 
 
 def log_determinant(

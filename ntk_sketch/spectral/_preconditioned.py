@@ -12,7 +12,8 @@ from .._typing import PRNGKey
 from ..solvers._nystroem_inverse import Map, NystroemInverse
 from ._estimate import Estimate
 from ._operator import Operator
-from ._trace import LOG, REMEDY, Options, check_call, on_host
+from ._options import Options
+from ._trace import LOG, REMEDY, check_call, on_host
 
 
 class _Preconditioned(scipy.sparse.linalg.LinearOperator):

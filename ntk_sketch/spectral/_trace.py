@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .._arguments import checked_choice, checked_integer, checked_key
+from .._arguments import checked_key
 from .._typing import PRNGKey
 from ..numerics._host_random import generator
 from ..numerics._precision import float64
@@ -22,11 +21,11 @@ from ._estimate import BLOCK, STREAMED_BLOCK, Estimate, Forms, mean_over_probes
 from ._lanczos import Lanczos
 from ._matfree import lanczos_forms
 from ._operator import Operator, check_symmetric
+from ._options import Options
 from ._plan import pilot
 from ._random_degree import RandomDegree
 from ._series import Interval, Series, log_series
 
-METHODS = ("chebyshev", "randomized_chebyshev", "lanczos")
 _SHARE = 0.1  # the share of the tolerance that truncation may take
 REMEDY = (
     "Give more probes=, a larger tolerance= or, where the value is about 0, an absolute_tolerance="
@@ -47,57 +46,6 @@ class Function(NamedTuple):
 
 
 LOG = Function(jnp.log, log_series, True)
-
-
-class Options(NamedTuple):
-    """The user's options, checked."""
-
-    method: str
-    tolerance: float
-    absolute_tolerance: float
-    probes: int | None
-    degree: int | None
-    interval: Interval | None
-
-    def allowed(self, value: float) -> float:
-        """The error that an estimate of this value may have."""
-        return max(self.tolerance * abs(value), self.absolute_tolerance)
-
-
-def checked_options(
-    method, tolerance, absolute_tolerance, probes, degree, interval, positive: bool
-) -> Options:
-    checked_choice(method, "method", METHODS)
-    if not _is_number(absolute_tolerance) or not 0 <= float(absolute_tolerance) < math.inf:
-        raise ValueError(
-            f"absolute_tolerance={absolute_tolerance!r}; needed: an error of the result, a finite"
-            " number, 0 or more"
-        )
-    zero = _is_number(tolerance) and tolerance == 0 < absolute_tolerance
-    if not zero and not (_is_number(tolerance) and 0 < float(tolerance) < 1):
-        raise ValueError(
-            f"tolerance={tolerance!r}; needed: a relative error, 0 < tolerance < 1, or 0 with an"
-            " absolute_tolerance above 0"
-        )
-    if probes is not None:
-        checked_integer(probes, "probes")
-    if degree is not None:
-        checked_integer(degree, "degree")
-    if interval is not None:
-        low, high = (float(end) for end in interval)
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"interval={interval!r}; needed: two finite numbers, low < high")
-        if positive and low <= 0:
-            raise ValueError(
-                f"interval={interval!r} reaches down to {low:g}: a log-determinant needs"
-                " eigenvalues above 0. With a shift the interval is that of operator + shift I"
-            )
-        interval = low, high
-    return Options(method, float(tolerance), float(absolute_tolerance), probes, degree, interval)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def estimated(

@@ -9,8 +9,8 @@ from jax import numpy as jnp
 
 from ntk_sketch.solvers._nystroem_inverse import NystroemInverse
 from ntk_sketch.spectral import FeatureGram, log_determinant
+from ntk_sketch.spectral._options import checked_options
 from ntk_sketch.spectral._preconditioned import preconditioned
-from ntk_sketch.spectral._trace import checked_options
 
 KEY = jax.random.key(0)
 SHIFT = 1e-3
